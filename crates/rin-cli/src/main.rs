@@ -1,0 +1,2 @@
+//! The `rin` command.
+fn main() {}

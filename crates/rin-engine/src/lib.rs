@@ -1,0 +1,1 @@
+//! Weights to plan to arena to logits to text.

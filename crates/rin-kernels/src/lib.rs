@@ -1,0 +1,1 @@
+//! The arithmetic of the RIN engine, one folder per operation, one file per instruction tier.

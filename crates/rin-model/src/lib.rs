@@ -1,0 +1,1 @@
+//! Model files as checked, borrowed data: GGUF, safetensors, .rin.

@@ -1,0 +1,1 @@
+//! Test support: counting allocator, bit comparison, tiny models.

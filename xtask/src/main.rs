@@ -1,0 +1,2 @@
+//! Checks, goldens and releases of this repository.
+fn main() {}
