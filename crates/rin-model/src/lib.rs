@@ -1,1 +1,44 @@
-//! Model files as checked, borrowed data: GGUF, safetensors, .rin.
+//! A model file becomes checked, borrowed data.
+//!
+//! In go bytes that nobody vouches for: a GGUF file (version 2 or 3, split or whole), a safetensors file or a Hugging
+//! Face folder, or a `.rin` file (a safetensors file with a configuration inside). Out comes a [`ModelFile`]: the
+//! [`Config`] of the network, a list of [`TensorInfo`] whose bytes lie inside the mapping, the source of the tokenizer
+//! and the metadata. Nothing here panics on input, trusts a count before it is held against the bytes that are left,
+//! or allocates more than a small multiple of the header; what is wrong comes back as an [`Error`] that names the place.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod config;
+mod cursor;
+mod dtype;
+mod error;
+mod family;
+pub mod gguf;
+mod gguf_config;
+mod gguf_split;
+mod hf_config;
+mod hf_folder;
+mod json;
+mod mmap;
+mod model_file;
+pub mod rin_format;
+pub mod safetensors;
+mod tensor;
+mod value;
+mod vocab;
+
+pub use config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling};
+pub use dtype::DType;
+pub use error::{Error, Fault};
+pub use model_file::{FileFormat, ModelFile};
+pub use tensor::{RowOrder, TensorInfo};
+pub use value::{Array, Value};
+pub use vocab::{GgufVocab, TokenizerSource};

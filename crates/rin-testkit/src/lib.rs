@@ -1,1 +1,4 @@
 //! Test support: counting allocator, bit comparison, tiny models.
+
+pub mod gguf_writer;
+pub mod safetensors_writer;

@@ -1,0 +1,214 @@
+//! The plan: every step of a forward pass and every byte that it needs, known before anything is loaded.
+//!
+//! An architecture writes its network down with a [`Builder`]; the result is a list of [`Step`]s over [`Slot`]s. The
+//! planner packs the slots into one arena by lifetime: two slots whose lifetimes do not meet may share bytes. The
+//! same plan runs prefill (up to `n_batch` tokens) and decode (one token per sequence).
+
+mod builder;
+mod layout;
+
+pub use builder::{Act, Builder, QuantAct};
+
+use crate::Error;
+use crate::weights::{MatrixId, VectorId, WeightTable};
+use rin_kernels::ops::attention::{KvType, PAGE};
+use rin_model::{Config, ModelFile};
+use serde::Serialize;
+
+/// Sizes that the user chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Positions that each sequence can hold.
+    pub ctx: usize,
+    /// Most tokens in one step.
+    pub n_batch: usize,
+    /// Sequences that live at once.
+    pub n_sequences: usize,
+    /// Most rows of logits in one step.
+    pub n_logits: usize,
+    /// How keys and values are stored; none: f32 beside F32 weights, f16 otherwise.
+    pub kv_type: Option<KvType>,
+}
+
+/// A slot of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotId(pub(crate) usize);
+
+/// A piece of the arena with a lifetime.
+#[derive(Clone, Debug, Serialize)]
+pub struct Slot {
+    /// What it holds, with its shape.
+    pub name: String,
+    /// Start within the arena, in bytes, a multiple of 64.
+    pub offset: usize,
+    /// Length in bytes.
+    pub bytes: usize,
+    /// First step that writes it; 0 for state.
+    pub first_step: usize,
+    /// Last step that reads it; the last step for state.
+    pub last_step: usize,
+    /// Whether it outlives a step of the engine: KV cache, tables.
+    #[serde(skip)]
+    pub state: bool,
+}
+
+/// One matrix of a linear step.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// Weights.
+    pub matrix: MatrixId,
+    /// Bias.
+    pub bias: Option<VectorId>,
+    /// f32 `(tokens, outputs)`.
+    pub out: SlotId,
+}
+
+/// Most matrices that share their input in one step: q, k and v.
+pub const MAX_PARTS: usize = 3;
+
+/// One operation over slots. All activations are row-major, one row per token.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Rows of the embedding: `x (tokens, dim)`.
+    Embed {
+        /// Embedding matrix.
+        table: MatrixId,
+        /// Output.
+        x: SlotId,
+    },
+    /// Cosines and sines of the tokens' positions: `(tokens, rope dims / 2)` each.
+    RopeTable {
+        /// Output.
+        cos: SlotId,
+        /// Output.
+        sin: SlotId,
+    },
+    /// Root-mean-square norm, then quantised as the next products ask.
+    Norm {
+        /// Input.
+        x: SlotId,
+        /// Norm weights.
+        weight: VectorId,
+        /// Output.
+        out: Act,
+    },
+    /// `y (+)= x · wᵀ + bias` for up to three matrices at once.
+    Linear {
+        /// Input.
+        x: Act,
+        /// The matrices.
+        parts: Vec<Part>,
+        /// Whether the outputs are added to.
+        add: bool,
+    },
+    /// Rotates q and k, and stores k and v in the cache.
+    RopeStore {
+        /// Queries, rotated in place.
+        q: SlotId,
+        /// Keys, rotated in place.
+        k: SlotId,
+        /// Values.
+        v: SlotId,
+        /// Cosines.
+        cos: SlotId,
+        /// Sines.
+        sin: SlotId,
+        /// The layer's cache.
+        kv: SlotId,
+    },
+    /// Attention over the cache: `out (tokens, heads × head_dim)`, then quantised.
+    Attend {
+        /// Queries.
+        q: SlotId,
+        /// The layer's cache.
+        kv: SlotId,
+        /// Output; its f32 slot holds the result.
+        out: Act,
+    },
+    /// `gate = silu(gate) * up`, then quantised.
+    SwiGlu {
+        /// Output; its f32 slot holds the gate and takes the result.
+        gate: Act,
+        /// The other factor.
+        up: SlotId,
+    },
+    /// The rows of `x` whose logits are wanted.
+    Select {
+        /// Input.
+        x: SlotId,
+        /// Output `(rows, dim)`.
+        out: SlotId,
+    },
+}
+
+/// A forward pass with all its bytes.
+#[derive(Debug)]
+pub struct Plan {
+    /// The network.
+    pub config: Config,
+    /// Sizes, with the KV type decided.
+    pub options: PlanOptions,
+    /// How keys and values are stored.
+    pub kv_type: KvType,
+    /// Operations, in order.
+    pub steps: Vec<Step>,
+    /// The steps from here on run over the selected rows.
+    pub head: usize,
+    /// Slots of the arena.
+    pub slots: Vec<Slot>,
+    /// Rotation frequencies `(rope dims / 2)`, filled at load.
+    pub inv_freq: SlotId,
+    /// Where the last step leaves its logits, f32 `(n_logits, vocab)`.
+    pub logits: SlotId,
+    /// Bytes of state: from the start of the arena.
+    pub state_bytes: usize,
+    /// Bytes of scratch: the rest of the arena.
+    pub scratch_bytes: usize,
+    /// Weights that the steps name.
+    pub weights: WeightTable,
+}
+
+impl Plan {
+    /// Plans `file` from its header alone.
+    ///
+    /// # Errors
+    ///
+    /// When the network is unknown or inconsistent, an option is out of range, or a size leaves the address space.
+    pub fn new(file: &ModelFile, options: PlanOptions) -> Result<Self, Error> {
+        let config = file.config()?.clone();
+        check_options(&config, &options)?;
+        crate::arch::plan(file, config, options)
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> usize {
+        self.state_bytes + self.scratch_bytes
+    }
+
+    /// Bytes of everything: weights, state and scratch.
+    pub fn total_bytes(&self) -> usize {
+        self.weights.bytes() + self.arena_bytes()
+    }
+
+    /// Pages of the KV cache that one sequence needs.
+    pub fn pages_per_sequence(&self) -> usize {
+        self.options.ctx.div_ceil(PAGE)
+    }
+}
+
+/// The longest context that positions are counted for.
+pub const MAX_CTX: usize = 1 << 31;
+
+fn check_options(config: &Config, o: &PlanOptions) -> Result<(), Error> {
+    let check = |field: &'static str, found: usize, max: usize| {
+        if (1..=max).contains(&found) {
+            return Ok(());
+        }
+        Err(Error::BadOption { field, expected: format!("1 to {max}"), found: found.to_string() })
+    };
+    check("ctx", o.ctx, MAX_CTX)?;
+    check("batch", o.n_batch, 1 << 20)?;
+    check("sequences", o.n_sequences, 1 << 20)?;
+    check("rows of logits", o.n_logits, 1 << 20)?;
+    check("vocabulary", config.vocab, 1 << 31)
+}

@@ -1,0 +1,144 @@
+//! The state that the caller and the workers share, and how they wait for each other.
+//!
+//! One job is one step of the epoch counter: the caller publishes the job, steps the epoch, does its own share and waits
+//! until `remaining` is zero; a worker waits for the step, does its share and counts `remaining` down. Who waits spins for
+//! a bounded time and then parks. A flag tells the other side that somebody is parked; the flag is set before the last
+//! look at the counter, and the counter is changed before the look at the flag, all sequentially consistent, so that at
+//! least one side sees the other and no wake-up is lost.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use super::job::JobCell;
+
+/// What a panic carries.
+pub(super) type Payload = Box<dyn Any + Send>;
+
+/// A value alone on its cache lines: two, because processors fetch lines in pairs.
+#[repr(align(128))]
+pub(super) struct Padded<T>(pub(super) T);
+
+/// What one spawned worker tells the caller.
+pub(super) struct WorkerSlot {
+    pub(super) parked: AtomicBool,
+    pub(super) panic: Mutex<Option<Payload>>,
+}
+
+pub(super) struct Shared {
+    /// Steps by one with every job; wraps.
+    pub(super) epoch: Padded<AtomicUsize>,
+    /// Spawned workers that have not finished the present job.
+    pub(super) remaining: Padded<AtomicUsize>,
+    /// Spawned workers that are parked, or about to be.
+    pub(super) parked: Padded<AtomicUsize>,
+    /// Whether the caller is parked, or about to be.
+    caller_parked: Padded<AtomicBool>,
+    pub(super) job: JobCell,
+    pub(super) stop: AtomicBool,
+    pub(super) spin: Duration,
+    /// The thread to wake when a job is done.
+    pub(super) caller: Mutex<Option<Thread>>,
+    /// Of the spawned workers: worker `i` has slot `i − 1`.
+    pub(super) slots: Box<[Padded<WorkerSlot>]>,
+}
+
+/// Tries of the condition between two looks at the clock: about a microsecond.
+const SPINS_PER_LOOK: u32 = 32;
+
+/// The lock's content, whether or not a panic happened under it: nothing here is ever left half done.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits for `done` with the processor at hand, for about `limit`; says whether it came.
+fn spin_until(limit: Duration, done: impl Fn() -> bool) -> bool {
+    if limit.is_zero() {
+        return done();
+    }
+    let mut start = None;
+    loop {
+        for _ in 0..SPINS_PER_LOOK {
+            if done() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.get_or_insert_with(Instant::now).elapsed() >= limit {
+            return done();
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(spawned: usize, spin: Duration) -> Shared {
+        let slot = || Padded(WorkerSlot { parked: AtomicBool::new(false), panic: Mutex::new(None) });
+        Shared {
+            epoch: Padded(AtomicUsize::new(0)),
+            remaining: Padded(AtomicUsize::new(0)),
+            parked: Padded(AtomicUsize::new(0)),
+            caller_parked: Padded(AtomicBool::new(false)),
+            job: JobCell::new(),
+            stop: AtomicBool::new(false),
+            spin,
+            caller: Mutex::new(None),
+            slots: std::iter::repeat_with(slot).take(spawned).collect(),
+        }
+    }
+
+    /// Worker: waits until the epoch is no longer `seen`, and returns it.
+    pub(super) fn wait_for_job(&self, slot: &WorkerSlot, seen: usize) -> usize {
+        let stepped = || self.epoch.0.load(Ordering::SeqCst) != seen;
+        if !spin_until(self.spin, stepped) {
+            slot.parked.store(true, Ordering::SeqCst);
+            self.parked.0.fetch_add(1, Ordering::SeqCst);
+            while !stepped() {
+                std::thread::park();
+            }
+            self.parked.0.fetch_sub(1, Ordering::SeqCst);
+            slot.parked.store(false, Ordering::SeqCst);
+        }
+        self.epoch.0.load(Ordering::SeqCst)
+    }
+
+    /// Worker: its share of the job is done, nothing of the job is used any more.
+    pub(super) fn finish_share(&self) {
+        if self.remaining.0.fetch_sub(1, Ordering::SeqCst) == 1
+            && self.caller_parked.0.load(Ordering::SeqCst)
+            && let Some(caller) = lock(&self.caller).as_ref()
+        {
+            caller.unpark();
+        }
+    }
+
+    /// Caller: steps the epoch and wakes the workers that are parked. `threads` yields their handles in order.
+    pub(super) fn start<'a>(&self, threads: impl Iterator<Item = &'a Thread>) {
+        self.epoch.0.fetch_add(1, Ordering::SeqCst);
+        if self.parked.0.load(Ordering::SeqCst) > 0 {
+            for (slot, thread) in self.slots.iter().zip(threads) {
+                if slot.0.parked.load(Ordering::SeqCst) {
+                    thread.unpark();
+                }
+            }
+        }
+    }
+
+    /// Caller: waits until every spawned worker has done its share.
+    pub(super) fn wait_for_workers(&self) {
+        let done = || self.remaining.0.load(Ordering::SeqCst) == 0;
+        if !spin_until(self.spin, done) {
+            self.caller_parked.0.store(true, Ordering::SeqCst);
+            while !done() {
+                std::thread::park();
+            }
+            self.caller_parked.0.store(false, Ordering::SeqCst);
+        }
+    }
+    /// Whether the caller waits in [`Shared::wait_for_workers`] without its processor.
+    #[cfg(test)]
+    pub(super) fn caller_is_parked(&self) -> bool {
+        self.caller_parked.0.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,136 @@
+//! Products: the panels of all matrices of a step are dealt out together.
+
+use super::split::{deal, rows_of};
+use super::{ACT_SLOTS, ActInput, Kernels, Runner};
+use crate::Error;
+use crate::arena::cast_mut;
+use crate::plan::{Act, MAX_PARTS, Part, Plan, Step};
+use crate::pool::partition;
+use crate::weights::{Matrix, Weights};
+use rin_kernels::MatMut;
+use rin_kernels::ops::linear::{Epilogue, Linear};
+use rin_kernels::pack::LANES;
+use std::ops::Range;
+
+/// Below this many multiplications a step runs on its caller.
+const WORTH_SHARING: usize = 1 << 15;
+
+/// One matrix with all that its product needs.
+#[derive(Clone, Copy, Debug)]
+struct Product<'a> {
+    op: Linear,
+    matrix: &'a Matrix,
+    panels: &'a [u8],
+    bias: Option<&'a [f32]>,
+    add: bool,
+}
+
+impl Product<'_> {
+    fn n_panels(&self) -> usize {
+        self.matrix.rows.div_ceil(LANES)
+    }
+
+    /// Runs panels `range` into their columns `y`.
+    fn run(&self, range: Range<usize>, y: &mut MatMut<'_, f32>, x: &ActInput<'_>) {
+        let first = range.start * LANES;
+        let bias = self.bias.map(|b| &b[first..first + y.cols()]);
+        let size = self.matrix.panel_bytes;
+        let w = &self.panels[range.start * size..range.end * size];
+        self.op.run(y, w, x.of(self.op.activation()), Epilogue { bias, add: self.add });
+    }
+}
+
+/// A worker's share: some panels of each matrix.
+type Share<'a> = [Option<(usize, Range<usize>, MatMut<'a, f32>)>; MAX_PARTS];
+
+impl Runner {
+    pub(super) fn linear(&mut self, step: usize, rows: usize) -> Result<(), Error> {
+        let Step::Linear { x, parts, add } = &self.plan.steps[step] else { return Ok(()) };
+        let mut ranges: [Range<usize>; ACT_SLOTS + MAX_PARTS] = [const { 0..0 }; ACT_SLOTS + MAX_PARTS];
+        ranges[..ACT_SLOTS].clone_from_slice(&self.act_ranges(rows, x)[..ACT_SLOTS]);
+        for (range, part) in ranges[ACT_SLOTS..].iter_mut().zip(parts) {
+            *range = self.range(part.out, rows * self.plan.weights.get(part.matrix).rows * 4);
+        }
+        let mut products: [Option<Product<'_>>; MAX_PARTS] = [None; MAX_PARTS];
+        for (product, part) in products.iter_mut().zip(parts) {
+            *product = Some(product_of(part, *add, &self.plan, &self.weights, &self.kernels)?);
+        }
+        let slices = self.arena.slices_mut(ranges)?;
+        let (input, outs) = inputs_and_outputs(slices, x)?;
+        let mut outs = outs.map(Some);
+        let mut rest: [Option<MatMut<'_, f32>>; MAX_PARTS] = [const { None }; MAX_PARTS];
+        for ((rest, out), product) in rest.iter_mut().zip(&mut outs).zip(products.iter().flatten()) {
+            *rest = out.take().map(|out| rows_of(out, rows, product.matrix.rows));
+        }
+        let panels: usize = products.iter().flatten().map(Product::n_panels).sum();
+        let work: usize = products.iter().flatten().map(|p| p.matrix.rows * p.matrix.cols * rows).sum();
+        let workers = if work < WORTH_SHARING { 1 } else { self.pool.threads().min(panels) };
+        let run = |share: Share<'_>| {
+            for (i, range, mut y) in share.into_iter().flatten() {
+                if let Some(product) = &products[i] {
+                    product.run(range, &mut y, &input);
+                }
+            }
+        };
+        let mut make = |worker: usize| {
+            let range = partition(panels, workers, worker, 1);
+            Some(cut(&products, &mut rest, range))
+        };
+        if workers <= 1 {
+            if let Some(share) = make(0) {
+                run(share);
+            }
+        } else {
+            deal(&mut self.pool, workers, make, run);
+        }
+        Ok(())
+    }
+}
+
+fn product_of<'a>(
+    part: &Part,
+    add: bool,
+    plan: &'a Plan,
+    weights: &'a Weights,
+    kernels: &Kernels,
+) -> Result<Product<'a>, Error> {
+    let matrix = plan.weights.get(part.matrix);
+    let bias = part.bias.map(|b| weights.values(b)).transpose()?;
+    Ok(Product { op: *kernels.linear(matrix.format), matrix, panels: weights.panels(part.matrix), bias, add })
+}
+
+/// Takes the columns of `range`, counted over the panels of all products, off the front of what is left.
+fn cut<'a>(
+    products: &[Option<Product<'_>>; MAX_PARTS],
+    rest: &mut [Option<MatMut<'a, f32>>; MAX_PARTS],
+    range: Range<usize>,
+) -> Share<'a> {
+    let mut share: Share<'a> = [const { None }; MAX_PARTS];
+    let mut first = 0;
+    for (i, product) in products.iter().enumerate() {
+        let Some(product) = product else { continue };
+        let n = product.n_panels();
+        let own = range.start.clamp(first, first + n) - first..range.end.clamp(first, first + n) - first;
+        first += n;
+        if own.is_empty() {
+            continue;
+        }
+        if let Some(whole) = rest[i].take() {
+            let cols = (own.end * LANES).min(product.matrix.rows) - own.start * LANES;
+            let (mine, after) = whole.split_cols(cols);
+            rest[i] = Some(after);
+            share[i] = Some((i, own, mine));
+        }
+    }
+    share
+}
+
+/// The slices of a step as its input and its outputs.
+fn inputs_and_outputs<'a>(
+    slices: [&'a mut [u8]; ACT_SLOTS + MAX_PARTS],
+    x: &Act,
+) -> Result<(ActInput<'a>, [&'a mut [f32]; MAX_PARTS]), Error> {
+    let [a, b, c, d, e, f, g, o0, o1, o2] = slices;
+    let input = ActInput::new([a, b, c, d, e, f, g], x)?;
+    Ok((input, [cast_mut(o0)?, cast_mut(o1)?, cast_mut(o2)?]))
+}

@@ -1,0 +1,104 @@
+//! The vocabulary of a GGUF file.
+
+use std::borrow::Cow;
+
+use rin_model::{GgufVocab, TokenizerSource};
+
+use super::Tokenizer;
+use super::error::TokenizerError;
+use super::pieces::byte_of;
+use super::split::{Pre, SplitRule};
+use super::vocab::{Alphabet, Merging, SpacePrefix, TokenType, Vocab};
+
+/// The values of `tokenizer.ggml.model` that are read.
+const MODELS: &str = "llama, gpt2";
+
+impl Tokenizer {
+    /// The tokenizer of a model file.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_vocab`] and [`Tokenizer::from_hf_json`]; a model or pre-tokenizer that is not known.
+    pub fn from_source(source: &TokenizerSource<'_>) -> Result<Self, TokenizerError> {
+        match source {
+            TokenizerSource::Gguf(vocab) => Self::from_gguf(vocab),
+            TokenizerSource::HuggingFace(tokenizer, config) => Self::from_hf_json(tokenizer, *config),
+        }
+    }
+
+    /// The tokenizer that the keys `tokenizer.*` of a GGUF file describe.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_vocab`]; a model or pre-tokenizer that is not known.
+    pub fn from_gguf(source: &GgufVocab<'_>) -> Result<Self, TokenizerError> {
+        let mut vocab = match source.model {
+            "llama" => sentence_piece(source)?,
+            "gpt2" => byte_level(source)?,
+            name => return Err(TokenizerError::UnsupportedModel { name: name.to_owned(), known: MODELS }),
+        };
+        vocab.bos = source.bos.or(vocab.bos);
+        vocab.eos = source.eos.or(vocab.eos);
+        vocab.unk = source.unk.or(vocab.unk);
+        vocab.eot = source.eot;
+        vocab.pad = source.pad;
+        vocab.end.clone_from(&source.eog);
+        // A default is taken only where the file names the token; an explicit wish without a token is an error.
+        vocab.add_bos = source.add_bos.unwrap_or(vocab.add_bos && vocab.bos.is_some());
+        vocab.add_eos = source.add_eos.unwrap_or(false);
+        Self::from_vocab(&vocab)
+    }
+}
+
+fn tokens<'a>(source: &GgufVocab<'a>) -> Vec<Cow<'a, [u8]>> {
+    source.tokens.iter().copied().map(Cow::Borrowed).collect()
+}
+
+/// The types in the file, or `guess` for each token of a file without.
+fn types(source: &GgufVocab<'_>, guess: fn(&[u8]) -> TokenType) -> Result<Vec<TokenType>, TokenizerError> {
+    if source.types.is_empty() {
+        return Ok(source.tokens.iter().map(|text| guess(text)).collect());
+    }
+    let known = source.types.iter().enumerate().map(|(id, &number)| {
+        TokenType::from_gguf(number)
+            .ok_or_else(|| TokenizerError::bad(format!("token {id}"), format!("unknown type {number}")))
+    });
+    known.collect()
+}
+
+fn sentence_piece<'a>(source: &GgufVocab<'a>) -> Result<Vocab<'a>, TokenizerError> {
+    let types = types(source, |text| match text {
+        b"<unk>" => TokenType::Unknown,
+        b"<s>" | b"</s>" => TokenType::Control,
+        text if byte_of(text).is_some() => TokenType::Byte,
+        _ => TokenType::Normal,
+    })?;
+    let merging = Merging::Scores(source.scores.clone());
+    let mut vocab = Vocab::new(Alphabet::Metaspace, merging, SplitRule::Whole, tokens(source), types);
+    // The numbering of SentencePiece, which files leave out when they follow it.
+    let usual = |id: u32, name: &[u8]| (source.tokens.get(id as usize).copied() == Some(name)).then_some(id);
+    vocab.unk = usual(0, b"<unk>");
+    vocab.bos = usual(1, b"<s>");
+    vocab.eos = usual(2, b"</s>");
+    vocab.add_bos = true;
+    if source.add_space_prefix.unwrap_or(true) {
+        vocab.prefix = SpacePrefix::Always;
+        vocab.drop_leading_space = true;
+    }
+    Ok(vocab)
+}
+
+fn byte_level<'a>(source: &GgufVocab<'a>) -> Result<Vocab<'a>, TokenizerError> {
+    let pre = Pre::find(source.pre.unwrap_or("default"))?;
+    let types = types(source, |_| TokenType::Normal)?;
+    let merges = source.merges.iter().enumerate().map(|(rank, merge)| {
+        // The first part is at least one byte, which may itself be a space.
+        let space = merge.iter().skip(1).position(|&byte| byte == b' ').map(|at| at + 1);
+        space
+            .map(|at| (Cow::Borrowed(&merge[..at]), Cow::Borrowed(&merge[at + 1..])))
+            .ok_or_else(|| TokenizerError::bad(format!("merge {rank}"), "no space between its parts"))
+    });
+    let merging = Merging::Ranks(merges.collect::<Result<_, _>>()?);
+    let mut vocab = Vocab::new(Alphabet::ByteLevel, merging, pre.rule, tokens(source), types);
+    vocab.ignore_merges = pre.ignore_merges;
+    vocab.add_bos = pre.add_bos;
+    Ok(vocab)
+}

@@ -1,0 +1,327 @@
+//! Weights: which tensors a plan uses, how many bytes they take, and where they lie once loaded.
+//!
+//! Planning names matrices and vectors and learns their sizes from the file's header alone. Loading packs them into
+//! one mapping, or, for `.rin`, leaves them where they are in the file's mapping.
+
+use crate::Error;
+use crate::arena::{Arena, ArenaOptions, cast};
+use rin_kernels::pack::{LANES, pack_panel, unpack_row};
+use rin_kernels::{Format, format::dequantize};
+use rin_model::{DType, Fault, ModelFile, RowOrder, TensorInfo};
+use std::borrow::Cow;
+use std::ops::Range;
+
+/// A matrix of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixId(usize);
+
+/// A vector of the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorId(usize);
+
+/// A weight matrix `rows × cols` in panels.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// Name of the tensor.
+    pub name: String,
+    /// Format of the weights.
+    pub format: Format,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Bytes of a panel of 16 rows.
+    pub panel_bytes: usize,
+    tensor: usize,
+    place: Range<usize>,
+}
+
+/// A vector of f32: norm weights, biases.
+#[derive(Clone, Debug)]
+struct Vector {
+    name: String,
+    len: usize,
+    tensor: usize,
+    place: Range<usize>,
+}
+
+/// The weights of a plan, before they are loaded.
+#[derive(Clone, Debug, Default)]
+pub struct WeightTable {
+    matrices: Vec<Matrix>,
+    vectors: Vec<Vector>,
+    bytes: usize,
+}
+
+/// The kernel format of a file type.
+pub fn format_of(dtype: DType) -> Option<Format> {
+    Format::ALL.into_iter().find(|f| f.name() == dtype.name())
+}
+
+fn unsupported(t: &TensorInfo) -> Error {
+    let known = Format::ALL.map(Format::name).join(", ");
+    Error::UnsupportedType { tensor: t.name.clone(), found: t.dtype.name().to_owned(), known }
+}
+
+impl WeightTable {
+    /// Adds the matrix called `name`; the same name gives the same id.
+    ///
+    /// # Errors
+    ///
+    /// When the file has no such matrix, or no kernel runs its type.
+    pub fn matrix(&mut self, file: &ModelFile, name: &str) -> Result<MatrixId, Error> {
+        if let Some(i) = self.matrices.iter().position(|m| m.name == name) {
+            return Ok(MatrixId(i));
+        }
+        let (tensor, t) = find(file, name)?;
+        let format = format_of(t.dtype).ok_or_else(|| unsupported(t))?;
+        let (rows, cols) = match t.shape[..] {
+            [rows, cols] => (to_usize(rows)?, to_usize(cols)?),
+            _ => return Err(bad_shape(t, format, "it is no matrix")),
+        };
+        let panel_bytes =
+            format.panel_bytes(cols).ok_or_else(|| bad_shape(t, format, "a row does not hold whole blocks"))?;
+        let bytes = format.packed_bytes(rows, cols).ok_or(Error::PlanOverflow { what: "weight matrix" })?;
+        if t.packed && t.n_bytes != bytes as u64 {
+            return Err(Error::PackedSize { tensor: name.to_owned(), expected: bytes as u64, found: t.n_bytes });
+        }
+        let place = self.reserve(bytes)?;
+        self.matrices.push(Matrix { name: name.to_owned(), format, rows, cols, panel_bytes, tensor, place });
+        Ok(MatrixId(self.matrices.len() - 1))
+    }
+
+    /// Adds the vector called `name`.
+    ///
+    /// # Errors
+    ///
+    /// When the file has no such vector, or it is of a quantised type.
+    pub fn vector(&mut self, file: &ModelFile, name: &str) -> Result<VectorId, Error> {
+        let (tensor, t) = find(file, name)?;
+        let format = format_of(t.dtype).filter(|f| f.block_len() == 1).ok_or_else(|| unsupported(t))?;
+        let [len] = t.shape[..] else { return Err(bad_shape(t, format, "it is no vector")) };
+        let len = to_usize(len)?;
+        let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
+        self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
+        Ok(VectorId(self.vectors.len() - 1))
+    }
+
+    fn reserve(&mut self, bytes: usize) -> Result<Range<usize>, Error> {
+        let start = self.bytes;
+        let overflow = Error::PlanOverflow { what: "sum of the weights" };
+        let end = start.checked_add(bytes).filter(|&e| isize::try_from(e).is_ok_and(|e| e <= isize::MAX - 64));
+        self.bytes = end.ok_or(overflow)?.next_multiple_of(64);
+        Ok(start..start + bytes)
+    }
+
+    /// The matrix behind an id.
+    pub fn get(&self, id: MatrixId) -> &Matrix {
+        &self.matrices[id.0]
+    }
+
+    /// All matrices, in the order of the plan.
+    pub fn matrices(&self) -> &[Matrix] {
+        &self.matrices
+    }
+
+    /// Length of a vector.
+    pub fn vector_len(&self, id: VectorId) -> usize {
+        self.vectors[id.0].len
+    }
+
+    /// Bytes of all weights as they are run.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn find<'f>(file: &'f ModelFile, name: &str) -> Result<(usize, &'f TensorInfo), Error> {
+    let found = file.tensors().iter().enumerate().find(|(_, t)| t.name == name);
+    found.ok_or_else(|| {
+        let fault = Fault {
+            file: Some(file.path().to_owned()),
+            section: "tensor",
+            name: name.to_owned(),
+            offset: None,
+            expected: "a tensor of this name".to_owned(),
+            found: "none".to_owned(),
+        };
+        rin_model::Error::MissingTensor(Box::new(fault)).into()
+    })
+}
+
+fn to_usize(n: u64) -> Result<usize, Error> {
+    usize::try_from(n).map_err(|_| Error::PlanOverflow { what: "tensor dimension" })
+}
+
+fn bad_shape(t: &TensorInfo, format: Format, reason: &str) -> Error {
+    let dim = |i: usize| t.shape.get(i).copied().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    Error::BadShape {
+        tensor: t.name.clone(),
+        rows: dim(0),
+        cols: dim(1),
+        format: format.name().to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// The source row of packed row `r`.
+fn source_row(order: RowOrder, rows: usize, r: usize) -> usize {
+    match order {
+        RowOrder::AsStored => r,
+        RowOrder::HalfToInterleaved { heads } => {
+            let width = rows / heads.max(1);
+            let (head, i) = (r / width.max(1), r % width.max(1));
+            head * width + i % 2 * (width / 2) + i / 2
+        }
+    }
+}
+
+/// Packs panel `p` of a tensor of `rows × cols`.
+///
+/// # Errors
+///
+/// [`Error::NonFiniteWeight`] when a weight is no number.
+pub fn pack_tensor_panel(t: &TensorInfo, bytes: &[u8], format: Format, p: usize, panel: &mut [u8]) -> Result<(), Error> {
+    let (rows, cols) = match t.shape[..] {
+        [rows, cols] => (to_usize(rows)?, to_usize(cols)?),
+        _ => return Err(bad_shape(t, format, "it is no matrix")),
+    };
+    let size = format.row_bytes(cols).ok_or_else(|| bad_shape(t, format, "a row does not hold whole blocks"))?;
+    let row = |lane: usize| {
+        let r = p * LANES + lane;
+        (r < rows).then(|| source_row(t.rows, rows, r) * size).and_then(|at| bytes.get(at..at + size))
+    };
+    pack_panel(format, cols, row, panel).map_err(|e| Error::NonFiniteWeight {
+        tensor: t.name.clone(),
+        row: p * LANES + e.lane,
+        col: e.col,
+    })
+}
+
+/// A vector as f32, in the order that the network wants.
+///
+/// # Errors
+///
+/// When it is no vector of floats, or holds a value that is no number.
+pub fn vector_values<'f>(t: &TensorInfo, bytes: &'f [u8]) -> Result<Cow<'f, [f32]>, Error> {
+    let format = format_of(t.dtype).filter(|f| f.block_len() == 1).ok_or_else(|| unsupported(t))?;
+    let [len] = t.shape[..] else { return Err(bad_shape(t, format, "it is no vector")) };
+    let len = to_usize(len)?;
+    let bytes = bytes.get(..len * format.block_bytes()).ok_or_else(|| bad_shape(t, format, "it is cut short"))?;
+    let mut read = vec![0.0; len];
+    dequantize(format, bytes, &mut read);
+    let values: Vec<f32> = (0..len).map(|i| read[source_row(t.rows, len, i)]).collect();
+    match values.iter().position(|v| !v.is_finite()) {
+        Some(row) => Err(Error::NonFiniteWeight { tensor: t.name.clone(), row, col: 0 }),
+        None => Ok(Cow::Owned(values)),
+    }
+}
+
+/// Loaded weights.
+#[derive(Debug)]
+pub struct Weights {
+    table: WeightTable,
+    file: ModelFile,
+    /// Packed copies; none where the file's own mapping is run.
+    packed: Option<Arena>,
+}
+
+impl Weights {
+    /// Packs the weights of `table`, or takes them from the mapping of a `.rin` file. `progress` hears the bytes done.
+    ///
+    /// # Errors
+    ///
+    /// When memory is refused or a weight is no number.
+    pub fn load(
+        file: ModelFile,
+        table: WeightTable,
+        options: ArenaOptions,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Self, Error> {
+        let mapped = table.matrices.iter().all(|m| file.tensors()[m.tensor].packed);
+        if mapped {
+            return Ok(Self { table, file, packed: None });
+        }
+        let mut arena = Arena::new(table.bytes as u64, options)?;
+        let store = arena.bytes_mut();
+        for m in &table.matrices {
+            let t = &file.tensors()[m.tensor];
+            let bytes = file.bytes(t);
+            for (p, panel) in store[m.place.clone()].chunks_exact_mut(m.panel_bytes.max(1)).enumerate() {
+                pack_tensor_panel(t, bytes, m.format, p, panel)?;
+            }
+            progress(m.place.len());
+        }
+        for v in &table.vectors {
+            let t = &file.tensors()[v.tensor];
+            let values = vector_values(t, file.bytes(t))?;
+            for (to, from) in store[v.place.clone()].chunks_exact_mut(4).zip(values.iter()) {
+                to.copy_from_slice(&from.to_ne_bytes());
+            }
+        }
+        Ok(Self { table, file, packed: Some(arena) })
+    }
+
+    /// What is loaded.
+    pub fn table(&self) -> &WeightTable {
+        &self.table
+    }
+
+    /// The file that the weights came from.
+    pub fn file(&self) -> &ModelFile {
+        &self.file
+    }
+
+    /// The panels of a matrix.
+    pub fn panels(&self, id: MatrixId) -> &[u8] {
+        let m = &self.table.matrices[id.0];
+        match &self.packed {
+            Some(arena) => &arena.bytes()[m.place.clone()],
+            None => self.file.bytes(&self.file.tensors()[m.tensor]),
+        }
+    }
+
+    /// The values of a vector.
+    ///
+    /// # Errors
+    ///
+    /// When a mapped vector is not aligned for f32, which the reader of `.rin` has excluded.
+    pub fn values(&self, id: VectorId) -> Result<&[f32], Error> {
+        let v = &self.table.vectors[id.0];
+        let bytes = match &self.packed {
+            Some(arena) => &arena.bytes()[v.place.clone()],
+            None => {
+                let found = self.file.bytes(&self.file.tensors()[v.tensor]);
+                let expected = v.len * 4;
+                let short = Error::PackedSize {
+                    tensor: v.name.clone(),
+                    expected: expected as u64,
+                    found: found.len() as u64,
+                };
+                found.get(..expected).ok_or(short)?
+            }
+        };
+        Ok(cast(bytes)?)
+    }
+
+    /// Row `row` of a matrix as numbers: the embedding look-up.
+    pub fn row(&self, id: MatrixId, row: usize, out: &mut [f32]) {
+        let m = &self.table.matrices[id.0];
+        let panel = &self.panels(id)[row / LANES * m.panel_bytes..][..m.panel_bytes];
+        unpack_row(m.format, panel, row % LANES, out);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source_row;
+    use rin_model::RowOrder;
+
+    #[test]
+    fn halves_become_interleaved_pairs_head_by_head() {
+        let order = RowOrder::HalfToInterleaved { heads: 2 };
+        let rows: Vec<_> = (0..8).map(|r| source_row(order, 8, r)).collect();
+        assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);
+        assert_eq!(source_row(RowOrder::AsStored, 8, 5), 5);
+    }
+}

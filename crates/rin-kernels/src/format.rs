@@ -1,0 +1,300 @@
+//! Weight formats: what a block of the file means, as codes and scales, and as numbers.
+//!
+//! A quantised weight is `d * sc * (code - OFFSET) - dmin * m` with an unsigned code, an f16 scale `d` per block,
+//! and in the K formats small integers `sc` (and `m`) per sub-block. One [`Codes`] describes a block of any format:
+//! the file reader fills it, the packer spreads it over a panel, the panel reader gathers it back, and the
+//! dequantiser turns it into numbers, so the meaning of a format is written down once.
+//!
+//! Layouts of the file blocks: ggml's `block_q8_0` … `block_q6_K`, as described by the GGUF specification.
+
+use crate::half::f16_to_f32;
+use std::fmt;
+
+/// A weight format that the kernels run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(non_camel_case_types, reason = "the names that the field uses")]
+#[non_exhaustive]
+pub enum Format {
+    /// IEEE binary32.
+    F32,
+    /// IEEE binary16.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// 8-bit codes, 32 a block.
+    Q8_0,
+    /// 4-bit codes, 32 a block.
+    Q4_0,
+    /// 5-bit codes, 32 a block.
+    Q5_0,
+    /// 4-bit codes, 8 sub-blocks of 32 with 6-bit scales and minima.
+    Q4_K,
+    /// 5-bit codes, 8 sub-blocks of 32 with 6-bit scales and minima.
+    Q5_K,
+    /// 6-bit codes, 16 sub-blocks of 16 with 8-bit scales.
+    Q6_K,
+}
+
+/// How the activations must come for a product with a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// f32 rows.
+    F32,
+    /// Signed bytes with one f32 scale per 32.
+    Block32,
+    /// Signed bytes with one f32 scale per 256.
+    Block256,
+}
+
+impl Activation {
+    /// Columns that share a scale; 1 for floats.
+    pub const fn block_len(self) -> usize {
+        match self {
+            Self::F32 => 1,
+            Self::Block32 => 32,
+            Self::Block256 => 256,
+        }
+    }
+}
+
+/// The longest block of any format.
+pub const MAX_BLOCK: usize = 256;
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Self; 9] =
+        [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q5_0, Self::Q4_K, Self::Q5_K, Self::Q6_K];
+
+    /// The field's name of the format.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::Q5_0 => "Q5_0",
+            Self::Q4_K => "Q4_K",
+            Self::Q5_K => "Q5_K",
+            Self::Q6_K => "Q6_K",
+        }
+    }
+
+    /// Weights in a block; a row holds whole blocks.
+    pub const fn block_len(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => 1,
+            Self::Q8_0 | Self::Q4_0 | Self::Q5_0 => 32,
+            Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+        }
+    }
+
+    /// Bytes of a block in a file.
+    pub const fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+            Self::Q8_0 => 34,
+            Self::Q4_0 => 18,
+            Self::Q5_0 => 22,
+            Self::Q4_K => 144,
+            Self::Q5_K => 176,
+            Self::Q6_K => 210,
+        }
+    }
+
+    /// Bytes of a file row of `cols` weights; `None` when `cols` is no multiple of the block.
+    pub fn row_bytes(self, cols: usize) -> Option<usize> {
+        if cols % self.block_len() == 0 { (cols / self.block_len()).checked_mul(self.block_bytes()) } else { None }
+    }
+
+    /// What the activations of a product must look like.
+    pub const fn activation(self) -> Activation {
+        match self.block_len() {
+            1 => Activation::F32,
+            32 => Activation::Block32,
+            _ => Activation::Block256,
+        }
+    }
+
+    /// Bits of a code; 0 for floats.
+    pub const fn code_bits(self) -> u32 {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => 0,
+            Self::Q8_0 => 8,
+            Self::Q4_0 | Self::Q4_K => 4,
+            Self::Q5_0 | Self::Q5_K => 5,
+            Self::Q6_K => 6,
+        }
+    }
+
+    /// The code that means zero (formats with minima: 0).
+    pub const fn code_offset(self) -> i32 {
+        match self {
+            Self::Q8_0 => 128,
+            Self::Q4_0 => 8,
+            Self::Q5_0 => 16,
+            Self::Q6_K => 32,
+            _ => 0,
+        }
+    }
+
+    /// Columns that share an integer scale `sc`; the block where there is none.
+    pub const fn sub_block_len(self) -> usize {
+        match self {
+            Self::Q4_K | Self::Q5_K => 32,
+            Self::Q6_K => 16,
+            _ => self.block_len(),
+        }
+    }
+
+    /// Whether sub-blocks have minima.
+    pub const fn has_minima(self) -> bool {
+        matches!(self, Self::Q4_K | Self::Q5_K)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One block of a quantised row, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Codes {
+    /// Unsigned codes; the first `block_len` count.
+    pub q: [u8; MAX_BLOCK],
+    /// Bits of the f16 scale of the block.
+    pub d: u16,
+    /// Bits of the f16 scale of the minima.
+    pub dmin: u16,
+    /// Integer scale of each sub-block: 6 unsigned bits (Q4_K, Q5_K), or a signed byte (Q6_K).
+    pub sc: [i8; 16],
+    /// Integer minimum of each sub-block.
+    pub m: [u8; 8],
+}
+
+impl Codes {
+    /// A block of zeros.
+    pub const ZERO: Self = Self { q: [0; MAX_BLOCK], d: 0, dmin: 0, sc: [0; 16], m: [0; 8] };
+
+    /// Takes a file block apart.
+    ///
+    /// # Panics
+    ///
+    /// When `block` is not `format.block_bytes()` long, or the format is a float.
+    pub fn read(format: Format, block: &[u8]) -> Self {
+        assert_eq!(block.len(), format.block_bytes(), "one {format} block");
+        let mut c = Self::ZERO;
+        let half = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
+        match format {
+            Format::Q8_0 => {
+                c.d = half(0);
+                for (q, b) in c.q.iter_mut().zip(&block[2..]) {
+                    *q = b ^ 0x80;
+                }
+            }
+            Format::Q4_0 => {
+                c.d = half(0);
+                c.read_nibbles(&block[2..], 16);
+            }
+            Format::Q5_0 => {
+                c.d = half(0);
+                c.read_nibbles(&block[6..], 16);
+                for (i, q) in c.q[..32].iter_mut().enumerate() {
+                    *q |= (block[2 + i / 8] >> (i % 8) & 1) << 4;
+                }
+            }
+            Format::Q4_K => {
+                (c.d, c.dmin) = (half(0), half(2));
+                c.read_six_bit_scales(&block[4..16]);
+                c.read_nibbles(&block[16..], 32);
+            }
+            Format::Q5_K => {
+                (c.d, c.dmin) = (half(0), half(2));
+                c.read_six_bit_scales(&block[4..16]);
+                c.read_nibbles(&block[48..], 32);
+                for (i, q) in c.q.iter_mut().enumerate() {
+                    *q |= (block[16 + i % 32] >> (i / 32) & 1) << 4;
+                }
+            }
+            Format::Q6_K => {
+                c.d = half(208);
+                for (sc, b) in c.sc.iter_mut().zip(&block[192..208]) {
+                    *sc = b.cast_signed();
+                }
+                for (i, q) in c.q.iter_mut().enumerate() {
+                    let (n, quarter, l) = (i / 128, i % 128 / 32, i % 32);
+                    let low = block[n * 64 + (quarter % 2) * 32 + l] >> (quarter / 2 * 4) & 0xf;
+                    let high = block[128 + n * 32 + l] >> (quarter * 2) & 3;
+                    *q = low | high << 4;
+                }
+            }
+            Format::F32 | Format::F16 | Format::BF16 => panic!("{format} has no codes"),
+        }
+        c
+    }
+
+    /// Low nibbles of each run of `half` bytes first, then its high nibbles.
+    fn read_nibbles(&mut self, bytes: &[u8], half: usize) {
+        for (run, q) in bytes.chunks_exact(half).zip(self.q.chunks_exact_mut(2 * half)) {
+            for (i, b) in run.iter().enumerate() {
+                q[i] = b & 0xf;
+                q[half + i] = b >> 4;
+            }
+        }
+    }
+
+    /// Eight 6-bit scales and eight 6-bit minima in 12 bytes (`get_scale_min_k4` of ggml).
+    fn read_six_bit_scales(&mut self, s: &[u8]) {
+        for j in 0..4 {
+            self.sc[j] = (s[j] & 63).cast_signed();
+            self.m[j] = s[j + 4] & 63;
+            self.sc[j + 4] = (s[j + 8] & 0xf | s[j] >> 6 << 4).cast_signed();
+            self.m[j + 4] = s[j + 8] >> 4 | s[j + 4] >> 6 << 4;
+        }
+    }
+
+    /// The numbers of the block, in the order of operations of the `gguf` Python package, so the bits agree with it.
+    ///
+    /// # Panics
+    ///
+    /// When `out` is not `format.block_len()` long.
+    pub fn dequantize(&self, format: Format, out: &mut [f32]) {
+        assert_eq!(out.len(), format.block_len(), "one {format} block");
+        let (d, dmin) = (f16_to_f32(self.d), f16_to_f32(self.dmin));
+        let sub = format.sub_block_len();
+        for (j, out) in out.chunks_exact_mut(sub).enumerate() {
+            let scale = if sub == format.block_len() { d } else { d * f32::from(self.sc[j]) };
+            let min = if format.has_minima() { dmin * f32::from(self.m[j]) } else { 0.0 };
+            for (y, q) in out.iter_mut().zip(&self.q[j * sub..]) {
+                let code = f32::from(*q) - format.code_offset() as f32;
+                *y = if format.has_minima() { scale * code - min } else { scale * code };
+            }
+        }
+    }
+
+    /// Whether the block's scales are numbers.
+    pub fn is_finite(&self) -> bool {
+        f16_to_f32(self.d).is_finite() && f16_to_f32(self.dmin).is_finite()
+    }
+}
+
+/// Dequantises file rows of any format.
+///
+/// # Panics
+///
+/// When `bytes` does not hold exactly `out.len()` weights of `format`.
+pub fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
+    assert_eq!(format.row_bytes(out.len()), Some(bytes.len()), "{} weights of {format}", out.len());
+    let blocks = bytes.chunks_exact(format.block_bytes());
+    for (block, out) in blocks.zip(out.chunks_exact_mut(format.block_len())) {
+        match *block {
+            [a, b, c, d] => out[0] = f32::from_le_bytes([a, b, c, d]),
+            [a, b] if format == Format::F16 => out[0] = f16_to_f32(u16::from_le_bytes([a, b])),
+            [a, b] => out[0] = crate::half::bf16_to_f32(u16::from_le_bytes([a, b])),
+            _ => Codes::read(format, block).dequantize(format, out),
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Elementary functions with the same bits on every tier.
+//!
+//! Own polynomials over additions, products, divisions and `mul_add`, all of which IEEE 754 rounds correctly, so a
+//! result does not depend on the processor, the vector width or the platform's libm. Branch-free: a loop of one of
+//! these over 16 lanes vectorises. A NaN result is always the one of [`f32::NAN`].
+//!
+//! An error bound is the distance to the real result in units in the last place of that result, held over all 2^32
+//! inputs. The polynomials are Remez fits made for this file.
+
+/// Largest error of [`exp`] where the result is a normal number.
+pub const EXP_MAX_ULP: f64 = 1.01;
+/// Largest error of either result of [`sin_cos`].
+pub const SIN_COS_MAX_ULP: f64 = 0.501;
+/// Largest error of [`tanh`].
+pub const TANH_MAX_ULP: f64 = 1.5;
+/// Largest error of [`sigmoid`] where `x >= EXP_MIN`.
+pub const SIGMOID_MAX_ULP: f64 = 2.5;
+/// Largest error of [`silu`] where `x >= EXP_MIN`.
+pub const SILU_MAX_ULP: f64 = 3.0;
+
+/// The largest argument whose exponential is finite.
+pub const EXP_MAX: f32 = 88.722_83;
+/// The smallest argument whose exponential is a normal number; below it [`exp`] is 0.
+pub const EXP_MIN: f32 = -87.336_54;
+/// The largest magnitude that [`sin_cos`] takes; 2^32, above every position times frequency.
+pub const SIN_COS_MAX: f32 = 4_294_967_296.0;
+
+/// 1.5 * 2^23: adding it to `|v| < 2^22` rounds `v` to an integer, ties to even, and leaves it in the low bits.
+pub(crate) const ROUND_F32: f32 = 12_582_912.0;
+/// 1.5 * 2^52, the same for `f64`.
+const ROUND_F64: f64 = 6_755_399_441_055_744.0;
+
+/// `x`, with every NaN replaced by [`f32::NAN`].
+///
+/// Which operand's NaN an instruction passes on, and the sign of a new one, differ between processors.
+#[inline(always)]
+pub fn canonical(x: f32) -> f32 {
+    if x.is_nan() { f32::NAN } else { x }
+}
+
+/// Folds 16 lanes in the one order that every kernel uses: halves onto halves.
+#[inline(always)]
+pub(crate) fn fold16<T: Copy>(lanes: &[T; 16], join: impl Fn(T, T) -> T) -> T {
+    // Written out, because a loop over the halves is not always unrolled, and then nothing around it is vectorised.
+    let at = |i: usize| join(lanes[i], lanes[i + 8]);
+    let quarter = |i: usize| join(at(i), at(i + 4));
+    let pair = |i: usize| join(quarter(i), quarter(i + 2));
+    join(pair(0), pair(1))
+}
+
+/// e to the power `x`: infinite above [`EXP_MAX`], 0 below [`EXP_MIN`] (no subnormal results), exactly 1 at 0.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = std::f32::consts::LN_2;
+    const LN_2_LOW: f32 = -1.904_654_2e-9;
+    // x = n ln 2 + r with |r| <= ln 2 / 2.
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND_F32);
+    let n = shifted - ROUND_F32;
+    let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
+    // (e^r - 1 - r) / r^2, relative error of e^r 2^-28.2.
+    let p = r.mul_add(0.001_381_446_7, 0.008_368_781);
+    let p = r.mul_add(p, 0.041_668_393);
+    let p = r.mul_add(p, 0.166_665_2);
+    let p = r.mul_add(p, 0.499_999_94);
+    let power = (r * r).mul_add(p, r) + 1.0;
+    // The low bits of `shifted` are n (the constant's own bits fall off at the top): add it to the exponent.
+    let y = f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23));
+    let y = if x > EXP_MAX { f32::INFINITY } else { y };
+    let y = if x < EXP_MIN { 0.0 } else { y };
+    if x.is_nan() { f32::NAN } else { y }
+}
+
+/// Sine and cosine of `x` radians; NaN where `|x|` is above [`SIN_COS_MAX`].
+#[inline(always)]
+pub fn sin_cos(x: f32) -> (f32, f32) {
+    const HALF_PI_LOW: f64 = 6.123_233_995_736_766e-17;
+    // x = n pi/2 + r with |r| <= pi/4; two words of pi/2 keep r to 2^-45 of itself for every f32 in range.
+    let wide = f64::from(x);
+    let shifted = wide.mul_add(std::f64::consts::FRAC_2_PI, ROUND_F64);
+    let n = shifted - ROUND_F64;
+    let r = n.mul_add(-HALF_PI_LOW, n.mul_add(-std::f64::consts::FRAC_PI_2, wide));
+    let quadrant = shifted.to_bits();
+    let u = r * r;
+    // (sin r / r - 1) / r^2 and (cos r - 1 + r^2/2) / r^4, errors 2^-47 and 2^-43.
+    let s = u.mul_add(-2.476_166_698_497_953e-8, 2.755_535_797_036_972_4e-6);
+    let s = u.mul_add(s, -0.000_198_412_638_240_633_46);
+    let s = u.mul_add(s, 0.008_333_333_325_273_962);
+    let s = u.mul_add(s, -0.166_666_666_666_316_08);
+    let s = (r * u).mul_add(s, r);
+    let c = u.mul_add(-2.721_020_375_331_404_7e-7, 2.479_951_960_232_224_3e-5);
+    let c = u.mul_add(c, -0.001_388_888_375_189_155_4);
+    let c = u.mul_add(c, 0.041_666_666_622_810_72);
+    let c = (u * u).mul_add(c, u.mul_add(-0.5, 1.0));
+    let swapped = quadrant & 1 != 0;
+    let (sin, cos) = if swapped { (c, s) } else { (s, c) };
+    let sin = if quadrant & 2 != 0 { -sin } else { sin };
+    let cos = if quadrant.wrapping_add(1) & 2 != 0 { -cos } else { cos };
+    // The sum above loses the sign of a zero.
+    let sin = if x == 0.0 { wide } else { sin };
+    let outside = x.is_nan() || x.abs() > SIN_COS_MAX;
+    let narrow = |v: f64| if outside { f32::NAN } else { narrow(v) };
+    (narrow(sin), narrow(cos))
+}
+
+/// The nearest `f32`.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what it is for")]
+fn narrow(v: f64) -> f32 {
+    v as f32
+}
+
+/// Hyperbolic tangent.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    // Below this the quotient cancels.
+    const SMALL: f32 = 0.625;
+    let a = x.abs();
+    let u = x * x;
+    // (tanh x / x - 1) / x^2, relative error 2^-32.
+    let p = u.mul_add(0.002_147_539_8, -0.008_182_677);
+    let p = u.mul_add(p, 0.021_702_97);
+    let p = u.mul_add(p, -0.053_947_203);
+    let p = u.mul_add(p, 0.133_332_1);
+    let p = u.mul_add(p, -0.333_333_3);
+    let small = (a * u).mul_add(p, a);
+    let large = 1.0 - 2.0 / (exp(a + a) + 1.0);
+    canonical(if a < SMALL { small } else { large }.copysign(x))
+}
+
+/// `1 / (1 + exp(-x))`; 0 below [`EXP_MIN`].
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    let e = exp(-x.abs());
+    canonical(if x < 0.0 { e } else { 1.0 } / (1.0 + e))
+}
+
+/// `x * sigmoid(x)`; -0 below [`EXP_MIN`] (an error below 1.1e-36), NaN at minus infinity.
+#[inline(always)]
+pub fn silu(x: f32) -> f32 {
+    canonical(x * sigmoid(x))
+}
+
+#[cfg(test)]
+mod tests;

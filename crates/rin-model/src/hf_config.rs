@@ -1,0 +1,268 @@
+//! `config.json` and `generation_config.json` of a Hugging Face folder, in the forms before and since transformers 5.
+
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
+use crate::config::{Activation, Arch, Config, Norm, Rope, RopeScaling, derived_head_dim, inconsistent};
+use crate::error::{Error, fault};
+use crate::json;
+
+/// What RIN reads of `config.json`.
+#[derive(Debug, Deserialize)]
+struct ConfigJson {
+    model_type: Option<String>,
+    #[serde(rename = "_name_or_path")]
+    name: Option<String>,
+    num_hidden_layers: Option<usize>,
+    hidden_size: Option<usize>,
+    num_attention_heads: Option<usize>,
+    num_key_value_heads: Option<usize>,
+    head_dim: Option<usize>,
+    intermediate_size: Option<usize>,
+    vocab_size: Option<usize>,
+    max_position_embeddings: Option<usize>,
+    rms_norm_eps: Option<f32>,
+    rope_theta: Option<f32>,
+    rope_scaling: Option<RopeJson>,
+    rope_parameters: Option<RopeJson>,
+    partial_rotary_factor: Option<f32>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    tie_word_embeddings: Option<bool>,
+    /// Absent and `null` differ for Mistral.
+    #[serde(default)]
+    sliding_window: WindowJson,
+    use_sliding_window: Option<bool>,
+    max_window_layers: Option<usize>,
+    layer_types: Option<Vec<String>>,
+    hidden_act: Option<String>,
+    eos_token_id: Option<Ids>,
+    bos_token_id: Option<Ids>,
+    quantization_config: Option<IgnoredAny>,
+}
+
+/// Rotary parameters: `rope_scaling` of old, `rope_parameters` of new.
+#[derive(Debug, Default, Deserialize)]
+struct RopeJson {
+    rope_type: Option<String>,
+    #[serde(rename = "type")]
+    old_type: Option<String>,
+    rope_theta: Option<f32>,
+    factor: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<usize>,
+    attention_factor: Option<f32>,
+    beta_fast: Option<f32>,
+    beta_slow: Option<f32>,
+    mscale: Option<f32>,
+    mscale_all_dim: Option<f32>,
+    truncate: Option<bool>,
+    partial_rotary_factor: Option<f32>,
+    /// Parameters per kind of layer, which no family of RIN has.
+    full_attention: Option<IgnoredAny>,
+    sliding_attention: Option<IgnoredAny>,
+}
+
+/// What RIN reads of `generation_config.json`.
+#[derive(Debug, Default, Deserialize)]
+struct GenerationJson {
+    eos_token_id: Option<Ids>,
+}
+
+/// One id or several; −1 stands for none.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Ids {
+    One(i64),
+    Many(Vec<i64>),
+}
+
+impl Ids {
+    fn list(&self) -> Result<Vec<u32>, Error> {
+        let ids = match self {
+            Self::One(id) => std::slice::from_ref(id),
+            Self::Many(ids) => ids,
+        };
+        let to_id = |&id: &i64| {
+            u32::try_from(id).map_err(|_| Error::BadVocab(fault(SECTION, "eos_token_id, bos_token_id", "an id", id)))
+        };
+        ids.iter().filter(|&&id| id != -1).map(to_id).collect()
+    }
+}
+
+/// A window that may be left out, or be said not to exist.
+#[derive(Debug, Clone, Copy, Default)]
+enum WindowJson {
+    #[default]
+    Absent,
+    Stated(Option<usize>),
+}
+
+impl<'de> Deserialize<'de> for WindowJson {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::deserialize(deserializer).map(Self::Stated)
+    }
+}
+
+const SECTION: &str = "config.json";
+
+fn unsupported(name: &str, expected: &str, found: impl std::fmt::Display) -> Error {
+    Error::Unsupported(fault(SECTION, name, expected, found))
+}
+
+fn needed<T>(value: Option<T>, name: &str) -> Result<T, Error> {
+    value.ok_or_else(|| Error::MissingKey(fault(SECTION, name, "a network's description", "no such key")))
+}
+
+impl Config {
+    /// Reads `config.json` and, where there is one, `generation_config.json`; checks the numbers, not the tensors.
+    ///
+    /// # Errors
+    /// `BadHeader`, `UnknownArchitecture`, `MissingKey`, `Unsupported`, and what [`validate`](Self::validate) gives.
+    pub fn from_hf(config_json: &[u8], generation_json: Option<&[u8]>) -> Result<Self, Error> {
+        let json: ConfigJson = json::parse(config_json, SECTION)?;
+        let generation: GenerationJson = match generation_json {
+            Some(bytes) => json::parse(bytes, "generation_config.json")?,
+            None => GenerationJson::default(),
+        };
+        let arch = Arch::from_hf(needed(json.model_type.as_deref(), "model_type")?)?;
+        refuse_what_is_not_run(&json)?;
+        let dim = needed(json.hidden_size, "hidden_size")?;
+        let n_heads = needed(json.num_attention_heads, "num_attention_heads")?;
+        let head_dim = match json.head_dim {
+            Some(head_dim) => head_dim,
+            None => derived_head_dim(dim, n_heads)?,
+        };
+        let n_layers = needed(json.num_hidden_layers, "num_hidden_layers")?;
+        let ctx = needed(json.max_position_embeddings, "max_position_embeddings")?;
+        let eos = generation.eos_token_id.or(json.eos_token_id.clone());
+        let attention_bias = json.attention_bias.unwrap_or(false);
+        let config = Self {
+            arch,
+            n_layers,
+            dim,
+            n_heads,
+            n_kv_heads: json.num_key_value_heads.unwrap_or(n_heads),
+            head_dim,
+            ffn_dim: needed(json.intermediate_size, "intermediate_size")?,
+            vocab: needed(json.vocab_size, "vocab_size")?,
+            ctx,
+            norm_eps: json.rms_norm_eps.unwrap_or(1e-6),
+            rope: rope(&json, arch, head_dim, ctx)?,
+            qkv_bias: attention_bias || arch == Arch::Qwen2,
+            attn_output_bias: attention_bias && arch == Arch::Llama,
+            mlp_bias: json.mlp_bias.unwrap_or(false),
+            tied_embeddings: json.tie_word_embeddings.unwrap_or(false),
+            window: window(&json, arch, n_layers)?,
+            activation: Activation::Silu,
+            norm: Norm::Rms,
+            eos: eos.map_or(Ok(Vec::new()), |ids| ids.list())?,
+            bos: json.bos_token_id.as_ref().map_or(Ok(Vec::new()), Ids::list)?.first().copied(),
+            name: json.name.filter(|name| !name.is_empty()),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+fn refuse_what_is_not_run(json: &ConfigJson) -> Result<(), Error> {
+    let activation = json.hidden_act.as_deref().unwrap_or("silu");
+    if !["silu", "swish"].contains(&activation) {
+        return Err(unsupported("hidden_act", "silu", crate::error::shorten(activation)));
+    }
+    if json.quantization_config.is_some() {
+        let expected = "weights in F32, F16 or BF16";
+        return Err(unsupported("quantization_config", expected, "weights that another tool quantised"));
+    }
+    Ok(())
+}
+
+/// How far attention reaches back, if all layers agree.
+fn window(json: &ConfigJson, arch: Arch, n_layers: usize) -> Result<Option<usize>, Error> {
+    let is_mistral = json.model_type.as_deref() == Some("mistral");
+    // An old Mistral configuration without the key means 4096, as its class has it.
+    let stated = match json.sliding_window {
+        WindowJson::Absent => is_mistral.then_some(4096),
+        WindowJson::Stated(window) => window,
+    };
+    if let Some(types) = &json.layer_types {
+        let sliding = types.iter().filter(|kind| *kind == "sliding_attention").count();
+        let full = types.iter().filter(|kind| *kind == "full_attention").count();
+        return match (sliding, full) {
+            (0, full) if full == types.len() => Ok(None),
+            (sliding, 0) if sliding == types.len() => Ok(Some(needed(stated, "sliding_window")?)),
+            _ => Err(unsupported("layer_types", "one kind of attention in all layers", "several kinds")),
+        };
+    }
+    if is_mistral {
+        return Ok(stated);
+    }
+    if arch == Arch::Llama || !json.use_sliding_window.unwrap_or(false) {
+        return Ok(None);
+    }
+    match json.max_window_layers {
+        Some(0) => Ok(Some(needed(stated, "sliding_window")?)),
+        Some(full) if full >= n_layers => Ok(None),
+        full => {
+            let found = format!("a window from layer {} on", full.unwrap_or(28));
+            Err(unsupported("max_window_layers", "a window in all layers or in none", found))
+        }
+    }
+}
+
+fn rope(json: &ConfigJson, arch: Arch, head_dim: usize, ctx: usize) -> Result<Rope, Error> {
+    let none = RopeJson::default();
+    let parameters = json.rope_parameters.as_ref().or(json.rope_scaling.as_ref()).unwrap_or(&none);
+    if parameters.full_attention.is_some() || parameters.sliding_attention.is_some() {
+        return Err(unsupported("rope_parameters", "one set for all layers", "a set per kind of layer"));
+    }
+    let partial = parameters.partial_rotary_factor.or(json.partial_rotary_factor).unwrap_or(1.0);
+    if (partial - 1.0).abs() > f32::EPSILON {
+        return Err(unsupported("partial_rotary_factor", "1", partial));
+    }
+    Ok(Rope {
+        base: parameters.rope_theta.or(json.rope_theta).unwrap_or(10_000.0),
+        dims: head_dim,
+        pairing: arch.family().pairing,
+        scaling: scaling(parameters, ctx)?,
+    })
+}
+
+fn scaling(json: &RopeJson, ctx: usize) -> Result<RopeScaling, Error> {
+    let kind = json.rope_type.as_deref().or(json.old_type.as_deref()).unwrap_or("default");
+    let original = json.original_max_position_embeddings;
+    Ok(match kind {
+        "default" => RopeScaling::None,
+        "linear" => RopeScaling::Linear { factor: needed(json.factor, "rope factor")? },
+        "llama3" => RopeScaling::Llama3 {
+            factor: needed(json.factor, "rope factor")?,
+            low_freq_factor: needed(json.low_freq_factor, "rope low_freq_factor")?,
+            high_freq_factor: needed(json.high_freq_factor, "rope high_freq_factor")?,
+            original_ctx: original.unwrap_or(ctx),
+        },
+        "yarn" => RopeScaling::Yarn {
+            factor: match json.factor {
+                Some(factor) => factor,
+                None => ratio(ctx, needed(original, "rope factor")?)?,
+            },
+            original_ctx: original.unwrap_or(ctx),
+            attention_factor: json.attention_factor,
+            multiplier: 1.0,
+            beta_fast: json.beta_fast.unwrap_or(32.0),
+            beta_slow: json.beta_slow.unwrap_or(1.0),
+            mscale: json.mscale,
+            mscale_all_dim: json.mscale_all_dim,
+            truncate: json.truncate.unwrap_or(true),
+        },
+        other => {
+            return Err(unsupported("rope_type", "default, linear, llama3 or yarn", crate::error::shorten(other)));
+        }
+    })
+}
+
+fn ratio(ctx: usize, original: usize) -> Result<f32, Error> {
+    #[expect(clippy::cast_precision_loss, reason = "contexts are far below 2^24 or powers of two")]
+    let ratio = ctx as f32 / original as f32;
+    if ratio.is_finite() { Ok(ratio) } else { Err(inconsistent("rope.original_ctx", "at least 1", original)) }
+}

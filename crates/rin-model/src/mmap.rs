@@ -1,0 +1,116 @@
+//! The bytes of a file, mapped.
+//!
+//! A mapping is only as steady as its file. A file that is replaced by a rename leaves the mapping whole (it keeps the
+//! old file). A file that is cut short while it is mapped makes the operating system end the process with SIGBUS at the
+//! next touch of a page that is gone; no check in advance can rule that out. [`FileBytes::check_unchanged`] therefore
+//! compares length and time of change with those at opening, so that whoever serves for long can notice in time and
+//! load again. A writer that respects the advice of `FileChanged` never triggers either.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use memmap2::Mmap;
+
+use crate::error::{Error, fault};
+
+/// Bytes of one file, or bytes that were given.
+#[derive(Debug)]
+pub(crate) struct FileBytes {
+    path: PathBuf,
+    storage: Storage,
+}
+
+#[derive(Debug)]
+enum Storage {
+    Mapped { map: Mmap, file: File, stamp: Stamp },
+    Held(Cow<'static, [u8]>),
+}
+
+/// What tells one state of a file from the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(file: &File, path: &Path) -> Result<Self, Error> {
+        let metadata = file.metadata().map_err(|source| Error::io(path, source))?;
+        Ok(Self { length: metadata.len(), modified: metadata.modified().ok() })
+    }
+}
+
+impl FileBytes {
+    /// Maps a regular file for reading.
+    pub(crate) fn map(path: &Path) -> Result<Self, Error> {
+        // Asked before opening: opening a pipe would wait for its writer.
+        let metadata = std::fs::metadata(path).map_err(|source| Error::io(path, source))?;
+        if !metadata.is_file() {
+            return Err(Error::NotAModel(fault("file", "", "a regular file", "another kind of file")).in_file(path));
+        }
+        let file = File::open(path).map_err(|source| Error::io(path, source))?;
+        let stamp = Stamp::of(&file, path)?;
+        let path = path.to_path_buf();
+        if stamp.length == 0 {
+            return Ok(Self { path, storage: Storage::Held(Cow::Borrowed(&[])) });
+        }
+        let map = map_file(&file).map_err(|source| Error::io(&path, source))?;
+        Ok(Self { path, storage: Storage::Mapped { map, file, stamp } })
+    }
+
+    /// Bytes that are in memory already.
+    pub(crate) fn held(name: &str, bytes: Cow<'static, [u8]>) -> Self {
+        Self { path: PathBuf::from(name), storage: Storage::Held(bytes) }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match &self.storage {
+            Storage::Mapped { map, .. } => map,
+            Storage::Held(bytes) => bytes,
+        }
+    }
+
+    pub(crate) fn length(&self) -> u64 {
+        u64::try_from(self.bytes().len()).unwrap_or(u64::MAX)
+    }
+
+    /// `FileChanged` where length or time of change are not those at opening.
+    pub(crate) fn check_unchanged(&self) -> Result<(), Error> {
+        let Storage::Mapped { file, stamp, .. } = &self.storage else { return Ok(()) };
+        let now = Stamp::of(file, &self.path)?;
+        if now == *stamp {
+            return Ok(());
+        }
+        let found = if now.length == stamp.length {
+            "bytes written since".to_owned()
+        } else {
+            format!("a length of {} bytes", now.length)
+        };
+        let expected = format!("{} bytes, as when it was opened", stamp.length);
+        Err(Error::FileChanged(fault("file", "", expected, found)).in_file(&self.path))
+    }
+
+    /// Tells the operating system that all pages are about to be read.
+    pub(crate) fn will_need(&self) {
+        #[cfg(unix)]
+        if let Storage::Mapped { map, .. } = &self.storage {
+            // A hint: a system that refuses it reads the pages on first touch.
+            map.advise(memmap2::Advice::WillNeed).ok();
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "mapping a file is the one thing that this crate cannot say in safe Rust")]
+fn map_file(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the mapping is read-only and private to this module, which lends out nothing but `&[u8]`. That nobody
+    // writes to or cuts the file meanwhile cannot be had from the operating system; the module's documentation says what
+    // follows from it, and no length or offset is trusted twice: every access goes through a bounds check on the slice,
+    // and no value of the mapping is assumed to be the same when it is read again.
+    unsafe { Mmap::map(file) }
+}

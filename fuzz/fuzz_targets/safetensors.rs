@@ -1,0 +1,7 @@
+//! A safetensors file.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use rin_fuzz::visit;
+
+fuzz_target!(|bytes: &[u8]| visit("fuzz.safetensors", bytes));
