@@ -44,6 +44,9 @@ pub(crate) fn shorten(text: &str) -> String {
     if text.chars().nth(80).is_some() { format!("{head}…") } else { head }
 }
 
+/// Longest finding in a message, in characters: the file chose it.
+const MAX_FOUND: usize = 300;
+
 /// A fault without a file and an offset.
 #[expect(clippy::unnecessary_box_returns, reason = "errors hold their fault boxed, which keeps results small")]
 pub(crate) fn fault(
@@ -52,7 +55,11 @@ pub(crate) fn fault(
     expected: impl Into<String>,
     found: impl fmt::Display,
 ) -> Box<Fault> {
-    let (name, expected, found) = (name.into(), expected.into(), found.to_string());
+    let (name, expected, mut found) = (name.into(), expected.into(), found.to_string());
+    if let Some((end, _)) = found.char_indices().nth(MAX_FOUND) {
+        found.truncate(end);
+        found.push('…');
+    }
     Box::new(Fault { file: None, section, name, offset: None, expected, found })
 }
 

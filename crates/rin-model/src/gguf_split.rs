@@ -72,8 +72,12 @@ pub(crate) fn load(file: FileBytes) -> Result<Loaded, Error> {
         let tensors = gguf.into_tensors();
         return Ok(Loaded { files: vec![file], tensors });
     };
-    let names = Names::of(&path).ok_or_else(|| {
-        here(bad_shard("split.count", "a file name ending in -NNNNN-of-NNNNN.gguf", format!("{} parts", part.count)))
+    let names = Names::of(&path).filter(|_| file.is_mapped()).ok_or_else(|| {
+        here(bad_shard(
+            "split.count",
+            "a file on disk with a name ending in -NNNNN-of-NNNNN.gguf",
+            format!("{} parts", part.count),
+        ))
     })?;
     if (names.number, names.count) != (part.number, part.count) {
         let found = format!("part {} of {}", part.number.saturating_add(1), part.count);

@@ -121,6 +121,8 @@ impl Config {
     /// # Errors
     /// `BadHeader`, `UnknownArchitecture`, `MissingKey`, `Unsupported`, and what [`validate`](Self::validate) gives.
     pub fn from_hf(config_json: &[u8], generation_json: Option<&[u8]>) -> Result<Self, Error> {
+        json::check_size(config_json, SECTION)?;
+        json::check_size(generation_json.unwrap_or_default(), "generation_config.json")?;
         let json: ConfigJson = json::parse(config_json, SECTION)?;
         let generation: GenerationJson = match generation_json {
             Some(bytes) => json::parse(bytes, "generation_config.json")?,

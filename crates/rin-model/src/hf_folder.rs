@@ -15,8 +15,8 @@ use crate::tensor::{TensorInfo, TensorTable};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-/// Longest configuration or index, in bytes.
-const MAX_JSON: u64 = 64 << 20;
+/// Longest index, in bytes.
+const MAX_INDEX: u64 = 64 << 20;
 
 /// What a folder holds.
 #[derive(Debug)]
@@ -47,18 +47,21 @@ pub(crate) fn load(folder: &Path) -> Result<Loaded, Error> {
         return Err(Error::NotAModel(fault("folder", "", expected, "neither")).in_file(folder));
     };
     let here = |error: Error| error.in_file(index.path());
-    check_size(&index)?;
+    if index.length() > MAX_INDEX {
+        let expected = format!("at most {MAX_INDEX} bytes of JSON");
+        return Err(here(Error::BudgetExceeded(fault("index", "", expected, index.length()))));
+    }
     let map: IndexJson = json::parse(index.bytes(), "index").map_err(here)?;
     let map = map.weight_map.unique("index").map_err(here)?;
     let (files, metadata, tensors) = load_shards(folder, &map).map_err(here)?;
-    finish(folder, files, metadata, tensors)
+    finish(Some(folder), files, metadata, tensors)
 }
 
 /// Takes one safetensors file with what lies beside it.
 pub(crate) fn load_single(file: FileBytes, header: Safetensors) -> Result<Loaded, Error> {
-    let folder = file.path().parent().unwrap_or(Path::new("")).to_path_buf();
+    let folder = file.is_mapped().then(|| file.path().parent().unwrap_or(Path::new("")).to_path_buf());
     let (metadata, tensors) = header.into_parts();
-    finish(&folder, vec![file], metadata, tensors)
+    finish(folder.as_deref(), vec![file], metadata, tensors)
 }
 
 type Shards = (Vec<FileBytes>, Vec<(String, String)>, Vec<TensorInfo>);
@@ -112,8 +115,10 @@ fn plain_path(name: &str) -> Result<PathBuf, Error> {
 }
 
 /// Renames tensors to their canonical names and reads the configuration; what is wrong with that stays in `config`.
+///
+/// Bytes in memory have no folder, and so no configuration.
 fn finish(
-    folder: &Path,
+    folder: Option<&Path>,
     files: Vec<FileBytes>,
     metadata: Vec<(String, String)>,
     mut tensors: Vec<TensorInfo>,
@@ -123,7 +128,12 @@ fn finish(
             tensor.name = name;
         }
     }
-    let mut tensors = TensorTable::new(tensors).map_err(|error| error.in_file(folder))?;
+    let place = folder.or(files.first().map(FileBytes::path)).unwrap_or(Path::new("")).to_path_buf();
+    let mut tensors = TensorTable::new(tensors).map_err(|error| error.in_file(&place))?;
+    let Some(folder) = folder else {
+        let config = Err(no_config().in_file(&place));
+        return Ok(Loaded { files, metadata, tensors, config, tokenizer: None, tokenizer_config: None });
+    };
     let config = config(folder, &mut tensors);
     Ok(Loaded {
         files,
@@ -135,12 +145,14 @@ fn finish(
     })
 }
 
+fn no_config() -> Error {
+    Error::MissingFile(fault("folder", "config.json", "config.json beside the weights", "no such file"))
+}
+
 fn config(folder: &Path, tensors: &mut TensorTable) -> Result<Config, Error> {
     let Some(file) = optional(folder, "config.json")? else {
-        let expected = "config.json beside the weights";
-        return Err(Error::MissingFile(fault("folder", "config.json", expected, "no such file")).in_file(folder));
+        return Err(no_config().in_file(folder));
     };
-    check_size(&file)?;
     let generation = optional(folder, "generation_config.json")?;
     let mut config = Config::from_hf(file.bytes(), generation.as_ref().map(FileBytes::bytes))
         .map_err(|error| error.in_file(file.path()))?;
@@ -152,14 +164,6 @@ fn config(folder: &Path, tensors: &mut TensorTable) -> Result<Config, Error> {
         tensor.rows = family::hf_rows(&config, &tensor.name);
     }
     Ok(config)
-}
-
-fn check_size(file: &FileBytes) -> Result<(), Error> {
-    if file.length() <= MAX_JSON {
-        return Ok(());
-    }
-    let expected = format!("at most {MAX_JSON} bytes of JSON");
-    Err(Error::BudgetExceeded(fault("file", "", expected, file.length())).in_file(file.path()))
 }
 
 /// Maps a file of the folder, if it is there.

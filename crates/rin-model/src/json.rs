@@ -3,18 +3,35 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, fault, fault_at};
 
 /// Deepest nesting of any JSON that RIN reads by its own parsers.
 const MAX_DEPTH: u32 = 32;
 
+/// Most entries of an object that is kept: more than the largest models have tensors.
+const MAX_ENTRIES: usize = 1 << 18;
+/// Most dimensions of a tensor.
+const MAX_DIMS: usize = 8;
+
 /// Parses a whole document; `DepthLimit` where it is nested too deep, `BadHeader` where it is not what `T` says.
 pub(crate) fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8], section: &'static str) -> Result<T, Error> {
     check_depth(bytes, section)?;
     serde_json::from_slice(bytes)
         .map_err(|error| Error::BadHeader(fault(section, "", "JSON as the format has it", error)))
+}
+
+/// Longest configuration, in bytes.
+const MAX_CONFIG: usize = 1 << 20;
+
+/// `BudgetExceeded` for a configuration beyond all measure.
+pub(crate) fn check_size(bytes: &[u8], section: &'static str) -> Result<(), Error> {
+    if bytes.len() <= MAX_CONFIG {
+        return Ok(());
+    }
+    let expected = format!("at most {MAX_CONFIG} bytes of JSON");
+    Err(Error::BudgetExceeded(fault(section, "", expected, bytes.len())))
 }
 
 /// Counts brackets outside of strings: a parser that recurses never sees more of them than this allows.
@@ -82,8 +99,41 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for EntriesVisitor<V> {
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entries<V>, M::Error> {
         let mut entries = Vec::new();
         while let Some(entry) = map.next_entry()? {
-            entries.push(entry);
+            push_entry(&mut entries, entry)?;
         }
         Ok(Entries(entries))
     }
+}
+
+/// Adds an entry; an error where there are too many.
+pub(crate) fn push_entry<T, E: serde::de::Error>(entries: &mut Vec<T>, entry: T) -> Result<(), E> {
+    if entries.len() >= MAX_ENTRIES {
+        return Err(E::custom(format!("more than {MAX_ENTRIES} entries")));
+    }
+    entries.push(entry);
+    Ok(())
+}
+
+/// Reads a shape; an error at the first dimension too many, so that a long list takes no memory.
+pub(crate) fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    struct ShapeVisitor;
+    impl<'de> Visitor<'de> for ShapeVisitor {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX_DIMS} dimensions")
+        }
+
+        fn visit_seq<S: SeqAccess<'de>>(self, mut dimensions: S) -> Result<Vec<u64>, S::Error> {
+            let mut shape = Vec::with_capacity(4);
+            while let Some(n) = dimensions.next_element()? {
+                if shape.len() >= MAX_DIMS {
+                    return Err(S::Error::invalid_length(shape.len().saturating_add(1), &self));
+                }
+                shape.push(n);
+            }
+            Ok(shape)
+        }
+    }
+    deserializer.deserialize_seq(ShapeVisitor)
 }

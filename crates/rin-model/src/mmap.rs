@@ -65,6 +65,11 @@ impl FileBytes {
         Self { path: PathBuf::from(name), storage: Storage::Held(bytes) }
     }
 
+    /// Whether this is a file on disk, with others beside it.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(self.storage, Storage::Mapped { .. })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -45,7 +45,8 @@ pub const TOKENIZER_CONFIG: &str = "tokenizer_config";
 pub struct TensorEntry {
     /// Element type.
     pub dtype: DType,
-    /// Row-major shape.
+    /// Row-major shape, of at most 8 dimensions.
+    #[serde(deserialize_with = "json::shape")]
     pub shape: Vec<u64>,
     /// Whether the bytes are in the packed panel layout.
     pub packed: bool,
@@ -103,7 +104,9 @@ impl RinHeader {
             }
         }
         needed(&header, KEY_SHA256)?;
-        let config: Config = json::parse(needed(&header, KEY_CONFIG)?.as_bytes(), KEY_CONFIG)?;
+        let config = needed(&header, KEY_CONFIG)?.as_bytes();
+        json::check_size(config, KEY_CONFIG)?;
+        let config: Config = json::parse(config, KEY_CONFIG)?;
         config.validate()?;
         let entries: Entries<TensorEntry> = json::parse(needed(&header, KEY_TENSORS)?.as_bytes(), KEY_TENSORS)?;
         let mut entries: std::collections::HashMap<_, _> = entries.unique(KEY_TENSORS)?.into_iter().collect();

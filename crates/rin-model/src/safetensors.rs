@@ -17,7 +17,6 @@ use crate::tensor::{RowOrder, TensorInfo};
 const MAX_HEADER: u64 = 100_000_000;
 /// Bytes in front of the header.
 const PREFIX: u64 = 8;
-const MAX_DIMS: usize = 8;
 
 /// A checked header.
 #[derive(Debug)]
@@ -32,6 +31,7 @@ pub struct Safetensors {
 #[serde(deny_unknown_fields)]
 struct RawTensor {
     dtype: String,
+    #[serde(deserialize_with = "json::shape")]
     shape: Vec<u64>,
     data_offsets: (u64, u64),
 }
@@ -62,7 +62,8 @@ impl<'de> Deserialize<'de> for RawHeader {
                         header.metadata_again |= header.metadata.is_some();
                         header.metadata = Some(map.next_value()?);
                     } else {
-                        header.tensors.push((key, map.next_value()?));
+                        let tensor = map.next_value()?;
+                        json::push_entry(&mut header.tensors, (key, tensor))?;
                     }
                 }
                 Ok(header)
@@ -158,10 +159,6 @@ fn tensor(name: String, raw: RawTensor, data_start: u64, data_length: u64) -> Re
         let found = crate::error::shorten(&raw.dtype);
         return Err(Error::BadType(fault("tensor", name, "a type that safetensors has", found)));
     };
-    if raw.shape.len() > MAX_DIMS {
-        let expected = format!("at most {MAX_DIMS} dimensions");
-        return Err(Error::BadShape(fault("tensor", name, expected, raw.shape.len())));
-    }
     let (begin, end) = raw.data_offsets;
     let place = format!("{begin}..{end}");
     if begin > end || end > data_length {

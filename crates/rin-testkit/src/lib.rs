@@ -2,3 +2,5 @@
 
 pub mod gguf_writer;
 pub mod safetensors_writer;
+pub mod npy;
+pub mod data;

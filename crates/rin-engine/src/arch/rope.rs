@@ -10,7 +10,6 @@ use rin_model::{Rope, RopeScaling};
 ///
 /// `factors` are the divisors of `rope_freqs.weight`, for [`RopeScaling::Factors`].
 pub fn frequencies(rope: &Rope, factors: Option<&[f32]>, out: &mut [f32]) -> f32 {
-    let dims = rope.dims as f64;
     for (i, f) in out.iter_mut().enumerate() {
         let exponent = f64::from((2 * i) as f32 / rope.dims as f32);
         let power = libm::pow(f64::from(rope.base), exponent) as f32;
@@ -23,15 +22,10 @@ pub fn frequencies(rope: &Rope, factors: Option<&[f32]>, out: &mut [f32]) -> f32
             }
         }
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_ctx } => {
-            let bands = Bands {
-                factor: f64::from(*factor),
-                low: f64::from(*low_freq_factor),
-                high: f64::from(*high_freq_factor),
-                original: *original_ctx as f64,
-            };
-            for (i, f) in out.iter_mut().enumerate() {
-                let exact = libm::pow(f64::from(rope.base), -((2 * i) as f64) / dims);
-                *f /= bands.divisor(exact) as f32;
+            let bands =
+                Bands { factor: *factor, low: *low_freq_factor, high: *high_freq_factor, original: *original_ctx as f32 };
+            for f in out.iter_mut() {
+                *f /= bands.divisor(*f);
             }
         }
         RopeScaling::Factors => {
@@ -51,18 +45,19 @@ pub fn frequencies(rope: &Rope, factors: Option<&[f32]>, out: &mut [f32]) -> f32
     attention_factor(&rope.scaling)
 }
 
-/// Llama 3's three bands of wavelengths.
+/// Llama 3's three bands of wavelengths, in f32 throughout: converters to GGUF write these divisors into
+/// `rope_freqs.weight` so, and a folder must give the bits of its GGUF.
 struct Bands {
-    factor: f64,
-    low: f64,
-    high: f64,
-    original: f64,
+    factor: f32,
+    low: f32,
+    high: f32,
+    original: f32,
 }
 
 impl Bands {
     /// What a frequency is divided by: 1 for short waves, `factor` for long ones, a smooth passage between.
-    fn divisor(&self, frequency: f64) -> f64 {
-        let wavelength = 2.0 * std::f64::consts::PI / frequency;
+    fn divisor(&self, frequency: f32) -> f32 {
+        let wavelength = 2.0 * std::f32::consts::PI / frequency;
         if wavelength < self.original / self.high {
             1.0
         } else if wavelength > self.original / self.low {

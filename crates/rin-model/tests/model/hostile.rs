@@ -1,16 +1,13 @@
 //! Hostile files: built by a table, kept under `conformance/hostile/`, each with the error that it must produce.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rin_model::{Error, ModelFile};
+use rin_testkit::data::{conformance, shared};
 
 use crate::hostile_cases::{Case, all};
 use crate::tiny::{Folder, gguf, gguf_keys};
-
-fn conformance() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/hostile")
-}
 
 /// What a user meets first: the header, then the network, then the tokenizer.
 fn outcome(file: Result<ModelFile, Error>) -> Result<(), Error> {
@@ -78,7 +75,7 @@ type Expected = BTreeMap<String, BTreeMap<String, String>>;
 /// `RIN_WRITE_HOSTILE=1` writes the files and the table's side of `expected.json` anew.
 #[test]
 fn the_files_on_disk_are_those_of_the_table() {
-    let folder = conformance();
+    let folder = conformance("hostile");
     let table = folder.join("expected.json");
     let mut expected: Expected = match std::fs::read(&table) {
         Ok(bytes) => serde_json::from_slice(&bytes).unwrap(),
@@ -107,8 +104,8 @@ fn the_files_on_disk_are_those_of_the_table() {
 #[test]
 fn the_shared_files_give_their_errors() {
     let expected: Expected =
-        serde_json::from_slice(&std::fs::read(conformance().join("expected.json")).unwrap()).unwrap();
-    let Some(folder) = crate::real_files::shared("hostile/gguf") else { return };
+        serde_json::from_slice(&std::fs::read(conformance("hostile/expected.json")).unwrap()).unwrap();
+    let Some(folder) = shared("hostile/gguf") else { return };
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

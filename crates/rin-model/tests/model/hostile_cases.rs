@@ -248,6 +248,7 @@ fn safetensors() -> Vec<Case> {
             bad,
             header(r#"{"t":{"dtype":"F32","shape":[4],"data_offsets":[0,16],"x":0}}"#),
         ),
+        case("17-nine-dimensions.safetensors", bad, entry(&[1; 9], (0, 4))),
         case("17-hole.safetensors", bad, entry(&[3], (4, 16))),
         case("17-trailing-bytes.safetensors", bad, entry(&[3], (0, 12))),
         case("17-beyond-the-end.safetensors", "OutOfBounds", entry(&[5], (0, 20))),

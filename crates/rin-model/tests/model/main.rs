@@ -9,6 +9,8 @@ mod hostile_cases;
 #[cfg(test)]
 mod hugging_face;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod real_files;
 #[cfg(test)]
 mod rin;

@@ -1,19 +1,7 @@
 //! Files that others made.
 
-use std::path::PathBuf;
-
 use rin_model::{Arch, DType, FileFormat, ModelFile, Pairing, RopeScaling, TokenizerSource, Value};
-
-/// A folder of the shared data; without it the test says so and ends, or fails where data is required.
-pub(crate) fn shared(folder: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")).join(folder);
-    if path.is_dir() {
-        return Some(path);
-    }
-    assert!(std::env::var_os("RIN_REQUIRE_DATA").is_none_or(|value| value != "1"), "{} is absent", path.display());
-    eprintln!("SKIPPED: no {}", path.display());
-    None
-}
+use rin_testkit::data::shared;
 
 #[test]
 fn stories260k() {

@@ -14,6 +14,8 @@
 
 mod element;
 mod finish;
+#[macro_use]
+mod lanes;
 mod page;
 mod store;
 
@@ -224,18 +226,15 @@ impl AttendPage {
 
 /// Declares the kernels of one element type, which the compiler then specialises per tier.
 macro_rules! pages {
-    ($(#[$doc:meta])* $pages:ident, $kv:ident, $Element:ty, $WideElement:ty) => {
+    ($(#[$doc:meta])* $pages:ident, $kv:ident, $Element:ty) => {
         $(#[$doc])*
         pub mod $pages {
             use super::{KvType, RowState, page, store};
 
             tiers!(fn store_position(k_page: &mut [u8], v_page: &mut [u8], slot: usize, k: &[f32], v: &[f32])
                 = store::store::<$Element>;);
-            tiers!(fn attend(out: &mut [f32], state: &mut [RowState], q: &[f32], k_page: &[u8], v_page: &[u8],
-                valid: &[(u32, u32)], scale: f32) = page::attend::<$Element>;);
-            #[cfg(target_arch = "x86_64")]
-            tiers!(fn attend_wide(out: &mut [f32], state: &mut [RowState], q: &[f32], k_page: &[u8], v_page: &[u8],
-                valid: &[(u32, u32)], scale: f32) = page::attend::<$WideElement>;);
+            lane_tiers!(fn attend(out: &mut [f32], state: &mut [RowState], q: &[f32], k_page: &[u8], v_page: &[u8],
+                valid: &[(u32, u32)], scale: f32) = attend::<$Element>;);
 
             kernel! {
                 /// See [`StoreKv`](super::StoreKv).
@@ -264,8 +263,8 @@ macro_rules! pages {
                 conformance: attend_conformance;
                 variants {
                     Scalar => attend::scalar,
-                    Avx2 if target_arch = "x86_64" => attend_wide::avx2,
-                    Avx512Vnni if target_arch = "x86_64" => attend_wide::avx512,
+                    Avx2 if target_arch = "x86_64" => attend::avx2,
+                    Avx512Vnni if target_arch = "x86_64" => attend::avx512,
                 }
             }
         }
@@ -274,15 +273,15 @@ macro_rules! pages {
 
 pages!(
     /// Pages in single precision.
-    f32_pages, F32, f32, f32
+    f32_pages, F32, f32
 );
 pages!(
     /// Pages in half precision.
-    f16_pages, F16, crate::ops::attention::element::F16, crate::ops::attention::element::HardwareF16
+    f16_pages, F16, u16
 );
 pages!(
     /// Pages in 8 bits.
-    q8_pages, Q8, i8, i8
+    q8_pages, Q8, i8
 );
 
 /// Whether `page` may be read as pages are.

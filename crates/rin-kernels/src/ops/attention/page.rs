@@ -1,18 +1,15 @@
 //! One page of keys and values against a block of rows.
 
-use super::element::{Element, TILE, view};
+use super::element::{Element, view};
+use super::lanes::Lanes;
 use super::{KvType, LANES, PAGE, RowState, check_page};
 use crate::math::{exp, fold16};
 
-/// Rows that share one pass over a page: with 16 lanes each, 8 accumulators of AVX2.
+/// Rows that share one pass over a page.
 const BLOCK: usize = 4;
 
 /// Positions whose values are added between two loads of the output: the region read stays small and in order.
 const STRIP: usize = 16;
-
-/// Dimensions widened at a time, of values and of keys.
-const V_DIMS: usize = TILE / STRIP;
-const K_DIMS: usize = TILE / LANES;
 
 pub(super) fn check(
     kv: KvType,
@@ -40,7 +37,7 @@ pub(super) fn check(
 }
 
 #[inline(always)]
-pub(super) fn attend<E: Element>(
+pub(super) fn attend<E: Element, L: Lanes>(
     out: &mut [f32],
     state: &mut [RowState],
     q: &[f32],
@@ -56,13 +53,13 @@ pub(super) fn attend<E: Element>(
     let page = Page::<E>::new(k_page, v_page, out.len() / rows, scale);
     let mut first = 0;
     while rows - first >= BLOCK {
-        page.attend::<BLOCK>(first, out, state, q, valid);
+        page.attend::<L, BLOCK>(first, out, state, q, valid);
         first += BLOCK;
     }
     match rows - first {
-        3 => page.attend::<3>(first, out, state, q, valid),
-        2 => page.attend::<2>(first, out, state, q, valid),
-        1 => page.attend::<1>(first, out, state, q, valid),
+        3 => page.attend::<L, 3>(first, out, state, q, valid),
+        2 => page.attend::<L, 2>(first, out, state, q, valid),
+        1 => page.attend::<L, 1>(first, out, state, q, valid),
         _ => {}
     }
 }
@@ -79,7 +76,7 @@ type Line = [f32; LANES];
 type Positions = [Line; PAGE / LANES];
 
 struct Page<'a, E> {
-    k: &'a [E],
+    k: &'a [[E; LANES]],
     k_scales: &'a [Line],
     v: &'a [E],
     v_scales: &'a [Line],
@@ -92,12 +89,12 @@ impl<'a, E: Element> Page<'a, E> {
     fn new(k_page: &'a [u8], v_page: &'a [u8], head_dim: usize, scale: f32) -> Self {
         let (k, k_scales) = view::<E>(k_page, head_dim);
         let (v, v_scales) = view::<E>(v_page, head_dim);
-        Self { k, k_scales: k_scales.as_chunks().0, v, v_scales: v_scales.as_chunks().0, head_dim, scale }
+        Self { k: k.as_chunks().0, k_scales: k_scales.as_chunks().0, v, v_scales: v_scales.as_chunks().0, head_dim, scale }
     }
 
     /// Rows `first..first + R`.
     #[inline(always)]
-    fn attend<const R: usize>(
+    fn attend<L: Lanes, const R: usize>(
         &self,
         first: usize,
         out: &mut [f32],
@@ -113,62 +110,64 @@ impl<'a, E: Element> Page<'a, E> {
         let lo = busy().map(|range| range.lo).min().unwrap_or(0);
         let hi = busy().map(|range| range.hi).max().unwrap_or(0);
         let mut weights = [[[0.0; LANES]; PAGE / LANES]; R];
-        self.scores(q, lo / LANES..hi.div_ceil(LANES), &mut weights);
+        self.scores::<L, R>(q, lo / LANES..hi.div_ceil(LANES), &mut weights);
         for r in 0..R {
             if ranges[r].lo < ranges[r].hi {
                 let row = &mut out[r * self.head_dim..][..self.head_dim];
                 self.softmax(&mut weights[r], &mut state[first + r], row, ranges[r]);
             }
         }
-        self.add_values(out, &weights, &ranges);
+        self.add_values::<L, R>(out, &weights, &ranges);
     }
 
     /// `sum over d of q[d] * k[d][position]` for the positions of `blocks`.
     #[inline(always)]
-    fn scores<const R: usize>(&self, q: &[f32], blocks: std::ops::Range<usize>, scores: &mut [Positions; R]) {
+    fn scores<L: Lanes, const R: usize>(
+        &self,
+        q: &[f32],
+        blocks: std::ops::Range<usize>,
+        scores: &mut [Positions; R],
+    ) {
         let mut block = blocks.start;
         // Few rows leave accumulators free: several blocks at once then hide the latency of the additions.
-        if R == 1 && block == 0 && blocks.end == 4 {
-            self.scores_of::<R, 4>(q, 0, scores);
-            return;
+        while R == 1 && blocks.end - block >= 4 {
+            self.scores_of::<L, R, 4>(q, block, scores);
+            block += 4;
         }
-        if R <= 2 {
-            while blocks.end - block >= 2 {
-                self.scores_of::<R, 2>(q, block, scores);
-                block += 2;
-            }
+        while R * 2 <= L::ACCUMULATORS && blocks.end - block >= 2 {
+            self.scores_of::<L, R, 2>(q, block, scores);
+            block += 2;
         }
         while block < blocks.end {
-            self.scores_of::<R, 1>(q, block, scores);
+            self.scores_of::<L, R, 1>(q, block, scores);
             block += 1;
         }
     }
 
     /// [`Self::scores`] for `N` blocks from `block`.
     #[inline(always)]
-    fn scores_of<const R: usize, const N: usize>(&self, q: &[f32], block: usize, scores: &mut [Positions; R]) {
+    fn scores_of<L: Lanes, const R: usize, const N: usize>(
+        &self,
+        q: &[f32],
+        block: usize,
+        scores: &mut [Positions; R],
+    ) {
         let n = self.head_dim;
         let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * n..][..n]);
-        let mut tiles = [[0.0; TILE]; N];
-        let mut sums = [[[0.0_f32; LANES]; N]; R];
-        for first in (0..n).step_by(K_DIMS) {
-            let dims = K_DIMS.min(n - first);
-            let mut k = tiles.each_mut().map(|tile| E::widen(&[], 0, 0, 0, tile));
-            for (b, tile) in tiles.iter_mut().enumerate() {
-                let source = &self.k[((block + b) * n + first) * LANES..][..dims * LANES];
-                k[b] = E::widen(source, LANES, dims, LANES, tile);
-            }
-            for d in 0..dims {
-                for b in 0..N {
-                    let line = k[b].line(d, 0);
-                    for r in 0..R {
-                        multiply_add(&mut sums[r][b], q[r][first + d], line);
-                    }
+        let k: [&[[E; LANES]]; N] = std::array::from_fn(|b| &self.k[(block + b) * n..][..n]);
+        let mut sums = [[L::splat(0.0); N]; R];
+        for d in 0..n {
+            for b in 0..N {
+                let line: L = E::load(&k[b][d]);
+                for r in 0..R {
+                    sums[r][b] = L::splat(q[r][d]).mul_add(line, sums[r][b]);
                 }
             }
         }
         for r in 0..R {
-            scores[r][block..block + N].copy_from_slice(&sums[r]);
+            for b in 0..N {
+                sums[r][b].store(&mut scores[r][block + b]);
+            }
         }
     }
 
@@ -212,75 +211,104 @@ impl<'a, E: Element> Page<'a, E> {
 
     /// `out[d] += weight[position] * v[position][d]`, position after position.
     #[inline(always)]
-    fn add_values<const R: usize>(&self, out: &mut [f32], weights: &[Positions; R], ranges: &[Range; R]) {
+    fn add_values<L: Lanes, const R: usize>(&self, out: &mut [f32], weights: &[Positions; R], ranges: &[Range; R]) {
         let shared = Range {
             lo: ranges.iter().map(|range| range.lo).max().unwrap_or(0),
             hi: ranges.iter().map(|range| range.hi).min().unwrap_or(0),
         };
-        let mut rows = out.chunks_exact_mut(self.head_dim);
-        let mut rows: [&mut [f32]; R] = std::array::from_fn(|_| rows.next().unwrap_or_default());
-        if R == 1 || shared.lo >= shared.hi {
+        if shared.lo >= shared.hi {
             for r in 0..R {
-                self.add_range([&mut *rows[r]], [&weights[r]], ranges[r]);
+                self.add_range::<L, 1>(&mut out[r * self.head_dim..], &weights[r..], ranges[r]);
             }
             return;
         }
-        // What only some rows attend to, before and after what all do.
+        // What only some rows attend to comes before and after what all do.
         for r in 0..R {
-            self.add_range([&mut *rows[r]], [&weights[r]], Range { lo: ranges[r].lo, hi: shared.lo });
+            let before = Range { lo: ranges[r].lo, hi: shared.lo };
+            self.add_range::<L, 1>(&mut out[r * self.head_dim..], &weights[r..], before);
         }
-        self.add_range(rows.each_mut().map(|row| &mut **row), weights.each_ref(), shared);
+        self.add_range::<L, R>(out, weights, shared);
         for r in 0..R {
-            self.add_range([&mut *rows[r]], [&weights[r]], Range { lo: shared.hi, hi: ranges[r].hi });
+            let after = Range { lo: shared.hi, hi: ranges[r].hi };
+            self.add_range::<L, 1>(&mut out[r * self.head_dim..], &weights[r..], after);
         }
     }
 
-    /// [`Self::add_values`] for positions that all rows attend to.
+    /// [`Self::add_values`] for positions that the first `R` rows attend to.
     #[inline(always)]
-    fn add_range<const R: usize>(&self, mut out: [&mut [f32]; R], weights: [&Positions; R], range: Range) {
-        let weights = weights.map(|w| w.as_flattened());
-        let mut tile = [0.0; TILE];
-        for lo in (range.lo..range.hi).step_by(STRIP) {
-            let strip = lo..range.hi.min(lo + STRIP);
-            for first in (0..self.head_dim).step_by(V_DIMS) {
-                let dims = V_DIMS.min(self.head_dim - first);
-                let source = &self.v[lo * self.head_dim + first..];
-                let v = E::widen(source, self.head_dim, strip.len(), dims, &mut tile);
-                for at in (0..dims).step_by(LANES) {
-                    let width = LANES.min(dims - at);
-                    let mut sums = [[0.0; LANES]; R];
-                    for r in 0..R {
-                        load(&mut sums[r], &out[r][first + at..][..width]);
-                    }
-                    for (row, j) in strip.clone().enumerate() {
-                        let line = v.line(row, at);
-                        for r in 0..R {
-                            multiply_add(&mut sums[r], weights[r][j], line);
-                        }
-                    }
-                    for r in 0..R {
-                        out[r][first + at..][..width].copy_from_slice(&sums[r][..width]);
-                    }
+    fn add_range<L: Lanes, const R: usize>(&self, out: &mut [f32], weights: &[Positions], range: Range) {
+        let mut lo = range.lo;
+        while lo < range.hi {
+            let strip = Range { lo, hi: range.hi.min(lo + STRIP) };
+            let mut d = 0;
+            while R == 1 && d + 4 * LANES <= self.head_dim {
+                self.add_strip::<L, R, 4>(out, weights, strip, d);
+                d += 4 * LANES;
+            }
+            while R * 2 <= L::ACCUMULATORS && d + 2 * LANES <= self.head_dim {
+                self.add_strip::<L, R, 2>(out, weights, strip, d);
+                d += 2 * LANES;
+            }
+            while d + LANES <= self.head_dim {
+                self.add_strip::<L, R, 1>(out, weights, strip, d);
+                d += LANES;
+            }
+            if d < self.head_dim {
+                self.add_tail::<L, R>(out, weights, strip, d);
+            }
+            lo = strip.hi;
+        }
+    }
+
+    /// `N` times 16 dimensions from `d`, a few positions.
+    #[inline(always)]
+    fn add_strip<L: Lanes, const R: usize, const N: usize>(
+        &self,
+        out: &mut [f32],
+        weights: &[Positions],
+        strip: Range,
+        d: usize,
+    ) {
+        let mut sums = [[L::splat(0.0); N]; R];
+        for r in 0..R {
+            let (lines, _) = out[r * self.head_dim + d..].as_chunks();
+            for c in 0..N {
+                sums[r][c] = L::load(&lines[c]);
+            }
+        }
+        for j in strip.lo..strip.hi {
+            let (lines, _) = self.v[j * self.head_dim + d..][..N * LANES].as_chunks();
+            for c in 0..N {
+                let line: L = E::load(&lines[c]);
+                for r in 0..R {
+                    sums[r][c] = L::splat(weights[r].as_flattened()[j]).mul_add(line, sums[r][c]);
                 }
             }
         }
+        for r in 0..R {
+            let (lines, _) = out[r * self.head_dim + d..].as_chunks_mut();
+            for c in 0..N {
+                sums[r][c].store(&mut lines[c]);
+            }
+        }
     }
-}
 
-#[inline(always)]
-fn load(line: &mut Line, x: &[f32]) {
-    if let Ok(x) = x.try_into() {
-        *line = x;
-    } else {
-        line[..x.len()].copy_from_slice(x);
-    }
-}
-
-/// `sums += factor * line`, lane by lane.
-#[inline(always)]
-fn multiply_add(sums: &mut Line, factor: f32, line: &[f32]) {
-    let line = &line[..LANES];
-    for i in 0..LANES {
-        sums[i] = factor.mul_add(line[i], sums[i]);
+    /// The dimensions from `d` on, fewer than 16, padded to a line.
+    #[inline(always)]
+    fn add_tail<L: Lanes, const R: usize>(&self, out: &mut [f32], weights: &[Positions], strip: Range, d: usize) {
+        let width = self.head_dim - d;
+        for r in 0..R {
+            let out = &mut out[r * self.head_dim + d..][..width];
+            let mut padded = [0.0; LANES];
+            padded[..width].copy_from_slice(out);
+            let mut sum = L::load(&padded);
+            for j in strip.lo..strip.hi {
+                let mut line = [E::default(); LANES];
+                line[..width].copy_from_slice(&self.v[j * self.head_dim + d..][..width]);
+                sum = L::splat(weights[r].as_flattened()[j]).mul_add(E::load(&line), sum);
+            }
+            sum.store(&mut padded);
+            out.copy_from_slice(&padded[..width]);
+        }
     }
 }

@@ -1,0 +1,205 @@
+//! Sixteen floats in registers, one type per tier.
+//!
+//! The compiler vectorises loops over `[f32; 16]`, but not dependably where accumulators stay in registers across a
+//! loop, which is what attention lives on. So its inner loops are written once over [`Lanes`], whose operations are
+//! elementwise and exactly rounded, hence the same bits on every tier.
+
+use crate::half::f16_to_f32;
+
+/// Sixteen `f32`. Only the wrappers of a tier, made by `lane_tiers!`, name the type of that tier.
+pub(super) trait Lanes: Copy {
+    /// Accumulators that stay in registers beside what is added to them.
+    const ACCUMULATORS: usize;
+
+    fn splat(x: f32) -> Self;
+    fn load(x: &[f32; 16]) -> Self;
+    fn load_f16(x: &[u16; 16]) -> Self;
+    fn load_i8(x: &[i8; 16]) -> Self;
+    fn store(self, y: &mut [f32; 16]);
+    /// `self * factor + addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+}
+
+/// Plain arrays: the definition.
+#[derive(Clone, Copy)]
+pub(super) struct Portable([f32; 16]);
+
+impl Lanes for Portable {
+    const ACCUMULATORS: usize = 4;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([x; 16])
+    }
+
+    #[inline(always)]
+    fn load(x: &[f32; 16]) -> Self {
+        Self(*x)
+    }
+
+    #[inline(always)]
+    fn load_f16(x: &[u16; 16]) -> Self {
+        Self(x.map(f16_to_f32))
+    }
+
+    #[inline(always)]
+    fn load_i8(x: &[i8; 16]) -> Self {
+        Self(x.map(f32::from))
+    }
+
+    #[inline(always)]
+    fn store(self, y: &mut [f32; 16]) {
+        *y = self.0;
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        let mut sum = addend;
+        for i in 0..16 {
+            sum.0[i] = self.0[i].mul_add(factor.0[i], addend.0[i]);
+        }
+        sum
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::{
+        __m256, __m512, _mm_loadl_epi64, _mm_loadu_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps,
+        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_set1_ps, _mm256_storeu_ps, _mm512_cvtepi8_epi32,
+        _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    };
+
+    use super::Lanes;
+
+    /// Two registers of the `avx2` tier (AVX2, FMA, F16C).
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx2([__m256; 2]);
+
+    impl Lanes for Avx2 {
+        const ACCUMULATORS: usize = 4;
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: only code of a tier with AVX2 names this type.
+            Self([unsafe { _mm256_set1_ps(x) }; 2])
+        }
+
+        #[inline(always)]
+        fn load(x: &[f32; 16]) -> Self {
+            let (halves, _) = x.as_chunks::<8>();
+            // SAFETY: 8 floats are 32 bytes; the tier as above.
+            let half = |i: usize| unsafe { _mm256_loadu_ps(halves[i].as_ptr()) };
+            Self([half(0), half(1)])
+        }
+
+        #[inline(always)]
+        fn load_f16(x: &[u16; 16]) -> Self {
+            let (halves, _) = x.as_chunks::<8>();
+            // SAFETY: 8 halves are 16 bytes; the tier, with F16C, as above.
+            let bits = |i: usize| unsafe { _mm_loadu_si128(halves[i].as_ptr().cast()) };
+            // SAFETY: the tier as above.
+            let half = |i: usize| unsafe { _mm256_cvtph_ps(bits(i)) };
+            Self([half(0), half(1)])
+        }
+
+        #[inline(always)]
+        fn load_i8(x: &[i8; 16]) -> Self {
+            let (halves, _) = x.as_chunks::<8>();
+            // SAFETY: 8 bytes are read of 8; the tier as above.
+            let bytes = |i: usize| unsafe { _mm_loadl_epi64(halves[i].as_ptr().cast()) };
+            // SAFETY: the tier as above.
+            let wide = |i: usize| unsafe { _mm256_cvtepi8_epi32(bytes(i)) };
+            // SAFETY: the tier as above.
+            let half = |i: usize| unsafe { _mm256_cvtepi32_ps(wide(i)) };
+            Self([half(0), half(1)])
+        }
+
+        #[inline(always)]
+        fn store(self, y: &mut [f32; 16]) {
+            let (halves, _) = y.as_chunks_mut::<8>();
+            for i in 0..2 {
+                // SAFETY: 8 floats are 32 bytes; the tier as above.
+                unsafe { _mm256_storeu_ps(halves[i].as_mut_ptr(), self.0[i]) };
+            }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: the tier, with FMA, as above.
+            let half = |i: usize| unsafe { _mm256_fmadd_ps(self.0[i], factor.0[i], addend.0[i]) };
+            Self([half(0), half(1)])
+        }
+    }
+
+    /// One register of the `avx512` tier.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Avx512(__m512);
+
+    impl Lanes for Avx512 {
+        const ACCUMULATORS: usize = 8;
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: only code of a tier with AVX-512 names this type.
+            Self(unsafe { _mm512_set1_ps(x) })
+        }
+
+        #[inline(always)]
+        fn load(x: &[f32; 16]) -> Self {
+            // SAFETY: 16 floats are 64 bytes; the tier as above.
+            Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+        }
+
+        #[inline(always)]
+        fn load_f16(x: &[u16; 16]) -> Self {
+            // SAFETY: 16 halves are 32 bytes; the tier as above.
+            let bits = unsafe { _mm256_loadu_si256(x.as_ptr().cast()) };
+            // SAFETY: the tier as above.
+            Self(unsafe { _mm512_cvtph_ps(bits) })
+        }
+
+        #[inline(always)]
+        fn load_i8(x: &[i8; 16]) -> Self {
+            // SAFETY: 16 bytes are read of 16; the tier as above.
+            let bytes = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+            // SAFETY: the tier as above.
+            let wide = unsafe { _mm512_cvtepi8_epi32(bytes) };
+            // SAFETY: the tier as above.
+            Self(unsafe { _mm512_cvtepi32_ps(wide) })
+        }
+
+        #[inline(always)]
+        fn store(self, y: &mut [f32; 16]) {
+            // SAFETY: 16 floats are 64 bytes; the tier as above.
+            unsafe { _mm512_storeu_ps(y.as_mut_ptr(), self.0) };
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: the tier as above.
+            Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
+        }
+    }
+}
+
+/// `tiers!` for a body that is generic over [`Lanes`]: each tier gets its own type as the last parameter.
+macro_rules! lane_tiers {
+    ( fn $name:ident ( $($arg:ident : $ty:ty),* $(,)? ) = $body:ident :: <$Element:ty>; ) => {
+        mod $name {
+            #[allow(clippy::wildcard_imports, unused_imports, reason = "argument types of the operation")]
+            use super::*;
+            use $crate::ops::attention::{lanes, page::$body};
+            pub(super) fn scalar($($arg: $ty),*) { $body::<$Element, lanes::Portable>($($arg),*); }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            pub(super) fn avx2($($arg: $ty),*) { $body::<$Element, lanes::Avx2>($($arg),*); }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+            pub(super) fn avx512($($arg: $ty),*) { $body::<$Element, lanes::Avx512>($($arg),*); }
+        }
+    };
+}
