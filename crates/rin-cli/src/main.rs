@@ -1,2 +1,45 @@
-//! The `rin` command.
-fn main() {}
+//! The `rin` command: text from model files, on the processor.
+//!
+//! One list of flags ([`args`]) with its variables and configuration files ([`config_file`]); one module per command.
+//! Results go to standard output, everything else to standard error; [`exit`] turns failures into exit codes.
+
+mod args;
+mod completions;
+mod config_file;
+mod doctor;
+mod exit;
+mod inspect;
+mod interrupt;
+mod json;
+mod model_path;
+mod npy;
+mod output;
+mod report;
+mod run;
+mod tokens;
+mod values;
+
+use std::process::ExitCode;
+
+/// Counts, so that "nothing is allocated during inference" is a measured figure.
+#[global_allocator]
+static GLOBAL: rin_kernels::alloc::CountingAllocator = rin_kernels::alloc::CountingAllocator;
+
+fn main() -> ExitCode {
+    let command = match args::parse() {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    let wants_json = command.output().json;
+    let result = match command {
+        args::Command::Run(args) => run::run(*args),
+        args::Command::Tokens(args) => tokens::tokens(&args),
+        args::Command::Inspect(args) => inspect::inspect(&args),
+        args::Command::Doctor(args) => doctor::doctor(&args),
+        args::Command::Completions(args) => completions::completions(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error, wants_json),
+    }
+}

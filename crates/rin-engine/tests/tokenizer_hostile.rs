@@ -210,6 +210,28 @@ mod hostile {
         assert_eq!(tokenizer.encode("a", EncodeOptions { add_special: true, ..PLAIN }).unwrap(), [3, 0]);
     }
 
+    #[test]
+    fn ends_of_generation_are_found_by_name() {
+        let mut vocab = byte_level(&["a", "<|im_end|>", "</s>", "<|endoftext|>", "<|eot_id|>"], &[]);
+        assert_eq!(Tokenizer::from_vocab(&vocab).unwrap().special().end, [0_u32; 0]);
+        vocab.types[1..4].fill(TokenType::Control);
+        let tokenizer = Tokenizer::from_vocab(&vocab).unwrap();
+        assert_eq!(tokenizer.special().eot, Some(1));
+        assert_eq!(tokenizer.special().end, [1, 2, 3]);
+        assert_eq!(tokenizer.with_end(&[0, 3]).unwrap().special().end, [0, 1, 2, 3]);
+        assert!(Tokenizer::from_vocab(&vocab).unwrap().with_end(&[5]).is_err());
+    }
+
+    #[test]
+    fn fallback_bytes_merge_where_the_list_says_so() {
+        let mut vocab = metaspace(&["<unk>", "<0xC3>", "<0xA9>", "<0xC3><0xA9>"]);
+        vocab.merging = ranks(&[("<0xC3>", "<0xA9>")]);
+        vocab.types[1..3].fill(TokenType::Byte);
+        let tokenizer = Tokenizer::from_vocab(&vocab).unwrap();
+        assert_eq!(tokenizer.encode("é", PLAIN).unwrap(), [3]);
+        assert_eq!(tokenizer.encode("x", PLAIN).unwrap(), [0]);
+    }
+
     fn golden(name: &str) -> Tokenizer {
         let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance/tokenizers"));
         Tokenizer::from_hf_json(&std::fs::read(root.join(name).join("tokenizer.json")).unwrap(), None).unwrap()

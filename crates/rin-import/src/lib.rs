@@ -1,1 +1,174 @@
-//! Foreign model formats become .rin.
+//! Foreign model formats become `.rin`.
+//!
+//! In goes a GGUF file or a Hugging Face folder, opened and checked by `rin-model`; out comes a `.rin` file, version 2:
+//! the matrices that the network's plan uses packed into panels, so that they run from the mapping, vectors as f32,
+//! the tokenizer as a byte tensor, and a header that any safetensors reader takes. One panel is in memory at a time.
+//! The file grows under a temporary name beside its destination and is renamed when it is whole, on disk and readable.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+mod error;
+mod layout;
+mod panels;
+pub mod quantize;
+mod source;
+mod staged;
+mod vocabulary;
+
+pub use error::Error;
+
+use crate::layout::{Content, Layout, Stored};
+use crate::panels::Panels;
+use crate::staged::Staged;
+use rin_engine::weights::vector_values;
+use rin_engine::{Plan, PlanOptions};
+use rin_kernels::Format;
+use rin_model::rin_format::Provenance;
+use rin_model::{FileFormat, ModelFile};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How a model is imported.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Type of the matrices that the source holds as floats, one of [`quantize::TARGETS`]; none keeps all types.
+    pub quant: Option<Format>,
+    /// Whether a file at the destination may be replaced.
+    pub overwrite: bool,
+    /// Ends the import with [`Error::Cancelled`] once it is true, such as after Ctrl-C.
+    pub cancel: Option<Arc<AtomicBool>>,
+}
+
+impl ImportOptions {
+    fn check_cancelled(&self) -> Result<(), Error> {
+        match &self.cancel {
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How far an import is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// The tensor that is being written, or the source file that is being hashed.
+    pub tensor: &'a str,
+    /// Bytes of source files hashed and of tensors written so far.
+    pub bytes_done: u64,
+    /// Their number at the end.
+    pub bytes_total: u64,
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Tensors, those of the tokenizer among them.
+    pub n_tensors: usize,
+    /// Matrices whose type was changed as `quant` asked; the others hold no floats, or rows of no whole blocks.
+    pub n_quantized: usize,
+    /// SHA-256 of the data after the header, in hexadecimal digits, as the header records it.
+    pub sha256: String,
+}
+
+/// Writes the model `src`, a GGUF file or a Hugging Face folder, to `dst` as `.rin`.
+///
+/// On any error nothing is left behind, and a file that was at `dst` stands.
+///
+/// # Errors
+/// When the source is damaged, is no network that RIN runs or is `.rin` already; when the destination is a folder,
+/// part of the source, or a file that may not be replaced; when `quant` is no target; when writing fails.
+pub fn import(
+    src: &Path,
+    dst: &Path,
+    options: &ImportOptions,
+    progress: &mut dyn FnMut(Progress<'_>),
+) -> Result<Report, Error> {
+    if let Some(found) = options.quant.filter(|format| !quantize::TARGETS.contains(format)) {
+        return Err(Error::QuantTarget { found });
+    }
+    let file = ModelFile::open(src)?;
+    if file.format() == FileFormat::Rin {
+        return Err(Error::AlreadyRin(src.to_owned()));
+    }
+    let sources = source::files(&file)?;
+    staged::check_destination(dst, &sources, options.overwrite)?;
+    // Of the plan only the list of its weights is wanted, and that does not depend on these sizes.
+    let plan = Plan::new(&file, PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_type: None })?;
+    let mut layout = Layout::new(&file, &plan.weights, options.quant)?;
+    vocabulary::add(&file, &mut layout)?;
+    let hashed =
+        sources.iter().try_fold(0_u64, |sum, path| Ok::<_, Error>(sum.saturating_add(source::length(path)?)))?;
+    let mut meter = Meter { done: 0, total: layout.data_bytes().saturating_add(hashed), options, progress };
+    let files = sources.iter().map(|path| source::describe(path, &mut meter)).collect::<Result<Vec<_>, _>>()?;
+    let origin = source::Origin {
+        provenance: Provenance {
+            source: source::name(src),
+            format: file.format().to_string(),
+            sha256: None,
+            writer: env!("CARGO_PKG_VERSION").to_owned(),
+            quant: options.quant.map(|format| format.name().to_owned()),
+        },
+        files,
+    };
+    let header = layout.header(file.config()?, &origin)?;
+    let mut staged = Staged::create(dst, &header, layout.data_bytes())?;
+    for tensor in layout.tensors() {
+        write_tensor(&file, tensor, &mut staged, &mut meter)?;
+    }
+    file.check_unchanged()?;
+    options.check_cancelled()?;
+    let n_quantized = layout.tensors().iter().filter(|tensor| tensor.is_quantized(&file)).count();
+    let (bytes, sha256) = staged.publish(header, options.overwrite)?;
+    Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256 })
+}
+
+fn write_tensor(file: &ModelFile, stored: &Stored, staged: &mut Staged, meter: &mut Meter<'_>) -> Result<(), Error> {
+    match &stored.content {
+        Content::Matrix { tensor, to } => {
+            let mut panels = Panels::new(file, tensor, *to)?;
+            while let Some(panel) = panels.next()? {
+                staged.write(panel)?;
+                meter.advance(&stored.name, panel.len())?;
+            }
+        }
+        Content::Vector(tensor) => {
+            let values = vector_values(tensor, file.bytes(tensor))?;
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            staged.write_padded(&bytes, 0)?;
+            meter.advance(&stored.name, bytes.len())?;
+        }
+        Content::Bytes { bytes, padding } => {
+            staged.write_padded(bytes, *padding)?;
+            meter.advance(&stored.name, bytes.len())?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts the bytes done, tells of them, and looks whether to go on.
+struct Meter<'a> {
+    done: u64,
+    total: u64,
+    options: &'a ImportOptions,
+    progress: &'a mut dyn FnMut(Progress<'_>),
+}
+
+impl Meter<'_> {
+    fn advance(&mut self, tensor: &str, bytes: usize) -> Result<(), Error> {
+        self.options.check_cancelled()?;
+        self.done = self.done.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)).min(self.total);
+        (self.progress)(Progress { tensor, bytes_done: self.done, bytes_total: self.total });
+        Ok(())
+    }
+}

@@ -1,8 +1,6 @@
 #![expect(clippy::disallowed_methods, reason = "the platform's f64 functions are the reference")]
 
-use super::{
-    EXP_MAX, EXP_MAX_ULP, EXP_MIN, SIGMOID_MAX_ULP, SILU_MAX_ULP, SIN_COS_MAX, SIN_COS_MAX_ULP, TANH_MAX_ULP,
-};
+use super::{EXP_MAX, EXP_MAX_ULP, EXP_MIN, SIGMOID_MAX_ULP, SILU_MAX_ULP, SIN_COS_MAX, SIN_COS_MAX_ULP, TANH_MAX_ULP};
 use crate::{Cpu, Tier};
 
 const BATCH: usize = 256;
@@ -121,7 +119,8 @@ fn ulp(v: f64) -> f64 {
 impl Function {
     /// The error at `x` in units in the last place, or a message.
     fn error(&self, x: f32, y: f32) -> f64 {
-        let fail = |want: &dyn std::fmt::Debug| panic!("{}({x:e} = {:#x}) is {y:e}, not {want:?}", self.name, x.to_bits());
+        let fail =
+            |want: &dyn std::fmt::Debug| panic!("{}({x:e} = {:#x}) is {y:e}, not {want:?}", self.name, x.to_bits());
         let want = if x.is_nan() { Some(f32::NAN) } else { (self.defined)(x) };
         if let Some(want) = want {
             if want.to_bits() != y.to_bits() {

@@ -58,7 +58,7 @@ impl Element for i8 {
 
     #[inline(always)]
     fn narrow(row: &[f32], mut put: impl FnMut(usize, Self)) -> f32 {
-        let scale = Scale::of_row(row);
+        let scale = Scale::of(row);
         row.iter().enumerate().for_each(|(d, &x)| put(d, scale.quantize(x)));
         scale.d
     }

@@ -139,8 +139,12 @@ impl Attention {
     #[must_use]
     pub fn select(kv: KvType, cpu: &Cpu) -> Self {
         let (store, page) = match kv {
-            KvType::F32 => (StoreKv::F32(f32_pages::Store::select(cpu)), AttendPage::F32(f32_pages::Attend::select(cpu))),
-            KvType::F16 => (StoreKv::F16(f16_pages::Store::select(cpu)), AttendPage::F16(f16_pages::Attend::select(cpu))),
+            KvType::F32 => {
+                (StoreKv::F32(f32_pages::Store::select(cpu)), AttendPage::F32(f32_pages::Attend::select(cpu)))
+            }
+            KvType::F16 => {
+                (StoreKv::F16(f16_pages::Store::select(cpu)), AttendPage::F16(f16_pages::Attend::select(cpu)))
+            }
             KvType::Q8 => (StoreKv::Q8(q8_pages::Store::select(cpu)), AttendPage::Q8(q8_pages::Attend::select(cpu))),
         };
         Self { kv, store, page, finish: FinishAttention::select(cpu) }

@@ -89,7 +89,14 @@ impl<'a, E: Element> Page<'a, E> {
     fn new(k_page: &'a [u8], v_page: &'a [u8], head_dim: usize, scale: f32) -> Self {
         let (k, k_scales) = view::<E>(k_page, head_dim);
         let (v, v_scales) = view::<E>(v_page, head_dim);
-        Self { k: k.as_chunks().0, k_scales: k_scales.as_chunks().0, v, v_scales: v_scales.as_chunks().0, head_dim, scale }
+        Self {
+            k: k.as_chunks().0,
+            k_scales: k_scales.as_chunks().0,
+            v,
+            v_scales: v_scales.as_chunks().0,
+            head_dim,
+            scale,
+        }
     }
 
     /// Rows `first..first + R`.
@@ -122,12 +129,7 @@ impl<'a, E: Element> Page<'a, E> {
 
     /// `sum over d of q[d] * k[d][position]` for the positions of `blocks`.
     #[inline(always)]
-    fn scores<L: Lanes, const R: usize>(
-        &self,
-        q: &[f32],
-        blocks: std::ops::Range<usize>,
-        scores: &mut [Positions; R],
-    ) {
+    fn scores<L: Lanes, const R: usize>(&self, q: &[f32], blocks: std::ops::Range<usize>, scores: &mut [Positions; R]) {
         let mut block = blocks.start;
         // Few rows leave accumulators free: several blocks at once then hide the latency of the additions.
         while R == 1 && blocks.end - block >= 4 {

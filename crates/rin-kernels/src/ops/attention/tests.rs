@@ -168,7 +168,13 @@ pub(super) fn for_each_attend(mut f: impl FnMut(Attend)) {
             case.q.iter_mut().for_each(|q| *q *= 100.0);
             f(case);
             let (k, v) = (random.anything(PAGE * head_dim), random.anything(PAGE * head_dim));
-            f(Attend { head_dim, k, v, q: random.normals(rows * head_dim), valid: (0..rows).map(&mut valid).collect() });
+            f(Attend {
+                head_dim,
+                k,
+                v,
+                q: random.normals(rows * head_dim),
+                valid: (0..rows).map(&mut valid).collect(),
+            });
         }
     }
 }
@@ -233,8 +239,7 @@ impl Sequence {
             let mut rows = Rows::new(tokens.len() * self.heads, self.head_dim);
             for (page, pages) in pages.iter_mut().enumerate().take((tokens.end - 1) / PAGE + 1) {
                 let valid = tokens.clone().map(|t| (t + 1).saturating_sub(page * PAGE).min(PAGE));
-                let valid: Vec<_> =
-                    valid.flat_map(|hi| vec![(0, u32::try_from(hi).unwrap()); self.heads]).collect();
+                let valid: Vec<_> = valid.flat_map(|hi| vec![(0, u32::try_from(hi).unwrap()); self.heads]).collect();
                 let (k_page, v_page) = pages.k_and_v();
                 attention.page.run(&mut rows.out, &mut rows.state, &q, k_page, v_page, &valid, SCALE);
             }
@@ -282,7 +287,8 @@ fn largest_difference(got: &[f32], want: &[f64]) -> f64 {
 
 #[test]
 fn is_softmax_attention_over_what_is_stored() {
-    for (positions, head_dim, heads) in [(1, 64, 4), (64, 16, 1), (65, 8, 3), (150, 20, 5), (130, 80, 2), (200, 128, 6)] {
+    for (positions, head_dim, heads) in [(1, 64, 4), (64, 16, 1), (65, 8, 3), (150, 20, 5), (130, 80, 2), (200, 128, 6)]
+    {
         let sequence = Sequence::new(positions, head_dim, heads);
         let exact = sequence.naive(&sequence.k, &sequence.v);
         for kv in KvType::ALL {

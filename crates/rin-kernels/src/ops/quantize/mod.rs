@@ -1,6 +1,9 @@
 //! Activations to 8 bits, one scale per block.
 
-use crate::math::{ROUND_F32, fold16};
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
+use crate::math::ROUND_F32;
 
 /// How many consecutive values one entry of `sums` covers.
 pub const SUM_GROUP: usize = 16;
@@ -19,13 +22,10 @@ kernel! {
     cases: tests::for_each_case;
     conformance: conformance;
     variants {
-        Scalar => row::scalar,
-        Avx2 if target_arch = "x86_64" => row::avx2,
-        Avx512Vnni if target_arch = "x86_64" => row::avx512,
+        Scalar => scalar,
+        Avx2 if target_arch = "x86_64" => avx2::row,
     }
 }
-
-tiers!(fn row(q: &mut [i8], d: &mut [f32], sums: &mut [i16], x: &[f32], block: usize) = body;);
 
 fn check(q: &[i8], d: &[f32], sums: &[i16], x: &[f32], block: &usize) {
     let k = x.len();
@@ -36,24 +36,16 @@ fn check(q: &[i8], d: &[f32], sums: &[i16], x: &[f32], block: &usize) {
     assert!(sums.len() == k / SUM_GROUP, "sums holds {} of {} sums", sums.len(), k / SUM_GROUP);
 }
 
-#[inline(always)]
-fn body(q: &mut [i8], d: &mut [f32], sums: &mut [i16], x: &[f32], block: usize) {
-    let groups = block / SUM_GROUP;
-    let (x, _) = x.as_chunks::<SUM_GROUP>();
-    let (q, _) = q.as_chunks_mut::<SUM_GROUP>();
-    for b in 0..d.len() {
-        let x = &x[b * groups..][..groups];
-        let q = &mut q[b * groups..][..groups];
-        let sums = &mut sums[b * groups..][..groups];
+fn scalar(q: &mut [i8], d: &mut [f32], sums: &mut [i16], x: &[f32], block: usize) {
+    let blocks = x.chunks_exact(block).zip(q.chunks_exact_mut(block)).zip(sums.chunks_exact_mut(block / SUM_GROUP));
+    for (((x, q), sums), d) in blocks.zip(d) {
         let scale = Scale::of(x);
-        d[b] = scale.d;
-        if scale.inverse == 0.0 {
-            q.fill([0; SUM_GROUP]);
-            sums.fill(0);
-            continue;
+        *d = scale.d;
+        for (q, x) in q.iter_mut().zip(x) {
+            *q = scale.quantize(*x);
         }
-        for g in 0..groups {
-            sums[g] = quantize_group(&mut q[g], &x[g], scale);
+        for (sum, q) in sums.iter_mut().zip(q.as_chunks::<SUM_GROUP>().0) {
+            *sum = q.iter().map(|&q| i16::from(q)).sum();
         }
     }
 }
@@ -68,38 +60,18 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// The scale of a block of whole groups.
+    /// The scale of a block of any length.
     #[inline(always)]
-    fn of(x: &[[f32; SUM_GROUP]]) -> Self {
-        let mut largest = [0.0_f32; SUM_GROUP];
-        // 0 as long as everything is finite, else NaN.
-        let mut defect = [0.0_f32; SUM_GROUP];
-        for x in x {
-            for i in 0..SUM_GROUP {
-                largest[i] = if x[i].abs() > largest[i] { x[i].abs() } else { largest[i] };
-                defect[i] += x[i] * 0.0;
-            }
-        }
-        let amax = fold16(&largest, |a, b| if b > a { b } else { a });
-        Self::new(amax, fold16(&defect, |a, b| a + b))
+    pub(crate) fn of(x: &[f32]) -> Self {
+        // Without its sign a float orders like its bits, and NaN lies above all: one integer maximum sees everything.
+        Self::from_magnitude(x.iter().fold(0, |m, x| m.max(x.to_bits() & 0x7fff_ffff)))
     }
 
-    /// The scale of a row of any length.
+    /// The scale for the bits of the largest magnitude.
     #[inline(always)]
-    pub(crate) fn of_row(x: &[f32]) -> Self {
-        let (groups, tail) = x.as_chunks();
-        let of_groups = Self::of(groups);
-        let mut last = [0.0; SUM_GROUP];
-        last[..tail.len()].copy_from_slice(tail);
-        let of_tail = Self::of(&[last]);
-        // The one with the larger step, or without a step for its NaN.
-        if of_groups.d.is_nan() || of_groups.d > of_tail.d { of_groups } else { of_tail }
-    }
-
-    /// The scale for the largest magnitude, unless `defect` is NaN.
-    #[inline(always)]
-    fn new(amax: f32, defect: f32) -> Self {
-        if defect.is_nan() {
+    fn from_magnitude(bits: u32) -> Self {
+        let amax = f32::from_bits(bits);
+        if bits >= f32::INFINITY.to_bits() {
             Self { d: f32::NAN, inverse: 0.0 }
         } else if amax < 127.0 * f32::MIN_POSITIVE {
             Self { d: 0.0, inverse: 0.0 }
@@ -111,39 +83,16 @@ impl Scale {
     /// `x` in steps; 0 where the block has none.
     #[inline(always)]
     pub(crate) fn quantize(self, x: f32) -> i8 {
-        if self.inverse == 0.0 { 0 } else { narrow(self.shifted_steps(x)) }
+        if self.inverse == 0.0 {
+            return 0;
+        }
+        // The addition rounds to an integer and leaves it in the low bits. |x| * (127 / amax) is at most 127 and a
+        // rounding error, so the clamp is a definition, never a correction.
+        let steps = (x * self.inverse + ROUND_F32).to_bits().wrapping_sub(ROUND_F32.to_bits()).cast_signed();
+        #[expect(clippy::cast_possible_truncation, reason = "clamped")]
+        let q = steps.clamp(-127, 127) as i8;
+        q
     }
-
-    /// `x` in steps plus [`ROUND_F32`]: the addition rounds to an integer and leaves it in the low bits.
-    #[inline(always)]
-    fn shifted_steps(self, x: f32) -> f32 {
-        // |x| * (127 / amax) is at most 127 and a rounding error, so the clamp is a definition, never a correction.
-        let steps = x * self.inverse;
-        let steps = if steps > 127.0 { 127.0 } else { steps };
-        let steps = if steps < -127.0 { -127.0 } else { steps };
-        steps + ROUND_F32
-    }
-}
-
-/// The integer that [`ROUND_F32`] was added to.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "clamped to -127..=127 before")]
-fn narrow(shifted: f32) -> i8 {
-    shifted.to_bits() as i8
-}
-
-/// Quantises one group and returns its sum.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "16 * 127 fits")]
-fn quantize_group(q: &mut [i8; SUM_GROUP], x: &[f32; SUM_GROUP], scale: Scale) -> i16 {
-    let mut steps = [0.0; SUM_GROUP];
-    for i in 0..SUM_GROUP {
-        let shifted = scale.shifted_steps(x[i]);
-        q[i] = narrow(shifted);
-        steps[i] = shifted - ROUND_F32;
-    }
-    // Small integers: exact in any order.
-    (fold16(&steps, |a, b| a + b) + ROUND_F32).to_bits() as i16
 }
 
 #[cfg(test)]
@@ -229,7 +178,10 @@ mod tests {
         for _ in 0..2000 {
             let amax = f32::from_bits(random.bits() & 0x7fff_ffff);
             if amax.is_finite() {
-                assert!(quantized(vec![-amax; 16], 16).0.iter().all(|&q| q == -127 || q == 0 && amax < 1e-35), "{amax:e}");
+                assert!(
+                    quantized(vec![-amax; 16], 16).0.iter().all(|&q| q == -127 || q == 0 && amax < 1e-35),
+                    "{amax:e}"
+                );
             }
         }
     }

@@ -136,7 +136,9 @@ mod tests {
     pub(super) fn for_each_rotation(mut f: impl FnMut(Rotation)) {
         let mut random = Random::new(8);
         for head_dim in [2, 6, 8, 16, 48, 64, 80, 128] {
-            for (n, heads, interleaved) in [(head_dim / 2, 3, true), (head_dim / 2, 2, false), (1, 1, true), (1, 2, false)] {
+            for (n, heads, interleaved) in
+                [(head_dim / 2, 3, true), (head_dim / 2, 2, false), (1, 1, true), (1, 2, false)]
+            {
                 let (cos, sin) = (random.normals(n), random.normals(n));
                 let x = random.normals(heads * head_dim);
                 f(Rotation { x, cos, sin, head_dim, interleaved });
@@ -151,7 +153,8 @@ mod tests {
     fn the_table_is_cosine_and_sine_of_the_rounded_angle() {
         let inv_freq: Vec<f32> = (0..64).map(|i| 0.8660_f32.powi(i)).collect();
         for pos in [0.0, 1.0, 777.0, 131_071.0] {
-            let (cos, sin) = Table { inv_freq: inv_freq.clone(), pos, mscale: 2.0 }.of(&RopeTable::select(&Cpu::detect()));
+            let (cos, sin) =
+                Table { inv_freq: inv_freq.clone(), pos, mscale: 2.0 }.of(&RopeTable::select(&Cpu::detect()));
             for ((inv_freq, cos), sin) in inv_freq.iter().zip(cos).zip(sin) {
                 let angle = f64::from(pos * inv_freq);
                 assert!((f64::from(cos) - 2.0 * angle.cos()).abs() < 1.3e-7, "cos {angle}");

@@ -1,0 +1,377 @@
+//! The list of all commands and flags; help, completions, variables and configuration keys derive from it.
+
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rin_engine::LoadOptions;
+use rin_engine::engine::DEFAULT_CTX;
+use rin_engine::sampler::SamplingParams;
+use rin_engine::topology::Policy;
+use rin_kernels::Tier;
+use rin_kernels::ops::attention::KvType;
+
+use crate::config_file::ConfigFiles;
+use crate::exit;
+use crate::values::{self, Bias, Bytes, Ids, Mode};
+
+const SOURCES: &str = "\
+Every flag --some-name can also be given as the variable RIN_SOME_NAME, as `some-name = …` in ./rin.toml or in \
+the user's rin/config.toml, at the top or in a table named after the command. A flag counts before a variable, a \
+variable before ./rin.toml, that before the user's file.";
+
+/// Runs language models on the processor: same bits on every machine, every byte planned.
+#[derive(Debug, Parser)]
+#[command(name = "rin", version, arg_required_else_help = true, after_help = SOURCES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Generate text
+    Run(Box<RunArgs>),
+    /// Show the token ids of a text, or the text of ids
+    Tokens(TokensArgs),
+    /// Show what a model file holds
+    Inspect(InspectArgs),
+    /// Show what this machine offers and what stands in the way
+    Doctor(DoctorArgs),
+    /// Write the completions of a shell
+    Completions(CompletionsArgs),
+}
+
+impl Command {
+    /// How the result is wanted.
+    pub(crate) fn output(&self) -> OutputArgs {
+        match self {
+            Self::Run(args) => args.output,
+            Self::Tokens(args) => args.output,
+            Self::Inspect(args) => args.output,
+            Self::Doctor(args) => args.output,
+            Self::Completions(args) => args.output,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct OutputArgs {
+    /// Write one JSON object to standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress and no summary on standard error
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelArgs {
+    /// A .gguf, .rin or .safetensors file, a Hugging Face folder, or a name in the local cache (org/name[/FILE])
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct MachineArgs {
+    /// Threads [default: physical cores within the processor quota and the affinity mask]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZeroUsize>,
+    /// Where threads are pinned
+    #[arg(long, value_name = "POLICY", value_parser = values::affinity(),
+        default_value = values::policy_name(LoadOptions::default().affinity))]
+    affinity: Policy,
+    /// The highest instruction tier to use [default: the best there is]
+    #[arg(long, value_name = "TIER", value_parser = values::tier())]
+    tier: Option<Tier>,
+    #[arg(long, value_name = "N", help = format!("Positions of the context [default: the model's, at most {DEFAULT_CTX}]"))]
+    ctx: Option<NonZeroUsize>,
+    /// Most tokens of a prompt in one step
+    #[arg(long, value_name = "N", default_value_t = LoadOptions::default().n_batch)]
+    batch: usize,
+    /// How keys and values are stored [default: f32 beside F32 weights, f16 otherwise]
+    #[arg(long, value_name = "TYPE", value_parser = values::kv_type())]
+    kv_type: Option<KvType>,
+    /// Keep the model in memory, or fail
+    #[arg(long)]
+    mlock: bool,
+    /// Ask for huge pages
+    #[arg(long)]
+    huge_pages: bool,
+    /// A memory limit beside those of the system, as 1500000000, 1500MB or 2GiB
+    #[arg(long, value_name = "BYTES")]
+    memory_limit: Option<Bytes>,
+    /// What the model computes [default: what the file says]
+    #[arg(long, value_name = "MODE", value_parser = values::mode())]
+    mode: Option<Mode>,
+}
+
+impl MachineArgs {
+    /// The engine's options.
+    pub(crate) fn load_options(&self) -> LoadOptions {
+        let defaults = LoadOptions::default();
+        let mut options = LoadOptions {
+            threads: self.threads.map(NonZeroUsize::get),
+            affinity: self.affinity,
+            tier: self.tier,
+            ctx: self.ctx.map(NonZeroUsize::get),
+            n_batch: self.batch,
+            kv_type: self.kv_type,
+            memory_limit: self.memory_limit.map(|limit| limit.0),
+            ..defaults
+        };
+        options.arena.mlock = self.mlock;
+        options.arena.huge_pages = self.huge_pages;
+        options
+    }
+
+    /// The mode of a network of any family that exists in this version.
+    pub(crate) fn mode(&self) -> Mode {
+        self.mode.unwrap_or(Mode::Transformer)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingArgs {
+    /// Most tokens to generate [default: until the model ends or the context is full]
+    #[arg(short = 'n', long, alias = "gen", value_name = "N")]
+    pub(crate) max_tokens: Option<usize>,
+    /// Temperature; 0 takes the most probable token
+    #[arg(long, value_name = "T", default_value_t = SamplingParams::default().temp, allow_negative_numbers = true)]
+    temp: f32,
+    /// Keep the K most probable tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = SamplingParams::default().top_k)]
+    top_k: usize,
+    /// Keep the most probable tokens that together reach P; 1 keeps all
+    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().top_p, allow_negative_numbers = true)]
+    top_p: f32,
+    /// Keep tokens of at least P times the highest probability; 0 keeps all
+    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().min_p, allow_negative_numbers = true)]
+    min_p: f32,
+    /// Keep the tokens nearest to the expected information that together reach P; 1 keeps all
+    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().typical_p, allow_negative_numbers = true)]
+    typical_p: f32,
+    /// Divide the logits of recent tokens; 1 changes nothing
+    #[arg(long, value_name = "X", default_value_t = SamplingParams::default().repeat_penalty,
+        allow_negative_numbers = true)]
+    repeat_penalty: f32,
+    /// Subtract from the logits of recent tokens
+    #[arg(long, value_name = "X", default_value_t = SamplingParams::default().presence_penalty,
+        allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// Subtract from the logits of recent tokens, per occurrence
+    #[arg(long, value_name = "X", default_value_t = SamplingParams::default().frequency_penalty,
+        allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// Add V to the logit of a token; -inf forbids it (repeatable)
+    #[arg(long, value_name = "ID=V")]
+    logit_bias: Vec<Bias>,
+    /// Key of the random numbers: one seed, one text
+    #[arg(long, value_name = "N", default_value_t = SamplingParams::default().seed)]
+    pub(crate) seed: u64,
+    /// End before this string (repeatable)
+    #[arg(long, value_name = "S", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub(crate) stop: Vec<String>,
+    /// Go on after the model's end-of-text tokens
+    #[arg(long)]
+    pub(crate) ignore_eos: bool,
+}
+
+impl SamplingArgs {
+    /// The sampler's parameters.
+    pub(crate) fn params(&self) -> SamplingParams {
+        SamplingParams {
+            temp: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            typical_p: self.typical_p,
+            repeat_penalty: self.repeat_penalty,
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias.iter().map(|bias| (bias.id, bias.value)).collect(),
+            seed: self.seed,
+            ..SamplingParams::default()
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Text to continue; without it, standard input less its last line end. '' begins a text
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+    /// Token ids in place of the prompt, as 1,2,3
+    #[arg(long, value_name = "IDS")]
+    pub(crate) tokens: Option<Ids>,
+    /// No beginning-of-text token before the prompt
+    #[arg(long)]
+    pub(crate) no_special: bool,
+    /// Write the logits of every generated token, f32 (n_tokens, n_vocab)
+    #[arg(long, value_name = "FILE.npy")]
+    pub(crate) logits: Option<PathBuf>,
+    /// Fail with exit code 5 where energy cannot be measured
+    #[arg(long)]
+    pub(crate) require_energy: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct TokensArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Text to encode; without it, standard input less its last line end
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+    /// Encode each line of a file
+    #[arg(long, value_name = "F")]
+    pub(crate) file: Option<PathBuf>,
+    /// Decode token ids, as 1,2,3
+    #[arg(long, value_name = "IDS")]
+    pub(crate) decode: Option<Ids>,
+    /// No beginning- and end-of-text tokens around the text
+    #[arg(long)]
+    pub(crate) no_special: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct InspectArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Show every byte that a run would take, without loading the model
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// List the tensors
+    #[arg(long)]
+    pub(crate) tensors: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub(crate) shell: clap_complete::Shell,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// The variable of a flag.
+pub(crate) fn variable(long: &str) -> String {
+    format!("RIN_{}", long.to_uppercase().replace('-', "_"))
+}
+
+/// All commands and flags, without variables and configuration.
+pub(crate) fn bare_command() -> clap::Command {
+    Cli::command()
+}
+
+/// All commands and flags, each flag with its variable and the value that configuration files give it.
+fn command(config: &ConfigFiles) -> clap::Command {
+    bare_command().mut_subcommands(|sub| {
+        let name = sub.get_name().to_owned();
+        sub.mut_args(|arg| {
+            let Some(long) = arg.get_long().map(str::to_owned) else { return arg };
+            let arg = match config.values(&name, &long) {
+                Some(values) => arg.required(false).default_values(values.to_vec()),
+                None => arg,
+            };
+            let switch = matches!(arg.get_action(), ArgAction::SetTrue);
+            let arg = if switch { arg.value_parser(BoolishValueParser::new()) } else { arg };
+            arg.env(variable(&long)).hide_env(true)
+        })
+    })
+}
+
+/// Reads configuration files, variables and flags. What goes wrong is reported; the exit code comes back.
+pub(crate) fn parse() -> Result<Command, ExitCode> {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let wants_json = arguments.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    let config = ConfigFiles::read(&bare_command()).map_err(|error| exit::report(&error, wants_json))?;
+    command(&config)
+        .try_get_matches_from(arguments)
+        .and_then(|matches| Cli::from_arg_matches(&matches)?.command.settle(&matches))
+        .map_err(|error| exit::report_usage(&error, wants_json))
+}
+
+impl Command {
+    /// Of flags that exclude each other, keeps the one with the strongest source.
+    fn settle(mut self, matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let Some((_, matches)) = matches.subcommand() else { return Ok(self) };
+        match &mut self {
+            Self::Run(args) => match strongest(matches, &["prompt", "tokens"])? {
+                Some("tokens") => args.prompt = None,
+                _ => args.tokens = None,
+            },
+            Self::Tokens(args) => {
+                let kept = strongest(matches, &["prompt", "file", "decode"])?;
+                args.prompt = args.prompt.take().filter(|_| kept == Some("prompt"));
+                args.file = args.file.take().filter(|_| kept == Some("file"));
+                args.decode = args.decode.take().filter(|_| kept == Some("decode"));
+            }
+            _ => {}
+        }
+        Ok(self)
+    }
+}
+
+/// The one of some flags that comes from the strongest source; two from the same source are an error.
+fn strongest<'a>(matches: &ArgMatches, flags: &[&'a str]) -> Result<Option<&'a str>, clap::Error> {
+    let source = |flag: &str| -> Option<ValueSource> { matches.value_source(flag) };
+    let best = flags.iter().filter_map(|flag| source(flag)).max();
+    let mut found = flags.iter().filter(|flag| best.is_some() && source(flag) == best);
+    let first = found.next().copied();
+    if let (Some(a), Some(b)) = (first, found.next()) {
+        let message = format!("--{a} and --{b} exclude each other: give one of them");
+        return Err(bare_command().error(clap::error::ErrorKind::ArgumentConflict, message));
+    }
+    Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_flags_is_consistent() {
+        bare_command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_takes_json_and_quiet() {
+        for sub in bare_command().get_subcommands() {
+            for long in ["json", "quiet"] {
+                assert!(sub.get_arguments().any(|arg| arg.get_long() == Some(long)), "{} --{long}", sub.get_name());
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! From failures to exit codes, messages and JSON.
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Error;
+use rin_engine::Error as EngineError;
+use rin_engine::arena::ArenaError;
+use rin_engine::sampler::SamplingError;
+use rin_engine::tokenizer::TokenizerError;
+use rin_model::Error as ModelError;
+use serde::Serialize;
+
+use crate::output;
+
+/// Wrong usage: what is wrong and what to do.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+/// Energy was required and cannot be measured.
+#[derive(Debug)]
+pub(crate) struct NoEnergyMeter;
+
+/// Standard output was closed by its reader: no failure, and nothing more to say.
+#[derive(Debug)]
+pub(crate) struct ReaderGone;
+
+macro_rules! plain_error {
+    ($type:ty, $self:ident => $($message:tt)+) => {
+        impl std::fmt::Display for $type {
+            fn fmt(&$self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, $($message)+)
+            }
+        }
+        impl std::error::Error for $type {}
+    };
+}
+
+/// Why there is no energy in any result.
+pub(crate) const NO_METER: &str = "this version has no energy meter";
+
+plain_error!(Usage, self => "{}", self.0);
+plain_error!(NoEnergyMeter, self => "energy cannot be measured: {NO_METER}; run without --require-energy");
+plain_error!(ReaderGone, self => "the reader of standard output is gone");
+
+/// Codes of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Code {
+    Failed = 1,
+    Usage = 2,
+    Model = 3,
+    Memory = 4,
+    Energy = 5,
+}
+
+/// A class of failures: its code, and its name in JSON.
+type Class = (Code, &'static str);
+
+fn class_of_model(error: &ModelError) -> Class {
+    match error {
+        ModelError::Io { .. } => (Code::Failed, error.kind()),
+        _ => (Code::Model, error.kind()),
+    }
+}
+
+fn class_of_tokenizer(error: &TokenizerError) -> Class {
+    match error {
+        TokenizerError::BadVocab { .. } => (Code::Model, "BadVocab"),
+        TokenizerError::UnsupportedModel { .. } => (Code::Model, "UnsupportedModel"),
+        TokenizerError::UnknownPreTokenizer { .. } => (Code::Model, "UnknownPreTokenizer"),
+        TokenizerError::UnsupportedComponent { .. } => (Code::Model, "UnsupportedComponent"),
+        TokenizerError::BadJson { .. } => (Code::Model, "BadJson"),
+        TokenizerError::TextTooLong { .. } => (Code::Failed, "TextTooLong"),
+        TokenizerError::TooManyTokens { .. } => (Code::Failed, "TooManyTokens"),
+        TokenizerError::NoToken { .. } => (Code::Failed, "NoToken"),
+        _ => (Code::Failed, "Tokenizer"),
+    }
+}
+
+fn class_of_engine(error: &EngineError) -> Class {
+    match error {
+        EngineError::Model(error) => class_of_model(error),
+        EngineError::Tokenizer(error) => class_of_tokenizer(error),
+        EngineError::UnsupportedType { .. } => (Code::Model, "UnsupportedType"),
+        EngineError::NoPlan(_) => (Code::Model, "NoPlan"),
+        EngineError::BadShape { .. } => (Code::Model, "BadShape"),
+        EngineError::NonFiniteWeight { .. } => (Code::Model, "NonFiniteWeight"),
+        EngineError::PackedSize { .. } => (Code::Model, "PackedSize"),
+        EngineError::BadOption { .. } => (Code::Usage, "BadOption"),
+        EngineError::UnknownToken { .. } => (Code::Usage, "UnknownToken"),
+        EngineError::PromptTooLong { .. } => (Code::Usage, "PromptTooLong"),
+        EngineError::EmptyPrompt => (Code::Usage, "EmptyPrompt"),
+        EngineError::Sampling(SamplingError::Parameter { .. }) => (Code::Usage, "BadOption"),
+        EngineError::DoesNotFit(_) => (Code::Memory, "DoesNotFit"),
+        EngineError::PlanOverflow { .. } => (Code::Memory, "PlanOverflow"),
+        EngineError::Arena(ArenaError::AddressSpace { .. } | ArenaError::Map { .. }) => (Code::Memory, "DoesNotFit"),
+        EngineError::Arena(ArenaError::Lock { .. }) => (Code::Memory, "CannotLock"),
+        _ => (Code::Failed, "Failed"),
+    }
+}
+
+/// The first error of the chain that has a class.
+fn classify(error: &Error) -> Class {
+    // Context added with a value is found by `downcast_ref` on the whole, errors below it in the chain.
+    if error.downcast_ref::<Usage>().is_some() {
+        return (Code::Usage, "Usage");
+    }
+    let class = error.chain().find_map(|cause| {
+        let engine = cause.downcast_ref().map(class_of_engine);
+        let model = || cause.downcast_ref().map(class_of_model);
+        let tokenizer = || cause.downcast_ref().map(class_of_tokenizer);
+        let energy = || cause.downcast_ref::<NoEnergyMeter>().map(|_| (Code::Energy, "NoEnergyMeter"));
+        let io = || cause.downcast_ref::<io::Error>().map(|_| (Code::Failed, "Io"));
+        engine.or_else(model).or_else(tokenizer).or_else(energy).or_else(io)
+    });
+    class.unwrap_or((Code::Failed, "Failed"))
+}
+
+#[derive(Serialize)]
+struct ErrorJson<'a> {
+    error: ErrorFields<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorFields<'a> {
+    kind: &'a str,
+    message: &'a str,
+    exit_code: u8,
+}
+
+/// Tells what went wrong: on standard error, and with `--json` also as an object on standard output.
+pub(crate) fn report(error: &Error, wants_json: bool) -> ExitCode {
+    if error.is::<ReaderGone>() {
+        return ExitCode::SUCCESS;
+    }
+    let (code, kind) = classify(error);
+    let message = format!("{error:#}");
+    output::tell(&format!("error: {message}"));
+    finish(code, kind, &message, wants_json)
+}
+
+fn finish(code: Code, kind: &str, message: &str, wants_json: bool) -> ExitCode {
+    let exit_code = code as u8;
+    if wants_json {
+        // Nobody is left to be told that this could not be written either.
+        drop(output::json(&ErrorJson { error: ErrorFields { kind, message, exit_code } }));
+    }
+    ExitCode::from(exit_code)
+}
+
+/// Prints help, version, or what is wrong with the command line.
+pub(crate) fn report_usage(error: &clap::Error, wants_json: bool) -> ExitCode {
+    let printed = error.print();
+    if !error.use_stderr() {
+        let closed = printed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+        return if printed.is_ok() || closed { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let text = error.render().to_string();
+    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    if let Some(note) = source_of(error) {
+        output::tell(&note);
+    }
+    finish(Code::Usage, "Usage", &message, wants_json)
+}
+
+/// Says that a bad value comes from a variable, where it does.
+fn source_of(error: &clap::Error) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue};
+
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let flag = text(ContextKind::InvalidArg)?;
+    let value = text(ContextKind::InvalidValue)?;
+    let long = flag.split_whitespace().next()?.strip_prefix("--")?;
+    let variable = crate::args::variable(long);
+    (std::env::var(&variable).ok()? == value).then(|| format!("note: the variable {variable} holds this value"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+    use rin_engine::limits::LimitError;
+
+    fn class(error: impl Into<EngineError>) -> Class {
+        let error: EngineError = error.into();
+        classify(&Error::new(error).context("while doing something"))
+    }
+
+    #[test]
+    fn classes_are_found_below_context() {
+        let unknown = ModelError::UnknownArchitecture { found: "x".to_owned(), known: vec![] };
+        assert_eq!(class(unknown), (Code::Model, "UnknownArchitecture"));
+        let small = LimitError::DoesNotFit { needed: 2, available: 1, source_of_limit: String::new() };
+        assert_eq!(class(small), (Code::Memory, "DoesNotFit"));
+        assert_eq!(class(TokenizerError::NoToken { text: String::new() }), (Code::Failed, "NoToken"));
+        assert_eq!(class(EngineError::EmptyPrompt), (Code::Usage, "EmptyPrompt"));
+        assert_eq!(classify(&Error::new(NoEnergyMeter)), (Code::Energy, "NoEnergyMeter"));
+        let usage = Err::<(), _>(io::Error::other("x")).context(Usage("file".to_owned())).unwrap_err();
+        assert_eq!(classify(&usage), (Code::Usage, "Usage"));
+        assert_eq!(classify(&Error::new(io::Error::other("x"))), (Code::Failed, "Io"));
+        assert_eq!(classify(&Error::msg("x")), (Code::Failed, "Failed"));
+    }
+}

@@ -1,0 +1,217 @@
+//! The JSON of `rin run` and `rin inspect`, field by field as the contract has it.
+
+use rin_engine::generate::Outcome;
+use rin_engine::plan::Slot;
+use rin_engine::{Plan, limits};
+use rin_model::{DType, ModelFile};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+use crate::exit::NO_METER;
+use crate::values::Mode;
+
+/// What a model is.
+#[derive(Debug, Serialize)]
+pub(crate) struct Model {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) format: String,
+    pub(crate) mode: Option<&'static str>,
+    pub(crate) arch: Option<String>,
+    pub(crate) n_params: u64,
+    pub(crate) file_bytes: u64,
+    pub(crate) quant: Option<&'static str>,
+}
+
+impl Model {
+    /// Describes a file; `mode` is none where RIN does not run its network.
+    pub(crate) fn of(file: &ModelFile, mode: Option<Mode>) -> Self {
+        let config = file.config().ok();
+        let stem = file.path().file_stem().unwrap_or(file.path().as_os_str());
+        let name = config.and_then(|config| config.name.clone());
+        let stated = || {
+            let mut metadata = file.metadata();
+            metadata.find_map(|(key, value)| {
+                if key == "general.architecture" { Some(value.as_str()?.to_owned()) } else { None }
+            })
+        };
+        Self {
+            name: name.unwrap_or_else(|| stem.to_string_lossy().into_owned()),
+            path: file.path().display().to_string(),
+            format: file.format().to_string(),
+            mode: mode.map(Mode::name),
+            arch: config.map(|config| config.arch.name().to_owned()).or_else(stated),
+            n_params: file.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.n_elements())),
+            file_bytes: file.file_bytes(),
+            quant: quant(file),
+        }
+    }
+}
+
+/// The type that most bytes of the matrices have.
+fn quant(file: &ModelFile) -> Option<&'static str> {
+    let mut bytes: BTreeMap<DType, u64> = BTreeMap::new();
+    for tensor in file.tensors().iter().filter(|tensor| tensor.shape.len() > 1) {
+        let sum = bytes.entry(tensor.dtype).or_default();
+        *sum = sum.saturating_add(tensor.n_bytes);
+    }
+    bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype.name())
+}
+
+/// `rin run --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Run {
+    pub(crate) model: Model,
+    pub(crate) prompt_tokens: usize,
+    pub(crate) generated_tokens: usize,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) text: String,
+    pub(crate) finish_reason: &'static str,
+    pub(crate) timings: Timings,
+    pub(crate) memory: Memory,
+    pub(crate) allocations_during_inference: u64,
+    pub(crate) energy: Energy,
+    pub(crate) digest: String,
+    pub(crate) tier: &'static str,
+    pub(crate) threads: usize,
+    pub(crate) seed: u64,
+    pub(crate) version: &'static str,
+}
+
+/// How long it took. Rates are none where nothing was timed.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Timings {
+    pub(crate) load_ms: f64,
+    pub(crate) prefill_ms: f64,
+    pub(crate) prefill_tps: Option<f64>,
+    pub(crate) decode_ms: f64,
+    pub(crate) decode_tps: Option<f64>,
+    pub(crate) first_token_ms: f64,
+}
+
+impl Timings {
+    /// `steps` is the number of forward passes, the one over the prompt included.
+    pub(crate) fn of(load: std::time::Duration, prompt_tokens: usize, steps: u64, outcome: &Outcome) -> Self {
+        let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+        let rate = |n: u64, time: std::time::Duration| {
+            let seconds = time.as_secs_f64();
+            (n > 0 && seconds > 0.0).then(|| n as f64 / seconds)
+        };
+        // A generation that was cancelled before its first step has no time for its prompt.
+        let prompt = if steps == 0 { 0 } else { prompt_tokens as u64 };
+        Self {
+            load_ms: ms(load),
+            prefill_ms: ms(outcome.prefill),
+            prefill_tps: rate(prompt, outcome.prefill),
+            decode_ms: ms(outcome.decode),
+            decode_tps: rate(steps.saturating_sub(1), outcome.decode),
+            first_token_ms: ms(outcome.first_token),
+        }
+    }
+}
+
+/// What it took, in bytes.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Memory {
+    pub(crate) plan_bytes: usize,
+    pub(crate) weights_bytes: usize,
+    pub(crate) state_bytes: usize,
+    pub(crate) scratch_bytes: usize,
+    pub(crate) peak_rss_bytes: Option<u64>,
+}
+
+impl Memory {
+    /// The plan's bytes, and the process's peak until now.
+    pub(crate) fn of(plan: &Plan) -> Self {
+        Self {
+            plan_bytes: plan.total_bytes(),
+            weights_bytes: plan.weights.bytes(),
+            state_bytes: plan.state_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            peak_rss_bytes: limits::peak_rss_bytes(),
+        }
+    }
+}
+
+/// What it cost.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Energy {
+    pub(crate) status: &'static str,
+    pub(crate) joules: Option<f64>,
+    pub(crate) joules_per_token: Option<f64>,
+    pub(crate) uncertainty_joules: Option<f64>,
+    pub(crate) idle_watts: Option<f64>,
+    pub(crate) source: Option<&'static str>,
+    pub(crate) reason: Option<&'static str>,
+}
+
+impl Energy {
+    /// Nothing was measured, and why.
+    pub(crate) const UNMEASURED: Self = Self {
+        status: "unmeasured",
+        joules: None,
+        joules_per_token: None,
+        uncertainty_joules: None,
+        idle_watts: None,
+        source: None,
+        reason: Some(NO_METER),
+    };
+}
+
+/// `rin inspect --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Inspect<'a> {
+    pub(crate) model: Model,
+    pub(crate) config: Option<&'a rin_model::Config>,
+    pub(crate) tensors: Vec<Tensor<'a>>,
+    pub(crate) tokenizer: Option<TokenizerInfo>,
+    pub(crate) metadata: serde_json::Map<String, serde_json::Value>,
+    /// Why the model cannot be run, or its text not be encoded; empty where all is well.
+    pub(crate) problems: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) plan: Option<PlanInfo<'a>>,
+}
+
+/// A tensor.
+#[derive(Debug, Serialize)]
+pub(crate) struct Tensor<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) shape: &'a [u64],
+    pub(crate) dtype: DType,
+    pub(crate) bytes: u64,
+    pub(crate) offset: u64,
+}
+
+/// A tokenizer.
+#[derive(Debug, Serialize)]
+pub(crate) struct TokenizerInfo {
+    pub(crate) kind: &'static str,
+    pub(crate) vocab: usize,
+    pub(crate) special: SpecialInfo,
+}
+
+/// Ids with a meaning of their own.
+#[derive(Debug, Serialize)]
+pub(crate) struct SpecialInfo {
+    pub(crate) bos: Option<u32>,
+    pub(crate) eos: Option<u32>,
+    pub(crate) eot: Option<u32>,
+    pub(crate) unk: Option<u32>,
+    pub(crate) pad: Option<u32>,
+    pub(crate) end: Vec<u32>,
+    pub(crate) add_bos: bool,
+    pub(crate) add_eos: bool,
+}
+
+/// A plan, and whether it fits this machine.
+#[derive(Debug, Serialize)]
+pub(crate) struct PlanInfo<'a> {
+    pub(crate) total_bytes: usize,
+    pub(crate) weights_bytes: usize,
+    pub(crate) state_bytes: usize,
+    pub(crate) scratch_bytes: usize,
+    pub(crate) slots: &'a [Slot],
+    pub(crate) fits: bool,
+    pub(crate) limit_bytes: Option<u64>,
+    pub(crate) limit_source: Option<String>,
+}

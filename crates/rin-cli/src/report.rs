@@ -1,0 +1,61 @@
+//! What a person reads beside the result: the progress of loading, and the summary of a run.
+
+use std::fmt::Write;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rin_engine::Engine;
+use rin_engine::generate::Outcome;
+
+use crate::exit::NO_METER;
+use crate::json::{Memory, Timings};
+use crate::output::Size;
+
+/// A bar over `total` bytes on standard error; hidden where that is no terminal.
+pub(crate) fn byte_progress(total: u64, what: &str, quiet: bool) -> ProgressBar {
+    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(total), target).with_message(what.to_owned());
+    let style = ProgressStyle::with_template("{msg} [{bar:40}] {binary_bytes}/{binary_total_bytes} ({eta})");
+    match style {
+        Ok(style) => bar.with_style(style.progress_chars("=> ")),
+        Err(_) => bar,
+    }
+}
+
+/// Two or three lines about a run.
+pub(crate) fn summary(
+    engine: &Engine,
+    outcome: &Outcome,
+    prompt_tokens: usize,
+    timings: Timings,
+    memory: Memory,
+) -> String {
+    let mut text = String::new();
+    for note in engine.notes() {
+        drop(writeln!(text, "note: {note}"));
+    }
+    let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
+    drop(writeln!(
+        text,
+        "prompt {prompt_tokens} tokens, {} tokens/s | generated {} tokens, {} tokens/s, {} | first token {:.1} ms, load {:.1} ms",
+        rate(timings.prefill_tps),
+        outcome.tokens.len(),
+        rate(timings.decode_tps),
+        outcome.finish.name(),
+        timings.first_token_ms,
+        timings.load_ms,
+    ));
+    let size = |bytes: usize| Size(bytes as u64);
+    drop(writeln!(
+        text,
+        "plan {} = weights {} + state {} + scratch {} | peak {} | tier {}, {} threads | energy: unmeasured ({NO_METER})",
+        size(memory.plan_bytes),
+        size(memory.weights_bytes),
+        size(memory.state_bytes),
+        size(memory.scratch_bytes),
+        memory.peak_rss_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string()),
+        engine.tier(),
+        engine.threads(),
+    ));
+    drop(write!(text, "digest {}", outcome.digest));
+    text
+}

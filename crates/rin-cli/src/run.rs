@@ -1,0 +1,240 @@
+//! `rin run`: text from a model.
+
+use std::io::{self, IsTerminal, Read, StdoutLock, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rin_engine::Engine;
+use rin_engine::generate::{Listener, Outcome, Request, generate};
+use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
+use rin_model::ModelFile;
+
+use crate::args::RunArgs;
+use crate::exit::{NoEnergyMeter, ReaderGone, Usage};
+use crate::npy::NpyWriter;
+use crate::{interrupt, json, model_path, output, report};
+
+/// Runs a model on a prompt.
+///
+/// # Errors
+/// Whatever goes wrong on the way; see [`crate::exit`].
+pub(crate) fn run(args: RunArgs) -> Result<()> {
+    if args.require_energy {
+        return Err(NoEnergyMeter.into());
+    }
+    interrupt::install()?;
+    let start = Instant::now();
+    let file = model_path::open(&args.model)?;
+    let description = json::Model::of(&file, Some(args.machine.mode()));
+    // What is wrong with the network is told before what is wrong with the words.
+    file.config()?;
+    let tokenizer = model_path::tokenizer(&file)?;
+    let opened = start.elapsed();
+    let request = request(&args, &tokenizer)?;
+    let start = Instant::now();
+    let mut engine = load(file, &args)?;
+    let load = opened + start.elapsed();
+
+    let mut listener = Stream::new(&args, engine.plan().config.vocab)?;
+    interrupt::begin();
+    let outcome = generate(&mut engine, &tokenizer, &request, &mut listener);
+    interrupt::end();
+    let outcome = outcome?;
+    let Heard { steps, failure } = listener.finish()?;
+    let reader_gone = failure.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    tell(&args, description, &engine, request.prompt.len(), steps, load, outcome)?;
+    if reader_gone { Err(ReaderGone.into()) } else { Ok(()) }
+}
+
+/// The result as JSON, or what is left to say about it.
+fn tell(
+    args: &RunArgs,
+    model: json::Model,
+    engine: &Engine,
+    prompt_tokens: usize,
+    steps: u64,
+    load: Duration,
+    outcome: Outcome,
+) -> Result<()> {
+    let timings = json::Timings::of(load, prompt_tokens, steps, &outcome);
+    let memory = json::Memory::of(engine.plan());
+    if !args.output.quiet {
+        output::tell(&report::summary(engine, &outcome, prompt_tokens, timings, memory));
+    }
+    if !args.output.json {
+        return Ok(());
+    }
+    output::json(&json::Run {
+        model,
+        prompt_tokens,
+        generated_tokens: outcome.tokens.len(),
+        tokens: outcome.tokens,
+        text: outcome.text,
+        finish_reason: outcome.finish.name(),
+        timings,
+        memory,
+        allocations_during_inference: outcome.allocations,
+        energy: json::Energy::UNMEASURED,
+        digest: outcome.digest.to_string(),
+        tier: engine.tier().name(),
+        threads: engine.threads(),
+        seed: args.sampling.seed,
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn request(args: &RunArgs, tokenizer: &Tokenizer) -> Result<Request> {
+    let prompt = match &args.tokens {
+        Some(ids) => ids.0.clone(),
+        None => {
+            let text = prompt_text(args.prompt.as_deref(), "--tokens IDS")?;
+            encode(tokenizer, &text, args.no_special)?
+        }
+    };
+    Ok(Request {
+        prompt,
+        max_tokens: args.sampling.max_tokens,
+        sampling: args.sampling.params(),
+        stop: args.sampling.stop.clone(),
+        ignore_eos: args.sampling.ignore_eos,
+    })
+}
+
+/// The ids of a text that the user wrote: control tokens that it spells out count as such.
+pub(crate) fn encode(tokenizer: &Tokenizer, text: &str, no_special: bool) -> Result<Vec<u32>> {
+    Ok(tokenizer.encode(text, EncodeOptions { add_special: !no_special, parse_special: true })?)
+}
+
+/// Most bytes of text on standard input.
+const MAX_STDIN: u64 = 1 << 30;
+
+/// The prompt on the command line, else standard input less its last line end.
+///
+/// # Errors
+/// [`Usage`] where there is neither; `other` is the flag that stands in for a prompt.
+pub(crate) fn prompt_text(prompt: Option<&str>, other: &str) -> Result<String> {
+    if let Some(text) = prompt {
+        return Ok(text.to_owned());
+    }
+    let mut stdin = io::stdin().lock();
+    if stdin.is_terminal() {
+        return Err(Usage(format!("no prompt: give -p TEXT or {other}, or put text on standard input")).into());
+    }
+    let mut bytes = Vec::new();
+    stdin.by_ref().take(MAX_STDIN + 1).read_to_end(&mut bytes).context("standard input cannot be read")?;
+    if bytes.is_empty() {
+        let hint = "give -p TEXT; -p '' begins a text from nothing";
+        return Err(Usage(format!("no prompt: standard input is empty; {hint}")).into());
+    }
+    if bytes.len() as u64 > MAX_STDIN {
+        return Err(Usage(format!("standard input is longer than {MAX_STDIN} bytes")).into());
+    }
+    let mut text = String::from_utf8(bytes).context("standard input is no UTF-8 text")?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+fn load(file: ModelFile, args: &RunArgs) -> Result<Engine> {
+    let options = args.machine.load_options();
+    let total = options.plan(&file)?.weights.bytes() as u64;
+    let bar = report::byte_progress(total, "loading", args.output.quiet);
+    let engine = Engine::load(file, &options, |bytes| bar.inc(bytes as u64));
+    bar.finish_and_clear();
+    Ok(engine?)
+}
+
+/// What came of listening.
+struct Heard {
+    /// Forward passes.
+    steps: u64,
+    /// The first failure of standard output.
+    failure: Option<io::Error>,
+}
+
+/// Writes text and logits as they come. Allocates nothing after [`Stream::new`].
+struct Stream<'a> {
+    /// None where the text goes elsewhere.
+    out: Option<StdoutLock<'static>>,
+    logits: Option<(NpyWriter, &'a Path)>,
+    steps: u64,
+    out_failure: Option<io::Error>,
+    logits_failure: Option<io::Error>,
+}
+
+impl<'a> Stream<'a> {
+    fn new(args: &'a RunArgs, n_vocab: usize) -> Result<Self> {
+        let logits = match args.logits.as_deref() {
+            Some(path) => {
+                let writer = NpyWriter::create(path, n_vocab).with_context(|| cannot_write(path))?;
+                Some((writer, path))
+            }
+            None => None,
+        };
+        // The first use of the stream allocates its buffer.
+        let mut out = io::stdout().lock();
+        out.flush().or_else(closed_is_fine).context("standard output cannot be written")?;
+        let out = Some(out).filter(|_| !args.output.json);
+        Ok(Self { out, logits, steps: 0, out_failure: None, logits_failure: None })
+    }
+
+    fn finish(self) -> Result<Heard> {
+        if let Some(out) = self.out {
+            drop(out);
+            if self.out_failure.is_none() {
+                output::end_of_exact()?;
+            }
+        }
+        if let Some((writer, path)) = self.logits {
+            let written = self.logits_failure.map_or_else(|| writer.finish(), Err);
+            written.with_context(|| cannot_write(path))?;
+        }
+        match self.out_failure {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error).context("standard output cannot be written")
+            }
+            failure => Ok(Heard { steps: self.steps, failure }),
+        }
+    }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("the logits cannot be written to {}", path.display())
+}
+
+fn closed_is_fine(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) }
+}
+
+impl Listener for Stream<'_> {
+    fn text(&mut self, text: &str) -> ControlFlow<()> {
+        if let Some(out) = &mut self.out
+            && self.out_failure.is_none()
+            && !text.is_empty()
+        {
+            self.out_failure = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
+        }
+        let failed = self.out_failure.is_some() || self.logits_failure.is_some();
+        if failed { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn logits(&mut self, logits: &[f32]) {
+        if let Some((writer, _)) = &mut self.logits
+            && self.logits_failure.is_none()
+        {
+            self.logits_failure = writer.row(logits).err();
+        }
+    }
+
+    fn cancelled(&mut self) -> bool {
+        let asked = interrupt::asked();
+        self.steps += u64::from(!asked);
+        asked
+    }
+}

@@ -1,0 +1,161 @@
+//! Values of flags that are more than one number or word.
+
+use std::str::FromStr;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use rin_engine::topology::Policy;
+use rin_kernels::Tier;
+use rin_kernels::ops::attention::KvType;
+
+/// Token ids, separated by commas or white space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ids(pub(crate) Vec<u32>);
+
+impl FromStr for Ids {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let ids = text.split([',', ' ', '\n', '\t', '\r']).filter(|id| !id.is_empty());
+        let parse = |id: &str| id.parse().map_err(|_| format!("`{id}` is no token id; give ids as 1,2,3"));
+        ids.map(parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// `ID=V`: what is added to the logit of a token.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Bias {
+    pub(crate) id: u32,
+    pub(crate) value: f32,
+}
+
+impl FromStr for Bias {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('=').and_then(|(id, value)| {
+            Some(Self { id: id.trim().parse().ok()?, value: value.trim().parse().ok()? })
+        });
+        parsed.ok_or_else(|| "expected ID=V, as 13=-2.5 or 13=-inf".to_owned())
+    }
+}
+
+/// A number of bytes, as 1500000000, 1500MB, 2G or 2GiB. K, M, G, T and KiB … are powers of 1024, KB … of 1000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let unit = unit.trim().to_ascii_lowercase();
+        let power = match unit.chars().next() {
+            None | Some('b') => 0,
+            Some('k') => 1,
+            Some('m') => 2,
+            Some('g') => 3,
+            Some('t') => 4,
+            Some(_) => u32::MAX,
+        };
+        let base: u64 = match (unit.get(1..).unwrap_or_default(), power) {
+            ("" | "ib", 1..=4) | ("", 0) => 1024,
+            ("b", 1..=4) => 1000,
+            _ => return Err("expected a number of bytes, as 1500000000, 1500MB, 2G or 2GiB".to_owned()),
+        };
+        let number: u64 = number.parse().map_err(|_| "expected a whole number before the unit".to_owned())?;
+        let bytes = base.checked_pow(power).and_then(|unit| number.checked_mul(unit));
+        bytes.map(Self).ok_or_else(|| "more bytes than 64 bits can count".to_owned())
+    }
+}
+
+/// A parser of names that a table lists, so that help and completions show them.
+fn one_of<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(all.iter().map(|value| name(*value)));
+    names.try_map(move |found| {
+        let value = all.iter().copied().find(|value| name(*value) == found);
+        value.ok_or_else(|| format!("`{found}` is not known"))
+    })
+}
+
+/// `--tier`.
+pub(crate) fn tier() -> impl TypedValueParser<Value = Tier> {
+    one_of(&Tier::ALL, Tier::name)
+}
+
+/// `--kv-type`.
+pub(crate) fn kv_type() -> impl TypedValueParser<Value = KvType> {
+    one_of(&KvType::ALL, KvType::name)
+}
+
+const POLICIES: [Policy; 3] = [Policy::Compact, Policy::Scatter, Policy::None];
+
+/// Name of a placement of threads.
+pub(crate) const fn policy_name(policy: Policy) -> &'static str {
+    match policy {
+        Policy::Compact => "compact",
+        Policy::Scatter => "scatter",
+        Policy::None => "none",
+    }
+}
+
+/// `--affinity`.
+pub(crate) fn affinity() -> impl TypedValueParser<Value = Policy> {
+    one_of(&POLICIES, policy_name)
+}
+
+/// What a model computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// A decoder that continues text.
+    Transformer,
+}
+
+impl Mode {
+    const ALL: [Self; 1] = [Self::Transformer];
+
+    /// The name on the command line and in JSON.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Transformer => "transformer",
+        }
+    }
+}
+
+/// `--mode`.
+pub(crate) fn mode() -> impl TypedValueParser<Value = Mode> {
+    one_of(&Mode::ALL, Mode::name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        let read = |text: &str| text.parse::<Bytes>().map(|bytes| bytes.0);
+        assert_eq!(read("0"), Ok(0));
+        assert_eq!(read("12b"), Ok(12));
+        assert_eq!(read("3K"), Ok(3 << 10));
+        assert_eq!(read("3KiB"), Ok(3 << 10));
+        assert_eq!(read("3 kb"), Ok(3000));
+        assert_eq!(read("2GiB"), Ok(2 << 30));
+        assert_eq!(read("5TB"), Ok(5_000_000_000_000));
+        for bad in ["", "x", "1.5G", "-1", "G", "5Q", "5Gi", "18446744073709551615K", "5 GiBs"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ids_and_biases_are_read() {
+        assert_eq!("1, 2,3\n4 ".parse(), Ok(Ids(vec![1, 2, 3, 4])));
+        assert_eq!("".parse(), Ok(Ids(vec![])));
+        assert!("1,-2".parse::<Ids>().is_err());
+        assert_eq!("7=-inf".parse(), Ok(Bias { id: 7, value: f32::NEG_INFINITY }));
+        assert_eq!("7=+0.5".parse(), Ok(Bias { id: 7, value: 0.5 }));
+        assert!("7".parse::<Bias>().is_err() && "x=1".parse::<Bias>().is_err());
+    }
+}

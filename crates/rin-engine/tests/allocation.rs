@@ -1,0 +1,60 @@
+//! Nothing is allocated after load, on any thread. The counter is process-wide, so this file has one test.
+
+use rin_engine::generate::{Request, Silent, generate};
+use rin_engine::sampler::SamplingParams;
+use rin_engine::tokenizer::Tokenizer;
+use rin_engine::{Engine, LoadOptions};
+use rin_kernels::alloc::{CountingAllocator, allocations};
+use rin_kernels::ops::attention::KvType;
+use rin_model::ModelFile;
+use rin_testkit::data::conformance;
+
+#[global_allocator]
+static GLOBAL: CountingAllocator = CountingAllocator;
+
+#[test]
+fn nothing_is_allocated_after_load() {
+    let before = allocations();
+    drop(std::hint::black_box(Box::new(1)));
+    assert!(allocations() > before, "the counter counts");
+
+    for (path, kv, threads) in [
+        ("models/tiny-llama", KvType::F32, 1),
+        ("models/tiny-llama", KvType::F16, 3),
+        ("models/tiny-llama-b32/tiny-llama-b32-q4_0.gguf", KvType::Q8, 2),
+        ("models/tiny-llama-k256/tiny-llama-k256-q4_k.gguf", KvType::F16, 5),
+        ("models/tiny-qwen2", KvType::F16, 2),
+    ] {
+        let options = LoadOptions {
+            threads: Some(threads),
+            kv_type: Some(kv),
+            ctx: Some(200),
+            n_batch: 32,
+            ..LoadOptions::default()
+        };
+        let file = ModelFile::open(&conformance(path)).unwrap();
+        let mut engine = Engine::load(file, &options, |_| {}).unwrap();
+        let source = ModelFile::open(&conformance("models/tiny-llama")).unwrap();
+        let tokenizer = Tokenizer::from_source(&source.tokenizer().unwrap()).unwrap();
+        let sampling = SamplingParams {
+            temp: 1.1,
+            typical_p: 0.9,
+            repeat_penalty: 1.1,
+            frequency_penalty: 0.1,
+            logit_bias: vec![(3, 1.0)],
+            ..SamplingParams::default()
+        };
+        let request = Request {
+            prompt: (1..100).collect(),
+            max_tokens: Some(60),
+            sampling,
+            stop: vec!["never seen in this text".to_owned()],
+            ignore_eos: true,
+        };
+        for _ in 0..2 {
+            let outcome = generate(&mut engine, &tokenizer, &request, &mut Silent).unwrap();
+            assert_eq!(outcome.tokens.len(), 60);
+            assert_eq!(outcome.allocations, 0, "{path} with {kv} on {threads} threads");
+        }
+    }
+}

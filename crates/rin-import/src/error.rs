@@ -1,0 +1,146 @@
+//! What can go wrong between a foreign model and a `.rin` file.
+
+use crate::quantize::TARGETS;
+use rin_kernels::Format;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Failures of an import.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The source cannot be read, or is damaged.
+    #[error(transparent)]
+    Model(#[from] rin_model::Error),
+    /// The source is no network that RIN runs, or holds a weight that is no number.
+    #[error(transparent)]
+    Engine(#[from] rin_engine::Error),
+    /// The source has been imported before.
+    #[error("{} is a .rin file already; import the model that it was made from", .0.display())]
+    AlreadyRin(PathBuf),
+    /// A type that matrices cannot be converted to.
+    #[error("cannot convert weights to {found}; the targets are {}", target_names())]
+    QuantTarget {
+        /// The type that was asked for.
+        found: Format,
+    },
+    /// A weight that is finite in the source and infinite in the target type.
+    #[error(
+        "tensor '{tensor}' has a weight in row {row}, near column {col}, that is too large for {format}; choose another type"
+    )]
+    OutOfRange {
+        /// Name of the tensor.
+        tensor: String,
+        /// Row, in the order in which the network wants them.
+        row: usize,
+        /// First column of the block.
+        col: usize,
+        /// The target type.
+        format: Format,
+    },
+    /// There is a file at the destination.
+    #[error("{} exists already; choose another name, or --overwrite to replace it", .0.display())]
+    Exists(PathBuf),
+    /// The destination cannot be replaced by a file.
+    #[error("{} is no file but a folder or a device; name the file to write", .0.display())]
+    DestinationIsNoFile(PathBuf),
+    /// The destination is part of the source.
+    #[error("{} belongs to the model that is imported; choose another name for the result", .0.display())]
+    DestinationIsSource(PathBuf),
+    /// The destination's folder does not exist.
+    #[error("there is no folder {}; make it first, or choose another place for the result", .0.display())]
+    NoFolder(PathBuf),
+    /// The destination's file system, quota or file size limit is exhausted.
+    #[error("no room for {}: the file takes {needed} bytes ({source}); free some space, or choose another place", path.display())]
+    DiskFull {
+        /// The destination.
+        path: PathBuf,
+        /// Bytes of the whole file.
+        needed: u64,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The destination's folder must not be written to.
+    #[error("{} may not be written ({source}); choose a folder that is yours, or ask its owner", path.display())]
+    PermissionDenied {
+        /// The destination.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Any other refusal of the operating system.
+    #[error("{}: {source}; check the path and the device that it is on", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// More tensors than a safetensors header can describe.
+    #[error(
+        "the header would take {0} bytes, and safetensors allows 100000000; the model has too many tensors for one file"
+    )]
+    HeaderTooLong(usize),
+    /// Two tensors of one name: the source has one with the name of the tokenizer.
+    #[error("the source has a tensor '{tensor}', a name that .rin keeps for itself; rename it in the source")]
+    NameTaken {
+        /// The name.
+        tensor: String,
+    },
+    /// The header could not be put into words.
+    #[error("the header cannot be written as JSON: {0}; the model's configuration is damaged")]
+    Header(#[from] serde_json::Error),
+    /// A size that no file can have.
+    #[error("tensor '{tensor}' is larger than any file can be; the source is damaged")]
+    TooLarge {
+        /// Name of the tensor.
+        tensor: String,
+    },
+    /// [`ImportOptions::cancel`](crate::ImportOptions::cancel) was set.
+    #[error("the import was interrupted; nothing was written")]
+    Cancelled,
+}
+
+fn target_names() -> String {
+    TARGETS.map(Format::name).join(", ")
+}
+
+impl Error {
+    /// What happened to the destination, of `needed` bytes.
+    pub(crate) fn writing(path: &Path, needed: u64, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Self::DiskFull { path, needed, source }
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Self::PermissionDenied { path, source }
+            }
+            io::ErrorKind::IsADirectory => Self::DestinationIsNoFile(path),
+            _ => Self::Io { path, source },
+        }
+    }
+
+    pub(crate) fn reading(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+    use std::io;
+    use std::path::Path;
+
+    #[test]
+    fn refusals_of_the_system_get_their_advice() {
+        let of = |kind: io::ErrorKind| Error::writing(Path::new("/x/y.rin"), 640, kind.into());
+        for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge] {
+            assert!(matches!(of(kind), Error::DiskFull { needed: 640, .. }));
+            assert!(of(kind).to_string().contains("takes 640 bytes"));
+        }
+        assert!(matches!(of(io::ErrorKind::PermissionDenied), Error::PermissionDenied { .. }));
+        assert!(matches!(of(io::ErrorKind::ReadOnlyFilesystem), Error::PermissionDenied { .. }));
+        assert!(matches!(of(io::ErrorKind::BrokenPipe), Error::Io { .. }));
+    }
+}
