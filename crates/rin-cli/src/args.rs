@@ -12,7 +12,7 @@ use rin_engine::LoadOptions;
 use rin_engine::engine::DEFAULT_CTX;
 use rin_engine::sampler::SamplingParams;
 use rin_engine::topology::Policy;
-use rin_kernels::Tier;
+use rin_kernels::{Format, Tier};
 use rin_kernels::ops::attention::KvType;
 
 use crate::config_file::ConfigFiles;
@@ -40,6 +40,8 @@ pub(crate) enum Command {
     Tokens(TokensArgs),
     /// Show what a model file holds
     Inspect(InspectArgs),
+    /// Write a model as .rin
+    Import(ImportArgs),
     /// Show what this machine offers and what stands in the way
     Doctor(DoctorArgs),
     /// Write the completions of a shell
@@ -53,6 +55,7 @@ impl Command {
             Self::Run(args) => args.output,
             Self::Tokens(args) => args.output,
             Self::Inspect(args) => args.output,
+            Self::Import(args) => args.output,
             Self::Doctor(args) => args.output,
             Self::Completions(args) => args.output,
         }
@@ -266,6 +269,25 @@ pub(crate) struct InspectArgs {
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct ImportArgs {
+    /// A .gguf file, a Hugging Face folder, or a name in the local cache (org/name[/FILE])
+    #[arg(value_name = "SRC")]
+    pub(crate) source: PathBuf,
+    /// The .rin file to write
+    #[arg(short, long = "output", value_name = "FILE", required = true)]
+    pub(crate) to: PathBuf,
+    /// Convert the matrices that are stored as floats [default: keep all types]
+    #[arg(long, value_name = "TYPE", value_parser = values::quant(), ignore_case = true)]
+    pub(crate) quant: Option<Format>,
+    /// Replace the file if there is one
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Args)]

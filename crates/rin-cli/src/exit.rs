@@ -8,6 +8,7 @@ use rin_engine::Error as EngineError;
 use rin_engine::arena::ArenaError;
 use rin_engine::sampler::SamplingError;
 use rin_engine::tokenizer::TokenizerError;
+use rin_import::Error as ImportError;
 use rin_model::Error as ModelError;
 use serde::Serialize;
 
@@ -51,6 +52,7 @@ enum Code {
     Model = 3,
     Memory = 4,
     Energy = 5,
+    Interrupted = 130,
 }
 
 /// A class of failures: its code, and its name in JSON.
@@ -99,6 +101,27 @@ fn class_of_engine(error: &EngineError) -> Class {
     }
 }
 
+fn class_of_import(error: &ImportError) -> Class {
+    match error {
+        ImportError::Model(error) => class_of_model(error),
+        ImportError::Engine(error) => class_of_engine(error),
+        ImportError::AlreadyRin(_) => (Code::Usage, "AlreadyRin"),
+        ImportError::QuantTarget { .. } => (Code::Usage, "QuantTarget"),
+        ImportError::Exists(_) => (Code::Usage, "Exists"),
+        ImportError::DestinationIsNoFile(_) => (Code::Usage, "DestinationIsNoFile"),
+        ImportError::DestinationIsSource(_) => (Code::Usage, "DestinationIsSource"),
+        ImportError::NoFolder(_) => (Code::Failed, "NoFolder"),
+        ImportError::DiskFull { .. } => (Code::Failed, "DiskFull"),
+        ImportError::PermissionDenied { .. } => (Code::Failed, "PermissionDenied"),
+        ImportError::Io { .. } => (Code::Failed, "Io"),
+        ImportError::OutOfRange { .. } => (Code::Failed, "OutOfRange"),
+        ImportError::HeaderTooLong(_) => (Code::Model, "HeaderTooLong"),
+        ImportError::NameTaken { .. } => (Code::Model, "NameTaken"),
+        ImportError::Cancelled => (Code::Interrupted, "Cancelled"),
+        _ => (Code::Failed, "Failed"),
+    }
+}
+
 /// The first error of the chain that has a class.
 fn classify(error: &Error) -> Class {
     // Context added with a value is found by `downcast_ref` on the whole, errors below it in the chain.
@@ -107,11 +130,12 @@ fn classify(error: &Error) -> Class {
     }
     let class = error.chain().find_map(|cause| {
         let engine = cause.downcast_ref().map(class_of_engine);
+        let import = || cause.downcast_ref().map(class_of_import);
         let model = || cause.downcast_ref().map(class_of_model);
         let tokenizer = || cause.downcast_ref().map(class_of_tokenizer);
         let energy = || cause.downcast_ref::<NoEnergyMeter>().map(|_| (Code::Energy, "NoEnergyMeter"));
         let io = || cause.downcast_ref::<io::Error>().map(|_| (Code::Failed, "Io"));
-        engine.or_else(model).or_else(tokenizer).or_else(energy).or_else(io)
+        engine.or_else(import).or_else(model).or_else(tokenizer).or_else(energy).or_else(io)
     });
     class.unwrap_or((Code::Failed, "Failed"))
 }

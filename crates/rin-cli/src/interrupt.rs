@@ -1,22 +1,25 @@
-//! Ctrl-C: once ends a generation, otherwise the program.
+//! Ctrl-C: once ends a generation or an import, otherwise the program.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result};
 
 /// Nothing runs that could end by itself.
 const IDLE: u8 = 0;
-/// A generation runs.
+/// Something runs that ends when it is asked to.
 const RUNNING: u8 = 1;
-/// A generation runs and shall end.
+/// It was asked to end.
 const ASKED: u8 = 2;
 
 /// Exit code of a program that an interrupt ended.
 const INTERRUPTED: i32 = 130;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
+
+/// Set beside the state, for work that looks at a flag of its own.
+static CANCEL: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// A file that is half written, to be removed when the program ends at once.
 static HALF_WRITTEN: Mutex<Option<PathBuf>> = Mutex::new(None);
@@ -28,6 +31,9 @@ static HALF_WRITTEN: Mutex<Option<PathBuf>> = Mutex::new(None);
 pub(crate) fn install() -> Result<()> {
     ctrlc::set_handler(|| {
         if STATE.compare_exchange(RUNNING, ASKED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            if let Some(cancel) = CANCEL.get() {
+                cancel.store(true, Ordering::Relaxed);
+            }
             return;
         }
         let half_written = HALF_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,7 +51,14 @@ pub(crate) fn begin() {
     STATE.store(RUNNING, Ordering::Relaxed);
 }
 
-/// Whether the generation shall end.
+/// From now on one interrupt only asks, and sets `cancel`.
+pub(crate) fn begin_with(cancel: Arc<AtomicBool>) {
+    // Set once per process: a command does one thing.
+    drop(CANCEL.set(cancel));
+    begin();
+}
+
+/// Whether the work shall end.
 pub(crate) fn asked() -> bool {
     STATE.load(Ordering::Relaxed) == ASKED
 }

@@ -8,6 +8,7 @@ mod completions;
 mod config_file;
 mod doctor;
 mod exit;
+mod import;
 mod inspect;
 mod interrupt;
 mod json;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         args::Command::Run(args) => run::run(*args),
         args::Command::Tokens(args) => tokens::tokens(&args),
         args::Command::Inspect(args) => inspect::inspect(&args),
+        args::Command::Import(args) => import::import(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Completions(args) => completions::completions(&args),
     };

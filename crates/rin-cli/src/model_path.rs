@@ -44,7 +44,11 @@ pub(crate) fn cache_folder() -> Option<PathBuf> {
     folder("HF_HUB_CACHE").or_else(|| Some(folder("HF_HOME").or_else(home)?.join("hub")))
 }
 
-fn resolve(model: &Path) -> Result<PathBuf> {
+/// The path of a model: as it is given, or in the cache.
+///
+/// # Errors
+/// Where a name is in the cache and cannot be told from others, or is nowhere.
+pub(crate) fn resolve(model: &Path) -> Result<PathBuf> {
     if model.exists() {
         return Ok(model.to_path_buf());
     }

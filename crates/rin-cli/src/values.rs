@@ -4,7 +4,8 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rin_engine::topology::Policy;
-use rin_kernels::Tier;
+use rin_import::quantize::TARGETS;
+use rin_kernels::{Format, Tier};
 use rin_kernels::ops::attention::KvType;
 
 /// Token ids, separated by commas or white space.
@@ -76,7 +77,7 @@ fn one_of<T: Copy + Send + Sync + 'static>(
 ) -> impl TypedValueParser<Value = T> {
     let names = PossibleValuesParser::new(all.iter().map(|value| name(*value)));
     names.try_map(move |found| {
-        let value = all.iter().copied().find(|value| name(*value) == found);
+        let value = all.iter().copied().find(|value| name(*value).eq_ignore_ascii_case(&found));
         value.ok_or_else(|| format!("`{found}` is not known"))
     })
 }
@@ -89,6 +90,11 @@ pub(crate) fn tier() -> impl TypedValueParser<Value = Tier> {
 /// `--kv-type`.
 pub(crate) fn kv_type() -> impl TypedValueParser<Value = KvType> {
     one_of(&KvType::ALL, KvType::name)
+}
+
+/// `--quant`.
+pub(crate) fn quant() -> impl TypedValueParser<Value = Format> {
+    one_of(&TARGETS, Format::name)
 }
 
 const POLICIES: [Policy; 3] = [Policy::Compact, Policy::Scatter, Policy::None];

@@ -126,9 +126,9 @@ impl Engine {
         if let Some(tier) = options.tier {
             cpu = cpu.up_to(tier);
         }
-        let pool = make_pool(options)?;
+        let mut pool = make_pool(options)?;
         let mut arena = Arena::new(plan.arena_bytes() as u64, options.arena)?;
-        let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, progress)?;
+        let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
         plan.weights = weights.table().clone();
         let rope_factor = fill_frequencies(&plan, &weights, &mut arena)?;
         let (n, pages) = (plan.options.n_sequences, plan.pages_per_sequence());
@@ -142,6 +142,11 @@ impl Engine {
     /// The plan that is held.
     pub fn plan(&self) -> &Plan {
         &self.runner.plan
+    }
+
+    /// Bytes of the arena: those of the plan.
+    pub fn arena_len(&self) -> usize {
+        self.runner.arena.len()
     }
 
     /// The file that the weights came from.

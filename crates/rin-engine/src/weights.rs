@@ -5,11 +5,13 @@
 
 use crate::Error;
 use crate::arena::{Arena, ArenaOptions, cast};
+use crate::pool::Pool;
 use rin_kernels::pack::{LANES, pack_panel, unpack_row};
 use rin_kernels::{Format, format::dequantize};
 use rin_model::{DType, Fault, ModelFile, RowOrder, TensorInfo};
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// A matrix of the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +200,25 @@ pub fn pack_tensor_panel(t: &TensorInfo, bytes: &[u8], format: Format, p: usize,
     })
 }
 
+/// Packs a whole matrix, its panels dealt out to the workers.
+fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) -> Result<(), Error> {
+    let t = &file.tensors()[m.tensor];
+    let bytes = file.bytes(t);
+    let panels = m.rows.div_ceil(LANES);
+    let share = panels.div_ceil(pool.threads()).max(1);
+    let mut parts: Vec<_> = store.chunks_mut(share * m.panel_bytes.max(1)).map(Some).collect();
+    let failure = Mutex::new(None);
+    pool.run_parts(&mut parts, |i, part| {
+        for (p, panel) in part.chunks_exact_mut(m.panel_bytes.max(1)).enumerate() {
+            if let Err(error) = pack_tensor_panel(t, bytes, m.format, i * share + p, panel) {
+                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                return;
+            }
+        }
+    });
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
 /// A vector as f32, in the order that the network wants.
 ///
 /// # Errors
@@ -227,7 +248,8 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Packs the weights of `table`, or takes them from the mapping of a `.rin` file. `progress` hears the bytes done.
+    /// Packs the weights of `table` on the workers of `pool`, or takes them from the mapping of a `.rin` file.
+    /// `progress` hears the bytes done.
     ///
     /// # Errors
     ///
@@ -236,6 +258,7 @@ impl Weights {
         file: ModelFile,
         table: WeightTable,
         options: ArenaOptions,
+        pool: &mut Pool,
         mut progress: impl FnMut(usize),
     ) -> Result<Self, Error> {
         let mapped = table.matrices.iter().all(|m| file.tensors()[m.tensor].packed);
@@ -245,11 +268,7 @@ impl Weights {
         let mut arena = Arena::new(table.bytes as u64, options)?;
         let store = arena.bytes_mut();
         for m in &table.matrices {
-            let t = &file.tensors()[m.tensor];
-            let bytes = file.bytes(t);
-            for (p, panel) in store[m.place.clone()].chunks_exact_mut(m.panel_bytes.max(1)).enumerate() {
-                pack_tensor_panel(t, bytes, m.format, p, panel)?;
-            }
+            pack_matrix(&file, m, &mut store[m.place.clone()], pool)?;
             progress(m.place.len());
         }
         for v in &table.vectors {

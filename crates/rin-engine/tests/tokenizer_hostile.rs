@@ -6,6 +6,7 @@ mod hostile {
 
     use std::borrow::Cow;
     use std::path::Path;
+    use std::sync::LazyLock;
 
     use proptest::prelude::*;
     use rin_engine::tokenizer::{
@@ -278,16 +279,17 @@ mod hostile {
         std::thread::Builder::new().stack_size(256 * 1024).spawn(work).unwrap().join().unwrap();
     }
 
-    fn byte_level_goldens() -> Vec<Tokenizer> {
-        ["bpe-gpt2", "bpe-digits", "bpe-llama3", "bpe-qwen2", "bpe-gpt4o", "bpe-tekken"].map(golden).into()
-    }
+    static BYTE_LEVEL: LazyLock<[Tokenizer; 6]> =
+        LazyLock::new(|| ["bpe-gpt2", "bpe-digits", "bpe-llama3", "bpe-qwen2", "bpe-gpt4o", "bpe-tekken"].map(golden));
+    static STREAMED: LazyLock<[Tokenizer; 3]> =
+        LazyLock::new(|| ["bpe-llama3", "spm-normalizer", "spm-no-bytes"].map(golden));
 
     proptest! {
         #[test]
         fn byte_level_gives_every_text_back(
             texts in prop::collection::vec(prop_oneof![any::<String>(), "[ \\t\\n\\r'a-cA-C0-3./]{0,24}"], 1..24),
         ) {
-            for tokenizer in byte_level_goldens() {
+            for tokenizer in &*BYTE_LEVEL {
                 for text in &texts {
                     let ids = tokenizer.encode(text, PLAIN).unwrap();
                     prop_assert_eq!(&tokenizer.decode(&ids), text);
@@ -297,7 +299,7 @@ mod hostile {
 
         #[test]
         fn what_is_streamed_is_what_is_decoded(ids in prop::collection::vec(0_u32..700, 0..64)) {
-            for tokenizer in [golden("bpe-llama3"), golden("spm-normalizer"), golden("spm-no-bytes")] {
+            for tokenizer in &*STREAMED {
                 let mut decoder = tokenizer.decoder();
                 let mut out = String::new();
                 let mut bytes = Vec::new();

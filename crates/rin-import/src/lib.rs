@@ -145,12 +145,10 @@ fn write_tensor(file: &ModelFile, stored: &Stored, staged: &mut Staged, meter: &
         Content::Vector(tensor) => {
             let values = vector_values(tensor, file.bytes(tensor))?;
             let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-            staged.write_padded(&bytes, 0)?;
-            meter.advance(&stored.name, bytes.len())?;
+            meter.advance(&stored.name, staged.write_padded(&bytes, 0)?)?;
         }
         Content::Bytes { bytes, padding } => {
-            staged.write_padded(bytes, *padding)?;
-            meter.advance(&stored.name, bytes.len())?;
+            meter.advance(&stored.name, staged.write_padded(bytes, *padding)?)?;
         }
     }
     Ok(())

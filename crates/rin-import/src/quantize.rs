@@ -52,7 +52,7 @@ fn q8_0(block: &[f32; BLOCK], out: &mut Vec<u8>) {
 
 /// The scale that gives the value of largest magnitude (the first of them) the code 0, and the codes.
 fn signed_codes(block: &[f32; BLOCK], zero: u8) -> (f32, [u8; BLOCK]) {
-    let largest = block.iter().copied().fold(0.0_f32, |max, x| if x.abs() > max.abs() { x } else { max });
+    let largest = block.iter().copied().reduce(|max, x| if x.abs() > max.abs() { x } else { max }).unwrap_or(0.0);
     let zero_point = f32::from(zero);
     let d = largest / -zero_point;
     let id = reciprocal(d);

@@ -103,12 +103,13 @@ impl Staged {
         self.file.write_all(bytes).map_err(|error| self.refused(error))
     }
 
-    /// Adds data, and `padding` up to the alignment.
-    pub(crate) fn write_padded(&mut self, bytes: &[u8], padding: u8) -> Result<(), Error> {
+    /// Adds data, and `padding` up to the alignment; returns how many bytes both are.
+    pub(crate) fn write_padded(&mut self, bytes: &[u8], padding: u8) -> Result<usize, Error> {
         let alignment = usize::try_from(ALIGNMENT).unwrap_or(1);
         let padded = bytes.len().next_multiple_of(alignment);
         self.write(bytes)?;
-        self.write(&vec![padding; padded.saturating_sub(bytes.len())])
+        self.write(&vec![padding; padded.saturating_sub(bytes.len())])?;
+        Ok(padded)
     }
 
     /// Writes the header with the hash, makes sure that the file is on the disk and can be read, and renames it.

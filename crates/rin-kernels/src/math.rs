@@ -23,7 +23,7 @@ pub const EXP_MAX: f32 = 88.722_83;
 /// The smallest argument whose exponential is a normal number; below it [`exp`] is 0.
 pub const EXP_MIN: f32 = -87.336_54;
 /// The largest magnitude that [`sin_cos`] takes; 2^32, above every position times frequency.
-pub const SIN_COS_MAX: f32 = 4_294_967_296.0;
+pub const SIN_COS_MAX: f32 = 65_536.0 * 65_536.0;
 
 /// 1.5 * 2^23: adding it to `|v| < 2^22` rounds `v` to an integer, ties to even, and leaves it in the low bits.
 pub(crate) const ROUND_F32: f32 = 12_582_912.0;

@@ -8,7 +8,7 @@ kernel! {
     ///
     /// `out` holds `head_dim` values per row. A row that attended to nothing becomes 0. A NaN result is [`f32::NAN`].
     pub struct FinishAttention(out: &mut [f32], state: &[RowState], head_dim: usize);
-    check: check;
+    check: |out: &[f32], state: &[RowState], head_dim: &usize| check(out, state, *head_dim);
     cases: crate::ops::attention::tests::for_each_finish;
     conformance: conformance;
     variants {
@@ -20,9 +20,9 @@ kernel! {
 
 tiers!(fn rows(out: &mut [f32], state: &[RowState], head_dim: usize) = body;);
 
-fn check(out: &[f32], state: &[RowState], head_dim: &usize) {
+fn check(out: &[f32], state: &[RowState], head_dim: usize) {
     let (values, rows) = (out.len(), state.len());
-    assert!(rows.checked_mul(*head_dim) == Some(values), "out holds {values} values for {rows} rows of {head_dim}");
+    assert!(rows.checked_mul(head_dim) == Some(values), "out holds {values} values for {rows} rows of {head_dim}");
 }
 
 #[inline(always)]

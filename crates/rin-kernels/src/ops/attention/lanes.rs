@@ -190,9 +190,7 @@ mod x86 {
 macro_rules! lane_tiers {
     ( fn $name:ident ( $($arg:ident : $ty:ty),* $(,)? ) = $body:ident :: <$Element:ty>; ) => {
         mod $name {
-            #[allow(clippy::wildcard_imports, unused_imports, reason = "argument types of the operation")]
-            use super::*;
-            use $crate::ops::attention::{lanes, page::$body};
+            use $crate::ops::attention::{RowState, lanes, page::$body};
             pub(super) fn scalar($($arg: $ty),*) { $body::<$Element, lanes::Portable>($($arg),*); }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]

@@ -18,7 +18,7 @@ kernel! {
     ///
     /// Lengths: `q` and `x` K, `d` K / `block`, `sums` K / 16; `block` is a multiple of 16.
     pub struct QuantizeRow(q: &mut [i8], d: &mut [f32], sums: &mut [i16], x: &[f32], block: usize);
-    check: check;
+    check: |q: &[i8], d: &[f32], sums: &[i16], x: &[f32], block: &usize| check(q, d, sums, x, *block);
     cases: tests::for_each_case;
     conformance: conformance;
     variants {
@@ -27,10 +27,10 @@ kernel! {
     }
 }
 
-fn check(q: &[i8], d: &[f32], sums: &[i16], x: &[f32], block: &usize) {
+fn check(q: &[i8], d: &[f32], sums: &[i16], x: &[f32], block: usize) {
     let k = x.len();
-    assert!(*block > 0 && block.is_multiple_of(SUM_GROUP), "block {block} is no multiple of {SUM_GROUP}");
-    assert!(k.is_multiple_of(*block), "{k} values are no multiple of the block {block}");
+    assert!(block > 0 && block.is_multiple_of(SUM_GROUP), "block {block} is no multiple of {SUM_GROUP}");
+    assert!(k.is_multiple_of(block), "{k} values are no multiple of the block {block}");
     assert!(q.len() == k, "q holds {} of {k} values", q.len());
     assert!(d.len() == k / block, "d holds {} of {} scales", d.len(), k / block);
     assert!(sums.len() == k / SUM_GROUP, "sums holds {} of {} sums", sums.len(), k / SUM_GROUP);

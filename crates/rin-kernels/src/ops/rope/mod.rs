@@ -8,7 +8,7 @@ kernel! {
     /// The angle is rounded to `f32`, as in the reference implementations; NaN where it exceeds
     /// [`SIN_COS_MAX`](crate::math::SIN_COS_MAX).
     pub struct RopeTable(cos: &mut [f32], sin: &mut [f32], inv_freq: &[f32], pos: f32, mscale: f32);
-    check: check_table;
+    check: |cos: &[f32], sin: &[f32], inv_freq: &[f32], _pos: &f32, _mscale: &f32| check_table(cos, sin, inv_freq);
     cases: tests::for_each_table;
     conformance: table_conformance;
     variants {
@@ -24,7 +24,9 @@ kernel! {
     /// A pair is `(2i, 2i + 1)` if `interleaved`, else `(i, i + cos.len())`; it becomes
     /// `(a cos - b sin, a sin + b cos)`. A NaN result is [`f32::NAN`].
     pub struct Rope(x: &mut [f32], cos: &[f32], sin: &[f32], head_dim: usize, interleaved: bool);
-    check: check_rotation;
+    check: |x: &[f32], cos: &[f32], sin: &[f32], head_dim: &usize, _interleaved: &bool| {
+        check_rotation(x, cos, sin, *head_dim);
+    };
     cases: tests::for_each_rotation;
     conformance: rotation_conformance;
     variants {
@@ -37,15 +39,15 @@ kernel! {
 tiers!(fn table(cos: &mut [f32], sin: &mut [f32], inv_freq: &[f32], pos: f32, mscale: f32) = fill_table;);
 tiers!(fn rotation(x: &mut [f32], cos: &[f32], sin: &[f32], head_dim: usize, interleaved: bool) = rotate;);
 
-fn check_table(cos: &[f32], sin: &[f32], inv_freq: &[f32], _pos: &f32, _mscale: &f32) {
+fn check_table(cos: &[f32], sin: &[f32], inv_freq: &[f32]) {
     let n = inv_freq.len();
     assert!(cos.len() == n && sin.len() == n, "one length: cos {}, sin {}, inv_freq {n}", cos.len(), sin.len());
 }
 
-fn check_rotation(x: &[f32], cos: &[f32], sin: &[f32], head_dim: &usize, _interleaved: &bool) {
+fn check_rotation(x: &[f32], cos: &[f32], sin: &[f32], head_dim: usize) {
     assert!(cos.len() == sin.len(), "one length: cos {}, sin {}", cos.len(), sin.len());
     assert!(cos.len() <= head_dim / 2, "{} pairs do not fit {head_dim} dimensions", cos.len());
-    assert!(x.len().is_multiple_of(*head_dim), "{} is no multiple of {head_dim}", x.len());
+    assert!(x.len().is_multiple_of(head_dim), "{} is no multiple of {head_dim}", x.len());
 }
 
 #[inline(always)]
@@ -169,10 +171,10 @@ mod tests {
         let (cos, sin) = ([0.0; 2], [1.0; 2]);
         let mut x = [1.0, 2.0, 3.0, 4.0, 5.0];
         op.run(&mut x, &cos, &sin, 5, true);
-        assert_eq!(x, [-2.0, 1.0, -4.0, 3.0, 5.0]);
+        assert_eq!(bits(&x), bits(&[-2.0, 1.0, -4.0, 3.0, 5.0]));
         let mut x = [1.0, 2.0, 3.0, 4.0, 5.0];
         op.run(&mut x, &cos, &sin, 5, false);
-        assert_eq!(x, [-3.0, -4.0, 1.0, 2.0, 5.0]);
+        assert_eq!(bits(&x), bits(&[-3.0, -4.0, 1.0, 2.0, 5.0]));
     }
 
     #[test]

@@ -1,0 +1,263 @@
+//! `rin inspect`: what a model file holds, and what a run of it would take.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+use rin_engine::limits::MemoryLimit;
+use rin_engine::tokenizer::Tokenizer;
+use rin_engine::{LoadOptions, Plan};
+use rin_model::{Array, Config, ModelFile, RopeScaling, Value};
+use serde_json::{Map, Value as Json, json};
+
+use crate::args::InspectArgs;
+use crate::json::{Inspect, Model, PlanInfo, SpecialInfo, Tensor, TokenizerInfo};
+use crate::output::{Size, shown};
+use crate::{model_path, output};
+
+/// Most elements of an array that are shown.
+const MAX_ELEMENTS: usize = 16;
+
+/// Shows a model.
+///
+/// # Errors
+/// Where the file is damaged; with `--plan` also where its network cannot be run.
+pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
+    let file = model_path::open(&args.model)?;
+    let options = args.machine.load_options();
+    let plan = if args.plan { Some(options.plan(&file)?) } else { None };
+    let mut problems = Vec::new();
+    let config = file.config().map_err(|error| problems.push(error.to_string())).ok();
+    let tokenizer = model_path::tokenizer(&file);
+    let tokenizer = tokenizer.map_err(|error| problems.push(format!("{error:#}"))).ok();
+    let object = Inspect {
+        model: Model::of(&file, config.map(|_| args.machine.mode())),
+        config,
+        tensors: file.tensors().iter().map(Tensor::of).collect(),
+        tokenizer: tokenizer.as_ref().map(TokenizerInfo::of),
+        metadata: file.metadata().map(|(key, value)| (key.to_owned(), json_value(key, &value))).collect(),
+        problems,
+        plan: plan.as_ref().map(|plan| PlanInfo::of(plan, &options)),
+    };
+    if args.output.json {
+        return output::json(&object);
+    }
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    drop(write_model(&mut text, &object, &file));
+    if args.tensors {
+        drop(write_tensors(&mut text, &object.tensors));
+    }
+    if let (Some(plan), Some(info)) = (&plan, &object.plan) {
+        drop(write_plan(&mut text, plan, info));
+    }
+    output::text(&text)
+}
+
+impl<'a> Tensor<'a> {
+    fn of(tensor: &'a rin_model::TensorInfo) -> Self {
+        Self {
+            name: &tensor.name,
+            shape: &tensor.shape,
+            dtype: tensor.dtype,
+            bytes: tensor.n_bytes,
+            offset: tensor.offset,
+        }
+    }
+}
+
+impl TokenizerInfo {
+    fn of(tokenizer: &Tokenizer) -> Self {
+        let special = tokenizer.special().clone();
+        let special = SpecialInfo {
+            bos: special.bos,
+            eos: special.eos,
+            eot: special.eot,
+            unk: special.unk,
+            pad: special.pad,
+            end: special.end,
+            add_bos: special.add_bos,
+            add_eos: special.add_eos,
+        };
+        Self { kind: tokenizer.kind(), vocab: tokenizer.vocab_size(), special }
+    }
+}
+
+impl<'a> PlanInfo<'a> {
+    fn of(plan: &'a Plan, options: &LoadOptions) -> Self {
+        let limit: Option<MemoryLimit> = options.limit();
+        let total_bytes = plan.total_bytes();
+        Self {
+            total_bytes,
+            weights_bytes: plan.weights.bytes(),
+            state_bytes: plan.state_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            slots: &plan.slots,
+            fits: limit.as_ref().is_none_or(|limit| limit.admit(total_bytes as u64).is_ok()),
+            limit_bytes: limit.as_ref().map(|limit| limit.bytes),
+            limit_source: limit.map(|limit| limit.source),
+        }
+    }
+}
+
+/// A value of the metadata; long arrays become their length, element type and first elements.
+fn json_value(key: &str, value: &Value<'_>) -> Json {
+    match *value {
+        Value::Uint(number) => number.into(),
+        Value::Int(number) => number.into(),
+        Value::F32(number) => f32_json(number),
+        Value::F64(number) if number.is_finite() => number.into(),
+        Value::F64(number) => number.to_string().into(),
+        Value::Bool(truth) => truth.into(),
+        Value::Str(text) => text.into(),
+        Value::Bytes(bytes) => String::from_utf8_lossy(bytes).into(),
+        Value::Array(array) => {
+            let first = first_elements(key, &array);
+            match first {
+                Some(elements) if array.len() <= MAX_ELEMENTS => Json::Array(elements),
+                first => json!({ "len": array.len(), "elem": array.elem(), "first": first }),
+            }
+        }
+        ref other => other.to_string().into(),
+    }
+}
+
+/// JSON has no infinities; and 0.1 shall not become 0.10000000149.
+fn f32_json(number: f32) -> Json {
+    let text = number.to_string();
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => number.into(),
+        _ => text.into(),
+    }
+}
+
+/// The first elements, where this version can read their type.
+fn first_elements(key: &str, array: &Array<'_>) -> Option<Vec<Json>> {
+    if let Ok(strings) = array.strings(key) {
+        return Some(strings.take(MAX_ELEMENTS).map(|text| String::from_utf8_lossy(text).into()).collect());
+    }
+    if let Ok(numbers) = array.f32s(key) {
+        return Some(numbers.take(MAX_ELEMENTS).map(f32_json).collect());
+    }
+    let numbers = array.i32s(key).ok()?.take(MAX_ELEMENTS);
+    // The reader gives unsigned elements as their bits.
+    let unsigned = array.elem() == "u32";
+    Some(numbers.map(|n| if unsigned { n.cast_unsigned().into() } else { n.into() }).collect())
+}
+
+fn write_model(text: &mut String, object: &Inspect<'_>, file: &ModelFile) -> std::fmt::Result {
+    let model = &object.model;
+    let known = |text: &Option<String>| text.as_deref().map_or_else(|| "unknown".to_owned(), |text| shown(text, 80));
+    writeln!(text, "model      {}", shown(&model.name, 80))?;
+    writeln!(text, "path       {}", model.path)?;
+    writeln!(
+        text,
+        "file       {}, {} in {} tensors, {} parameters, mostly {}",
+        model.format,
+        Size(model.file_bytes),
+        object.tensors.len(),
+        model.n_params,
+        model.quant.unwrap_or("nothing"),
+    )?;
+    writeln!(text, "network    {}, {}", known(&model.arch), model.mode.unwrap_or("cannot be run"))?;
+    if let Some(config) = object.config {
+        write_config(text, config)?;
+    }
+    if let Some(tokenizer) = &object.tokenizer {
+        let special = &tokenizer.special;
+        let ids = |ids: &[u32]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        write!(text, "tokenizer  {}, {} tokens", tokenizer.kind, tokenizer.vocab)?;
+        if let Some(bos) = special.bos {
+            write!(text, ", begins with {bos}{}", if special.add_bos { "" } else { " (not added)" })?;
+        }
+        writeln!(text, ", ends with {}", if special.end.is_empty() { "nothing".to_owned() } else { ids(&special.end) })?;
+    }
+    for problem in &object.problems {
+        writeln!(text, "problem    {problem}")?;
+    }
+    writeln!(text, "metadata   {} keys", object.metadata.len())?;
+    for (key, value) in file.metadata() {
+        writeln!(text, "  {} = {}", shown(key, 80), metadata_line(key, &value, &object.metadata))?;
+    }
+    Ok(())
+}
+
+/// A value on one line.
+fn metadata_line(key: &str, value: &Value<'_>, metadata: &Map<String, Json>) -> String {
+    const MAX: usize = 100;
+    match value {
+        Value::Array(array) => {
+            let elements = metadata.get(key).map(|value| value.get("first").unwrap_or(value).to_string());
+            let elements = elements.filter(|text| text != "null").unwrap_or_default();
+            format!("{array} {}", shown(&elements, MAX))
+        }
+        value => shown(&value.to_string(), MAX),
+    }
+}
+
+fn write_config(text: &mut String, config: &Config) -> std::fmt::Result {
+    writeln!(
+        text,
+        "           {} layers of width {}, {} heads over {} of {}, feed-forward {}",
+        config.n_layers, config.dim, config.n_heads, config.n_kv_heads, config.head_dim, config.ffn_dim,
+    )?;
+    write!(text, "           vocabulary {}, context {}", config.vocab, config.ctx)?;
+    if let Some(window) = config.window {
+        write!(text, ", window {window}")?;
+    }
+    let rope = &config.rope;
+    let scaling = match rope.scaling {
+        RopeScaling::None => String::new(),
+        ref scaling => format!(", {scaling:?}"),
+    };
+    write!(text, ", rope {} over {} of a head{scaling}", rope.base, rope.dims)?;
+    writeln!(text, "{}", if config.tied_embeddings { ", tied embeddings" } else { "" })
+}
+
+fn write_tensors(text: &mut String, tensors: &[Tensor<'_>]) -> std::fmt::Result {
+    let width = tensors.iter().map(|tensor| tensor.name.chars().count()).max().unwrap_or(0).clamp(6, 60);
+    writeln!(text, "tensors")?;
+    writeln!(text, "  {:width$} {:>16} {:>8} {:>14} {:>14}", "name", "shape", "type", "bytes", "offset")?;
+    for tensor in tensors {
+        let shape = tensor.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(" x ");
+        writeln!(
+            text,
+            "  {:width$} {shape:>16} {:>8} {:>14} {:>14}",
+            shown(tensor.name, 60),
+            tensor.dtype,
+            tensor.bytes,
+            tensor.offset,
+        )?;
+    }
+    Ok(())
+}
+
+fn write_plan(text: &mut String, plan: &Plan, info: &PlanInfo<'_>) -> std::fmt::Result {
+    writeln!(
+        text,
+        "plan       context {}, batch {}, keys and values in {}",
+        plan.options.ctx,
+        plan.options.n_batch,
+        plan.kv_type.name(),
+    )?;
+    writeln!(text, "  {:<32} {:>14} {:>14} {:>11}", "slot", "offset", "bytes", "steps")?;
+    for slot in info.slots {
+        let steps = format!("{}-{}", slot.first_step, slot.last_step);
+        writeln!(text, "  {:<32} {:>14} {:>14} {steps:>11}", shown(&slot.name, 32), slot.offset, slot.bytes)?;
+    }
+    let sums = [
+        ("weights", info.weights_bytes),
+        ("state", info.state_bytes),
+        ("scratch", info.scratch_bytes),
+        ("total", info.total_bytes),
+    ];
+    for (name, bytes) in sums {
+        writeln!(text, "{name:<10} {bytes} bytes ({})", Size(bytes as u64))?;
+    }
+    match (info.limit_bytes, &info.limit_source) {
+        (Some(bytes), Some(source)) => {
+            let verdict = if info.fits { "fits" } else { "does not fit" };
+            writeln!(text, "limit      {bytes} bytes ({}): {verdict}; set by {source}", Size(bytes))
+        }
+        _ => writeln!(text, "limit      none known"),
+    }
+}

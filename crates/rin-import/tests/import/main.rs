@@ -1,0 +1,14 @@
+//! Imports of real and of tiny models: what comes out runs as what went in, and what fails leaves nothing behind.
+
+#[cfg(test)]
+mod blocks;
+#[cfg(test)]
+mod equal;
+#[cfg(test)]
+mod models;
+#[cfg(test)]
+mod places;
+#[cfg(test)]
+mod quantized;
+#[cfg(test)]
+mod written;
