@@ -12,8 +12,8 @@ use rin_engine::LoadOptions;
 use rin_engine::engine::DEFAULT_CTX;
 use rin_engine::sampler::SamplingParams;
 use rin_engine::topology::Policy;
-use rin_kernels::{Format, Tier};
 use rin_kernels::ops::attention::KvType;
+use rin_kernels::{Format, Tier};
 
 use crate::config_file::ConfigFiles;
 use crate::exit;
@@ -278,7 +278,7 @@ pub(crate) struct ImportArgs {
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
     /// The .rin file to write
-    #[arg(short, long = "output", value_name = "FILE", required = true)]
+    #[arg(short = 'o', long = "output", value_name = "FILE", required = true)]
     pub(crate) to: PathBuf,
     /// Convert the matrices that are stored as floats [default: keep all types]
     #[arg(long, value_name = "TYPE", value_parser = values::quant(), ignore_case = true)]

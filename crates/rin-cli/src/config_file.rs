@@ -109,7 +109,8 @@ impl ConfigFile {
 
 /// Holds a value against every command that has the flag.
 fn check<'a>(long: &str, value: &Value, commands: impl Iterator<Item = &'a Command>) -> Result<Vec<String>> {
-    let flags: Vec<&Arg> = commands.flat_map(Command::get_arguments).filter(|arg| arg.get_long() == Some(long)).collect();
+    let flags: Vec<&Arg> =
+        commands.flat_map(Command::get_arguments).filter(|arg| arg.get_long() == Some(long)).collect();
     if flags.is_empty() {
         bail!("no such flag; keys are the long names of flags, as `max-tokens`");
     }

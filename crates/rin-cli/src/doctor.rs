@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Result;
 use rin_engine::LoadOptions;
-use rin_engine::topology::{CoreKind, Topology};
+use rin_engine::topology::{CoreKind, CpuQuota, Topology};
 use rin_kernels::{Cpu, Tier};
 use serde::Serialize;
 
@@ -52,6 +53,8 @@ struct TopologyState {
     l3_groups: usize,
     quota_cpus: Option<f64>,
     quota_source: Option<String>,
+    #[serde(skip)]
+    whole_quota_cpus: Option<usize>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,8 +100,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<()> {
         return output::json(&state);
     }
     let mut text = String::new();
-    // Writing to a string cannot fail.
-    drop(state.write(&mut text));
+    state.write(&mut text)?;
     output::text(&text)
 }
 
@@ -111,7 +113,7 @@ impl Doctor {
         let (mlock_bytes, mlock_unlimited) = mlock_limit();
         let mut state = Self {
             version: env!("CARGO_PKG_VERSION"),
-            tiers: tiers(&cpu),
+            tiers: tiers(cpu),
             tier: cpu.best().name(),
             topology: TopologyState::of(&topology),
             default_threads: topology.default_threads(),
@@ -151,12 +153,12 @@ impl Doctor {
             "use a processor with AVX2 or a later extension, or let the virtual machine pass it on",
         );
         add(
-            topology.quota_cpus.is_some_and(|cpus| cpus < 1.0),
+            topology.whole_quota_cpus == Some(0),
             format!("the processor quota is {} of one processor", topology.quota_cpus.unwrap_or_default()),
             "raise the quota of the container (--cpus) or of the service (CPUQuota=) to whole processors",
         );
         add(
-            topology.quota_cpus.is_some_and(|cpus| cpus >= 1.0 && cpus < topology.allowed_cores as f64),
+            topology.whole_quota_cpus.is_some_and(|cpus| cpus > 0 && cpus < topology.allowed_cores),
             format!("the processor quota is below the {} physical cores", topology.allowed_cores),
             "raise the quota of the container (--cpus) or of the service (CPUQuota=), or accept fewer threads",
         );
@@ -256,13 +258,19 @@ impl TopologyState {
             efficiency_cores: of_kind(CoreKind::Efficiency),
             numa_nodes: cpus.iter().map(|cpu| cpu.node).collect::<BTreeSet<_>>().len(),
             l3_groups: cpus.iter().map(|cpu| cpu.group).collect::<BTreeSet<_>>().len(),
-            quota_cpus: quota.map(|quota| quota.quota_us as f64 / quota.period_us.max(1) as f64),
+            quota_cpus: quota.map(|quota| micros(quota.quota_us) / micros(quota.period_us.max(1))),
+            whole_quota_cpus: quota.map(CpuQuota::whole_cpus),
             quota_source: quota.map(|quota| quota.source.clone()),
         }
     }
 }
 
-fn tiers(cpu: &Cpu) -> Vec<TierState> {
+/// Microseconds in seconds.
+fn micros(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
+}
+
+fn tiers(cpu: Cpu) -> Vec<TierState> {
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = cpuinfo.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
     let flags: BTreeSet<&str> = line.unwrap_or_default().split_whitespace().collect();

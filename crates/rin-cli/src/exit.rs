@@ -88,14 +88,16 @@ fn class_of_engine(error: &EngineError) -> Class {
         EngineError::BadShape { .. } => (Code::Model, "BadShape"),
         EngineError::NonFiniteWeight { .. } => (Code::Model, "NonFiniteWeight"),
         EngineError::PackedSize { .. } => (Code::Model, "PackedSize"),
-        EngineError::BadOption { .. } => (Code::Usage, "BadOption"),
+        EngineError::BadOption { .. } | EngineError::Sampling(SamplingError::Parameter { .. }) => {
+            (Code::Usage, "BadOption")
+        }
         EngineError::UnknownToken { .. } => (Code::Usage, "UnknownToken"),
         EngineError::PromptTooLong { .. } => (Code::Usage, "PromptTooLong"),
         EngineError::EmptyPrompt => (Code::Usage, "EmptyPrompt"),
-        EngineError::Sampling(SamplingError::Parameter { .. }) => (Code::Usage, "BadOption"),
-        EngineError::DoesNotFit(_) => (Code::Memory, "DoesNotFit"),
+        EngineError::DoesNotFit(_) | EngineError::Arena(ArenaError::AddressSpace { .. } | ArenaError::Map { .. }) => {
+            (Code::Memory, "DoesNotFit")
+        }
         EngineError::PlanOverflow { .. } => (Code::Memory, "PlanOverflow"),
-        EngineError::Arena(ArenaError::AddressSpace { .. } | ArenaError::Map { .. }) => (Code::Memory, "DoesNotFit"),
         EngineError::Arena(ArenaError::Lock { .. }) => (Code::Memory, "CannotLock"),
         _ => (Code::Failed, "Failed"),
     }
@@ -158,9 +160,20 @@ pub(crate) fn report(error: &Error, wants_json: bool) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let (code, kind) = classify(error);
-    let message = format!("{error:#}");
-    output::tell(&format!("error: {message}"));
-    finish(code, kind, &message, wants_json)
+    let causes = causes(error);
+    output::tell(&format!("error: {}", causes.join("\n  because: ")));
+    finish(code, kind, &causes.join(": "), wants_json)
+}
+
+/// The chain of an error, without causes that the message above them has quoted.
+fn causes(error: &Error) -> Vec<String> {
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if causes.last().is_none_or(|above| !above.contains(&cause)) {
+            causes.push(cause);
+        }
+    }
+    causes
 }
 
 fn finish(code: Code, kind: &str, message: &str, wants_json: bool) -> ExitCode {
@@ -226,5 +239,11 @@ mod tests {
         assert_eq!(classify(&usage), (Code::Usage, "Usage"));
         assert_eq!(classify(&Error::new(io::Error::other("x"))), (Code::Failed, "Io"));
         assert_eq!(classify(&Error::msg("x")), (Code::Failed, "Failed"));
+    }
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let error = Error::msg("no space").context("file: no space").context("writing");
+        assert_eq!(causes(&error), ["writing", "file: no space"]);
     }
 }

@@ -42,13 +42,12 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         return output::json(&object);
     }
     let mut text = String::new();
-    // Writing to a string cannot fail.
-    drop(write_model(&mut text, &object, &file));
+    write_model(&mut text, &object, &file)?;
     if args.tensors {
-        drop(write_tensors(&mut text, &object.tensors));
+        write_tensors(&mut text, &object.tensors)?;
     }
     if let (Some(plan), Some(info)) = (&plan, &object.plan) {
-        drop(write_plan(&mut text, plan, info));
+        write_plan(&mut text, plan, info)?;
     }
     output::text(&text)
 }
@@ -169,7 +168,11 @@ fn write_model(text: &mut String, object: &Inspect<'_>, file: &ModelFile) -> std
         if let Some(bos) = special.bos {
             write!(text, ", begins with {bos}{}", if special.add_bos { "" } else { " (not added)" })?;
         }
-        writeln!(text, ", ends with {}", if special.end.is_empty() { "nothing".to_owned() } else { ids(&special.end) })?;
+        writeln!(
+            text,
+            ", ends with {}",
+            if special.end.is_empty() { "nothing".to_owned() } else { ids(&special.end) }
+        )?;
     }
     for problem in &object.problems {
         writeln!(text, "problem    {problem}")?;

@@ -31,9 +31,11 @@ impl Model {
         let name = config.and_then(|config| config.name.clone());
         let stated = || {
             let mut metadata = file.metadata();
-            metadata.find_map(|(key, value)| {
-                if key == "general.architecture" { Some(value.as_str()?.to_owned()) } else { None }
-            })
+            metadata.find_map(
+                |(key, value)| {
+                    if key == "general.architecture" { Some(value.as_str()?.to_owned()) } else { None }
+                },
+            )
         };
         Self {
             name: name.unwrap_or_else(|| stem.to_string_lossy().into_owned()),
@@ -91,14 +93,14 @@ pub(crate) struct Timings {
 
 impl Timings {
     /// `steps` is the number of forward passes, the one over the prompt included.
-    pub(crate) fn of(load: std::time::Duration, prompt_tokens: usize, steps: u64, outcome: &Outcome) -> Self {
+    pub(crate) fn of(load: std::time::Duration, prompt_tokens: usize, steps: u32, outcome: &Outcome) -> Self {
         let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
-        let rate = |n: u64, time: std::time::Duration| {
+        let rate = |n: u32, time: std::time::Duration| {
             let seconds = time.as_secs_f64();
-            (n > 0 && seconds > 0.0).then(|| n as f64 / seconds)
+            (n > 0 && seconds > 0.0).then(|| f64::from(n) / seconds)
         };
         // A generation that was cancelled before its first step has no time for its prompt.
-        let prompt = if steps == 0 { 0 } else { prompt_tokens as u64 };
+        let prompt = if steps == 0 { 0 } else { u32::try_from(prompt_tokens).unwrap_or(u32::MAX) };
         Self {
             load_ms: ms(load),
             prefill_ms: ms(outcome.prefill),
@@ -111,6 +113,7 @@ impl Timings {
 }
 
 /// What it took, in bytes.
+#[expect(clippy::struct_field_names, reason = "the names of the contract")]
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Memory {
     pub(crate) plan_bytes: usize,

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     };
     let wants_json = command.output().json;
     let result = match command {
-        args::Command::Run(args) => run::run(*args),
+        args::Command::Run(args) => run::run(&args),
         args::Command::Tokens(args) => tokens::tokens(&args),
         args::Command::Inspect(args) => inspect::inspect(&args),
         args::Command::Import(args) => import::import(&args),

@@ -13,6 +13,9 @@ use crate::interrupt;
 const HEADER: usize = 128;
 /// Magic, version and length of the dictionary.
 const PREAMBLE: usize = 10;
+/// Bytes of the dictionary, padded.
+const DICTIONARY: u16 = 118;
+const _: () = assert!(PREAMBLE + DICTIONARY as usize == HEADER);
 /// Values that are turned into bytes at a time.
 const CHUNK: usize = 256;
 
@@ -101,8 +104,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
 fn header(n_rows: usize, row_len: usize) -> [u8; HEADER] {
     let mut header = [b' '; HEADER];
     header[..8].copy_from_slice(b"\x93NUMPY\x01\x00");
-    header[8] = (HEADER - PREAMBLE) as u8;
-    header[9] = 0;
+    header[8..PREAMBLE].copy_from_slice(&DICTIONARY.to_le_bytes());
     let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}, {row_len}), }}");
     header[PREAMBLE..PREAMBLE + dictionary.len()].copy_from_slice(dictionary.as_bytes());
     header[HEADER - 1] = b'\n';
@@ -118,10 +120,7 @@ mod tests {
     fn the_header_is_that_of_numpy() {
         let header = header(2, 3);
         assert_eq!(&header[..10], b"\x93NUMPY\x01\x00\x76\x00");
-        assert_eq!(
-            header[10..].trim_ascii_end(),
-            b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
-        );
+        assert_eq!(header[10..].trim_ascii_end(), b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }");
         assert_eq!((header.len(), header[127]), (128, b'\n'));
     }
 

@@ -60,7 +60,7 @@ impl fmt::Display for Size {
             return write!(f, "{} B", self.0);
         };
         // Tenths in integers: no rounding up to 1024.0.
-        let tenths = u128::from(self.0) * 10 >> (10 * power);
+        let tenths = (u128::from(self.0) * 10) >> (10 * power);
         write!(f, "{}.{} {unit}", tenths / 10, tenths % 10)
     }
 }
@@ -78,8 +78,7 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        let cases =
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), ((1 << 20) - 1, "1023.9 KiB")];
+        let cases = [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1536, "1.5 KiB"), ((1 << 20) - 1, "1023.9 KiB")];
         for (bytes, expected) in cases {
             assert_eq!(Size(bytes).to_string(), expected);
         }

@@ -1,6 +1,6 @@
 //! What a person reads beside the result: the progress of loading, and the summary of a run.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rin_engine::Engine;
@@ -28,13 +28,13 @@ pub(crate) fn summary(
     prompt_tokens: usize,
     timings: Timings,
     memory: Memory,
-) -> String {
+) -> Result<String, fmt::Error> {
     let mut text = String::new();
     for note in engine.notes() {
-        drop(writeln!(text, "note: {note}"));
+        writeln!(text, "note: {note}")?;
     }
     let rate = |rate: Option<f64>| rate.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.1}"));
-    drop(writeln!(
+    writeln!(
         text,
         "prompt {prompt_tokens} tokens, {} tokens/s | generated {} tokens, {} tokens/s, {} | first token {:.1} ms, load {:.1} ms",
         rate(timings.prefill_tps),
@@ -43,9 +43,9 @@ pub(crate) fn summary(
         outcome.finish.name(),
         timings.first_token_ms,
         timings.load_ms,
-    ));
+    )?;
     let size = |bytes: usize| Size(bytes as u64);
-    drop(writeln!(
+    writeln!(
         text,
         "plan {} = weights {} + state {} + scratch {} | peak {} | tier {}, {} threads | energy: unmeasured ({NO_METER})",
         size(memory.plan_bytes),
@@ -55,7 +55,7 @@ pub(crate) fn summary(
         memory.peak_rss_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string()),
         engine.tier(),
         engine.threads(),
-    ));
-    drop(write!(text, "digest {}", outcome.digest));
-    text
+    )?;
+    write!(text, "digest {}", outcome.digest)?;
+    Ok(text)
 }

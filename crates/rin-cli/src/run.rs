@@ -20,7 +20,7 @@ use crate::{interrupt, json, model_path, output, report};
 ///
 /// # Errors
 /// Whatever goes wrong on the way; see [`crate::exit`].
-pub(crate) fn run(args: RunArgs) -> Result<()> {
+pub(crate) fn run(args: &RunArgs) -> Result<()> {
     if args.require_energy {
         return Err(NoEnergyMeter.into());
     }
@@ -32,19 +32,19 @@ pub(crate) fn run(args: RunArgs) -> Result<()> {
     file.config()?;
     let tokenizer = model_path::tokenizer(&file)?;
     let opened = start.elapsed();
-    let request = request(&args, &tokenizer)?;
+    let request = request(args, &tokenizer)?;
     let start = Instant::now();
-    let mut engine = load(file, &args)?;
+    let mut engine = load(file, args)?;
     let load = opened + start.elapsed();
 
-    let mut listener = Stream::new(&args, engine.plan().config.vocab)?;
+    let mut listener = Stream::new(args, engine.plan().config.vocab)?;
     interrupt::begin();
     let outcome = generate(&mut engine, &tokenizer, &request, &mut listener);
     interrupt::end();
     let outcome = outcome?;
     let Heard { steps, failure } = listener.finish()?;
     let reader_gone = failure.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-    tell(&args, description, &engine, request.prompt.len(), steps, load, outcome)?;
+    tell(args, description, &engine, request.prompt.len(), steps, load, outcome)?;
     if reader_gone { Err(ReaderGone.into()) } else { Ok(()) }
 }
 
@@ -54,14 +54,14 @@ fn tell(
     model: json::Model,
     engine: &Engine,
     prompt_tokens: usize,
-    steps: u64,
+    steps: u32,
     load: Duration,
     outcome: Outcome,
 ) -> Result<()> {
     let timings = json::Timings::of(load, prompt_tokens, steps, &outcome);
     let memory = json::Memory::of(engine.plan());
     if !args.output.quiet {
-        output::tell(&report::summary(engine, &outcome, prompt_tokens, timings, memory));
+        output::tell(&report::summary(engine, &outcome, prompt_tokens, timings, memory)?);
     }
     if !args.output.json {
         return Ok(());
@@ -86,12 +86,11 @@ fn tell(
 }
 
 fn request(args: &RunArgs, tokenizer: &Tokenizer) -> Result<Request> {
-    let prompt = match &args.tokens {
-        Some(ids) => ids.0.clone(),
-        None => {
-            let text = prompt_text(args.prompt.as_deref(), "--tokens IDS")?;
-            encode(tokenizer, &text, args.no_special)?
-        }
+    let prompt = if let Some(ids) = &args.tokens {
+        ids.0.clone()
+    } else {
+        let text = prompt_text(args.prompt.as_deref(), "--tokens IDS")?;
+        encode(tokenizer, &text, args.no_special)?
     };
     Ok(Request {
         prompt,
@@ -153,7 +152,7 @@ fn load(file: ModelFile, args: &RunArgs) -> Result<Engine> {
 /// What came of listening.
 struct Heard {
     /// Forward passes.
-    steps: u64,
+    steps: u32,
     /// The first failure of standard output.
     failure: Option<io::Error>,
 }
@@ -163,7 +162,7 @@ struct Stream<'a> {
     /// None where the text goes elsewhere.
     out: Option<StdoutLock<'static>>,
     logits: Option<(NpyWriter, &'a Path)>,
-    steps: u64,
+    steps: u32,
     out_failure: Option<io::Error>,
     logits_failure: Option<io::Error>,
 }
@@ -234,7 +233,7 @@ impl Listener for Stream<'_> {
 
     fn cancelled(&mut self) -> bool {
         let asked = interrupt::asked();
-        self.steps += u64::from(!asked);
+        self.steps += u32::from(!asked);
         asked
     }
 }

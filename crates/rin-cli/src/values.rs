@@ -5,8 +5,8 @@ use std::str::FromStr;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rin_engine::topology::Policy;
 use rin_import::quantize::TARGETS;
-use rin_kernels::{Format, Tier};
 use rin_kernels::ops::attention::KvType;
+use rin_kernels::{Format, Tier};
 
 /// Token ids, separated by commas or white space.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +33,9 @@ impl FromStr for Bias {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text.split_once('=').and_then(|(id, value)| {
-            Some(Self { id: id.trim().parse().ok()?, value: value.trim().parse().ok()? })
-        });
+        let parsed = text
+            .split_once('=')
+            .and_then(|(id, value)| Some(Self { id: id.trim().parse().ok()?, value: value.trim().parse().ok()? }));
         parsed.ok_or_else(|| "expected ID=V, as 13=-2.5 or 13=-inf".to_owned())
     }
 }

@@ -113,35 +113,54 @@ fn scale_place(format: Format, blocks: usize, b: usize, lane: usize) -> usize {
     if format.scales_at_end() { blocks * r.bytes + (b * LANES + lane) * 2 } else { b * r.bytes + r.d + lane * 2 }
 }
 
-/// Writes a block into row `lane` of a zeroed panel.
-fn write_codes(format: Format, panel: &mut [u8], blocks: usize, b: usize, lane: usize, c: &Codes) {
+/// Writes block `b` of 16 rows into a zeroed panel, line by line.
+fn write_block(format: Format, panel: &mut [u8], blocks: usize, b: usize, rows: &[Codes; LANES]) {
     let r = format.record();
-    let at = scale_place(format, blocks, b, lane);
-    panel[at..at + 2].copy_from_slice(&c.d.to_le_bytes());
+    for (lane, c) in rows.iter().enumerate() {
+        let at = scale_place(format, blocks, b, lane);
+        panel[at..at + 2].copy_from_slice(&c.d.to_le_bytes());
+    }
     let record = &mut panel[b * r.bytes..][..r.bytes];
-    for col in 0..format.block_len() {
-        let (at, shift) = code_place(r.nibble_group, lane, col);
-        if r.nibble_group == 0 {
-            record[at] = c.q[col];
-        } else {
-            record[at] |= (c.q[col] & 0xf) << shift;
+    let quads = format.block_len() / 4;
+    for quad in 0..quads {
+        // All lanes share the line and the shift of a group of four columns.
+        let (at, shift) = code_place(r.nibble_group, 0, quad * 4);
+        let line = quad_of(rows, quad);
+        let high = format.code_bits() > 4 && r.nibble_group != 0;
+        let low_bits = if r.nibble_group == 0 { 0xff } else { 0xf };
+        for (to, code) in record[at..at + LINE].iter_mut().zip(line) {
+            *to |= (code & low_bits) << shift;
         }
-        if format.code_bits() > 4 && r.nibble_group != 0 {
-            let (at, shift) = high_place(r.high_group, lane, col);
-            record[r.high + at] |= c.q[col] >> 4 << shift;
-        }
-    }
-    if format.sub_block_len() < format.block_len() {
-        for j in 0..format.block_len() / format.sub_block_len() {
-            record[r.sc + j * LANES + lane] = c.sc[j].cast_unsigned();
-        }
-    }
-    if format.has_minima() {
-        record[r.dmin + lane * 2..][..2].copy_from_slice(&c.dmin.to_le_bytes());
-        for (j, m) in c.m.iter().enumerate() {
-            record[r.m + j / 4 * LINE + lane * 4 + j % 4] = *m;
+        if high {
+            let (at, shift) = high_place(r.high_group, 0, quad * 4);
+            for (to, code) in record[r.high + at..][..LINE].iter_mut().zip(line) {
+                *to |= code >> 4 << shift;
+            }
         }
     }
+    for (lane, c) in rows.iter().enumerate() {
+        if format.sub_block_len() < format.block_len() {
+            for j in 0..format.block_len() / format.sub_block_len() {
+                record[r.sc + j * LANES + lane] = c.sc[j].cast_unsigned();
+            }
+        }
+        if format.has_minima() {
+            record[r.dmin + lane * 2..][..2].copy_from_slice(&c.dmin.to_le_bytes());
+            for (j, m) in c.m.iter().enumerate() {
+                record[r.m + j / 4 * LINE + lane * 4 + j % 4] = *m;
+            }
+        }
+    }
+}
+
+/// Columns `4 quad..4 quad + 4` of 16 rows, as a line has them.
+#[inline(always)]
+fn quad_of(rows: &[Codes; LANES], quad: usize) -> [u8; LINE] {
+    let mut line = [0; LINE];
+    for (four, c) in line.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+        four.copy_from_slice(&c.q[quad * 4..][..4]);
+    }
+    line
 }
 
 /// Gathers block `b` of row `lane` from a panel.
@@ -202,22 +221,50 @@ pub fn pack_panel<'a>(
     assert_eq!(format.panel_bytes(cols), Some(panel.len()), "one {format} panel of {cols} columns");
     panel.fill(0);
     let (size, blocks) = (format.block_bytes(), cols / format.block_len());
-    for lane in 0..LANES {
-        let Some(bytes) = row(lane) else { continue };
+    let rows: [Option<&[u8]>; LANES] = std::array::from_fn(row);
+    for bytes in rows.iter().flatten() {
         assert_eq!(format.row_bytes(cols), Some(bytes.len()), "one {format} row of {cols} columns");
-        for (b, block) in bytes.chunks_exact(size).enumerate() {
-            if format.activation().block_len() == 1 {
-                if !float(format, block).is_finite() {
-                    return Err(NonFinite { lane, col: b });
-                }
-                panel[(b * LANES + lane) * size..][..size].copy_from_slice(block);
-            } else {
-                let codes = Codes::read(format, block);
-                if !codes.is_finite() {
-                    return Err(NonFinite { lane, col: b * format.block_len() });
-                }
-                write_codes(format, panel, blocks, b, lane, &codes);
+    }
+    match format {
+        Format::F32 => return pack_floats::<4>(format, &rows, panel),
+        Format::F16 | Format::BF16 => return pack_floats::<2>(format, &rows, panel),
+        _ => {}
+    }
+    let mut codes = [const { Codes::ZERO }; LANES];
+    for b in 0..blocks {
+        for (lane, bytes) in rows.iter().enumerate() {
+            let Some(block) = bytes.map(|bytes| &bytes[b * size..][..size]) else { continue };
+            codes[lane] = Codes::read(format, block);
+            if !codes[lane].is_finite() {
+                return Err(NonFinite { lane, col: b * format.block_len() });
             }
+        }
+        write_block(format, panel, blocks, b, &codes);
+    }
+    Ok(())
+}
+
+/// Float rows of `N` bytes a number, column by column.
+fn pack_floats<const N: usize>(
+    format: Format,
+    rows: &[Option<&[u8]>; LANES],
+    panel: &mut [u8],
+) -> Result<(), NonFinite> {
+    // The exponent bits, all of them set, say infinity or not a number in every one of the three formats.
+    let exponent: u32 = match format {
+        Format::F32 => 0x7f80_0000,
+        Format::F16 => 0x7c00,
+        _ => 0x7f80,
+    };
+    let (columns, _) = panel.as_chunks_mut::<N>();
+    for (lane, bytes) in rows.iter().enumerate() {
+        let (numbers, _) = bytes.unwrap_or_default().as_chunks::<N>();
+        for (col, (number, column)) in numbers.iter().zip(columns.chunks_exact_mut(LANES)).enumerate() {
+            let bits = number.iter().rev().fold(0_u32, |bits, &b| bits << 8 | u32::from(b));
+            if bits & exponent == exponent {
+                return Err(NonFinite { lane, col });
+            }
+            column[lane] = *number;
         }
     }
     Ok(())

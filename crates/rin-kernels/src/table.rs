@@ -81,7 +81,6 @@ macro_rules! kernel {
 macro_rules! tiers {
     ( fn $name:ident ( $($arg:ident : $ty:ty),* $(,)? ) = $body:path; ) => {
         mod $name {
-            #[expect(clippy::wildcard_imports, reason = "the body and the argument types of the operation")]
             use super::*;
             pub(super) fn scalar($($arg: $ty),*) { $body($($arg),*); }
             #[cfg(target_arch = "x86_64")]

@@ -7,6 +7,8 @@ mod equal;
 #[cfg(test)]
 mod models;
 #[cfg(test)]
+mod parts;
+#[cfg(test)]
 mod places;
 #[cfg(test)]
 mod quantized;

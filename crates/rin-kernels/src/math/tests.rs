@@ -206,15 +206,13 @@ fn the_fixed_points_are_exact() {
     assert_eq!(super::canonical(f32::from_bits(0xffc0_0001)).to_bits(), f32::NAN.to_bits());
 }
 
-/// `conformance/math/NAME.bin` holds pairs of little-endian `f32`: x and the correctly rounded result.
+/// `conformance/math/NAME.bin` holds pairs of little-endian `f32`: x and the correctly rounded result (there is none
+/// for the sigmoid, which is half of `silu`).
 #[test]
 fn agrees_with_the_recorded_values() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance/math");
-    for f in FUNCTIONS {
-        let Ok(bytes) = std::fs::read(format!("{folder}/{}.bin", f.name)) else {
-            eprintln!("SKIPPED: no recorded values of {}", f.name);
-            continue;
-        };
+    for f in FUNCTIONS.iter().filter(|f| f.name != "sigmoid") {
+        let bytes = std::fs::read(format!("{folder}/{}.bin", f.name)).unwrap();
         let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         for pair in bytes.chunks_exact(8) {
             let (x, want) = (value(pair), value(&pair[4..]));

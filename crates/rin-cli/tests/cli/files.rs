@@ -1,0 +1,117 @@
+//! Files that are written and found: logits, imports, the model cache.
+
+use std::path::Path;
+
+use crate::program::{Place, TINY, conformance, ids, json, output, stderr, stdout};
+
+/// Shape and values of an array file.
+fn read_npy(path: &Path) -> ((usize, usize), Vec<f32>) {
+    let bytes = std::fs::read(path).unwrap();
+    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
+    let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..10 + length]).unwrap();
+    assert!(header.contains("'descr': '<f4'") && header.contains("'fortran_order': False"), "{header}");
+    assert!((10 + length).is_multiple_of(64) && header.ends_with('\n'));
+    let shape = header.split_once("'shape': (").unwrap().1.split_once(')').unwrap().0;
+    let (rows, cols) = shape.split_once(", ").unwrap();
+    let values = bytes[10 + length..].as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect();
+    ((rows.parse().unwrap(), cols.parse().unwrap()), values)
+}
+
+#[test]
+fn logits_are_written_for_every_generated_token() {
+    let place = Place::new();
+    let run = ["-p", "hello", "--temp", "0", "-n", "7", "--ignore-eos", "--json", "--logits", "out.npy"];
+    let object = json(&output(place.tiny(&run)));
+    assert_eq!(object["allocations_during_inference"], 0);
+    let (shape, values) = read_npy(&place.path("out.npy"));
+    assert_eq!((shape, values.len()), ((7, 288), 7 * 288));
+    let highest = |row: &[f32]| (0..288u32).max_by(|&a, &b| row[a as usize].total_cmp(&row[b as usize])).unwrap();
+    let greedy: Vec<u64> = values.chunks(288).map(|row| u64::from(highest(row))).collect();
+    assert_eq!(greedy, ids(&object["tokens"]));
+
+    let none = place.tiny(&["-p", "hello", "-n", "0", "--logits", "out.npy"]);
+    assert_eq!(stdout(&output(none)), "");
+    assert_eq!(read_npy(&place.path("out.npy")), ((0, 288), vec![]));
+    assert_eq!(std::fs::read_dir(&place.folder).unwrap().count(), 1, "no temporary file is left");
+}
+
+#[test]
+fn logits_that_cannot_be_written_are_an_error() {
+    let place = Place::new();
+    let failed = output(place.tiny(&["-p", "a", "-n", "1", "--logits", "none/out.npy"]));
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(stderr(&failed).contains("cannot be written to none/out.npy"), "{}", stderr(&failed));
+    if Path::new("/dev/full").exists() {
+        let failed = output(place.tiny(&["-p", "a", "-n", "400", "--logits", "/dev/full"]));
+        assert_eq!(failed.status.code(), Some(1));
+        assert!(stderr(&failed).contains("No space left"), "{}", stderr(&failed));
+    }
+    assert_eq!(std::fs::read_dir(&place.folder).unwrap().count(), 0);
+}
+
+#[test]
+fn an_import_runs_as_its_source() {
+    let place = Place::new();
+    let import = |model: &Path, more: &[&str]| {
+        let mut command = place.on("import", model, &["-o", "out.rin"]);
+        command.args(more);
+        output(command)
+    };
+    let model = conformance(TINY);
+    let object = json(&import(&model, &["--json", "-q"]));
+    assert_eq!(object["bytes"], std::fs::metadata(place.path("out.rin")).unwrap().len());
+    let run = ["-p", "hello", "-n", "9", "--json", "-q"];
+    let ran = |model: &Path| json(&output(place.on("run", model, &run)));
+    let (from, to) = (ran(&model), ran(&place.path("out.rin")));
+    assert_eq!((&from["digest"], &from["text"]), (&to["digest"], &to["text"]));
+    assert_eq!((&to["model"]["format"], &to["model"]["n_params"]), (&"rin".into(), &from["model"]["n_params"]));
+
+    let again = import(&model, &[]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("--overwrite"), "{}", stderr(&again));
+    let folder = conformance("models/tiny-llama-tied");
+    assert_eq!(json(&import(&folder, &["--overwrite", "--quant", "f16", "--json"]))["quant"], "F16");
+    let inspected = json(&output(place.on("inspect", &place.path("out.rin"), &["--json"])));
+    assert_eq!(inspected["model"]["quant"], "F16");
+    assert_eq!(import(&place.path("out.rin"), &[]).status.code(), Some(2));
+    assert_eq!(import(&conformance("hostile/01-zip.bin"), &["--overwrite"]).status.code(), Some(3));
+    assert_eq!(import(&place.path("none.gguf"), &["--overwrite"]).status.code(), Some(1));
+}
+
+#[test]
+fn names_are_found_in_the_cache() {
+    let place = Place::new();
+    let model = std::fs::read(conformance(TINY)).unwrap();
+    let path = |json: serde_json::Value| json["model"]["path"].as_str().unwrap().to_owned();
+    let inspect = |name: &str| place.rin(&["inspect", name, "--json"]);
+
+    place.file("hub/models--org--one/refs/main", "abc123\n");
+    let one = place.file("hub/models--org--one/snapshots/abc123/m.gguf", &model);
+    place.file("hub/models--org--one/snapshots/old/m.gguf", &model);
+    let mut command = inspect("org/one");
+    command.env("HF_HUB_CACHE", place.path("hub"));
+    assert_eq!(path(json(&output(command))), one.to_str().unwrap());
+
+    let two = place.file("home/hub/models--two/snapshots/abc/a.gguf", &model);
+    place.file("home/hub/models--two/snapshots/abc/b.gguf", &model);
+    let mut command = inspect("two");
+    command.env("HF_HOME", place.path("home"));
+    let failed = output(command);
+    assert_eq!(failed.status.code(), Some(2));
+    assert!(stderr(&failed).contains("a.gguf, b.gguf"), "{}", stderr(&failed));
+
+    let folder = conformance("models/tiny-qwen2");
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        let bytes = std::fs::read(folder.join(name)).unwrap();
+        place.file(&format!(".cache/huggingface/hub/models--org--three/snapshots/f/{name}"), bytes);
+    }
+    let found = json(&output(inspect("org/three")));
+    assert_eq!(found["model"]["arch"], "qwen2");
+
+    place.file(".cache/huggingface/hub/models--org--four/refs/main", "../../..");
+    place.file(".cache/huggingface/hub/models--org--four/snapshots/a/m.gguf", &model);
+    let named = json(&output(inspect("org/four/m.gguf")));
+    assert!(path(named).ends_with("snapshots/a/m.gguf"));
+    drop(two);
+}

@@ -1,0 +1,18 @@
+//! The `rin` binary from outside: arguments in; streams, JSON, files and exit codes out.
+
+#[cfg(test)]
+mod configuration;
+#[cfg(test)]
+mod failures;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod generation;
+#[cfg(test)]
+mod inspection;
+#[cfg(test)]
+mod program;
+#[cfg(all(test, target_os = "linux"))]
+mod signals;
+#[cfg(test)]
+mod tokens;
