@@ -12,7 +12,8 @@ mod generation;
 mod inspection;
 #[cfg(test)]
 mod program;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod signals;
 #[cfg(test)]
 mod tokens;

@@ -8,7 +8,7 @@ use crate::program::{Place, stderr};
 
 /// A generation that takes minutes if it is left alone, after its first bytes of text.
 fn started(place: &Place, more: &[&str]) -> (Child, [u8; 1]) {
-    let mut command = place.tiny(&["-p", "a", "--ctx", "200000", "--ignore-eos", "--threads", "1"]);
+    let mut command = place.tiny(&["-p", "a", "--ctx", "50000", "--ignore-eos", "--threads", "1"]);
     command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut first = [0];
@@ -45,7 +45,7 @@ fn a_reader_that_leaves_ends_the_generation_without_a_word() {
 #[test]
 fn a_cancelled_generation_says_so() {
     let place = Place::new();
-    let mut command = place.tiny(&["-p", "a", "--ctx", "200000", "--ignore-eos", "--threads", "1", "--json"]);
+    let mut command = place.tiny(&["-p", "a", "--ctx", "50000", "--ignore-eos", "--threads", "1", "--json"]);
     command.args(["--logits", "out.npy"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().unwrap();
     // The generation runs once the temporary file of its logits has its first bytes.
@@ -97,7 +97,7 @@ fn a_second_interrupt_ends_the_program_and_leaves_no_half_file() {
     let place = Place::new();
     // A prompt that takes minutes: within it a generation cannot be ended cleanly.
     let ids = vec!["70"; 30_000].join(",");
-    let mut command = place.tiny(&["--ctx", "200000", "--threads", "1", "--tier", "scalar", "--logits", "out.npy"]);
+    let mut command = place.tiny(&["--ctx", "50000", "--threads", "1", "--tier", "scalar", "--logits", "out.npy"]);
     let mut child = command.env("RIN_TOKENS", ids).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while std::fs::read_dir(&place.folder).unwrap().count() == 0 {
         std::thread::sleep(Duration::from_millis(5));
