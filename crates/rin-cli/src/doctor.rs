@@ -81,15 +81,6 @@ struct Problem {
     remedy: &'static str,
 }
 
-/// What each tier asks of the processor, as `/proc/cpuinfo` names it, and on which architecture.
-const NEEDS: [(Tier, &str, &[&str]); Tier::ALL.len()] = [
-    (Tier::Scalar, "", &[]),
-    (Tier::Avx2, "x86_64", &["avx2", "fma", "f16c"]),
-    (Tier::Avx512Vnni, "x86_64", &["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"]),
-    (Tier::AmxInt8, "x86_64", &["avx512_vnni", "amx_tile", "amx_int8"]),
-    (Tier::NeonDot, "aarch64", &["asimddp"]),
-];
-
 /// Looks at the machine.
 ///
 /// # Errors
@@ -113,7 +104,7 @@ impl Doctor {
         let (mlock_bytes, mlock_unlimited) = mlock_limit();
         let mut state = Self {
             version: env!("CARGO_PKG_VERSION"),
-            tiers: tiers(cpu),
+            tiers: tiers(),
             tier: cpu.best().name(),
             topology: TopologyState::of(&topology),
             default_threads: topology.default_threads(),
@@ -270,29 +261,13 @@ fn micros(micros: u64) -> f64 {
     Duration::from_micros(micros).as_secs_f64()
 }
 
-fn tiers(cpu: Cpu) -> Vec<TierState> {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = cpuinfo.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
-    let flags: BTreeSet<&str> = line.unwrap_or_default().split_whitespace().collect();
-    NEEDS
-        .iter()
-        .map(|(tier, arch, needs)| {
-            let usable = cpu.has(*tier);
-            let reason = (!usable).then(|| why_not(arch, needs, &flags));
-            TierState { name: tier.name(), usable, reason }
-        })
-        .collect()
-}
-
-fn why_not(arch: &str, needs: &[&str], flags: &BTreeSet<&str>) -> String {
-    if arch != std::env::consts::ARCH {
-        return format!("runs on {arch}, this is {}", std::env::consts::ARCH);
-    }
-    let missing: Vec<&str> = needs.iter().copied().filter(|need| !flags.contains(need)).collect();
-    if missing.is_empty() {
-        return "the operating system does not permit it to this process".to_owned();
-    }
-    format!("the processor lacks {}", missing.join(", "))
+fn tiers() -> Vec<TierState> {
+    let state = |tier: Tier| {
+        let missing = tier.missing();
+        let reason = (!missing.is_empty()).then(|| format!("lacks {}", missing.join(", ")));
+        TierState { name: tier.name(), usable: missing.is_empty(), reason }
+    };
+    Tier::ALL.map(state).into()
 }
 
 /// The setting of transparent huge pages: the word in brackets.
@@ -318,16 +293,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_tier_is_listed_in_order() {
-        assert_eq!(NEEDS.map(|(tier, ..)| tier), Tier::ALL);
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let flags = BTreeSet::from(["avx2", "fma"]);
-        let arch = std::env::consts::ARCH;
-        assert_eq!(why_not(arch, &["avx2", "fma", "f16c"], &flags), "the processor lacks f16c");
-        assert!(why_not(arch, &["avx2"], &flags).contains("does not permit"));
-        assert!(why_not("vax", &[], &flags).starts_with("runs on vax"));
+    fn every_tier_is_listed_and_says_what_it_lacks() {
+        let tiers = tiers();
+        assert_eq!(tiers.len(), Tier::ALL.len());
+        for tier in tiers {
+            assert_eq!(tier.usable, tier.reason.is_none(), "{}", tier.name);
+        }
     }
 }

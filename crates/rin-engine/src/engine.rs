@@ -112,7 +112,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Plans, checks that the plan fits, and loads; `progress` hears the bytes of weights done.
+    /// Plans, checks that the plan fits, and loads; `progress` hears, tensor by tensor, how many more
+    /// bytes of weights are ready.
     ///
     /// # Errors
     ///
@@ -182,6 +183,7 @@ impl Engine {
     }
 
     /// Gives a sequence's cache back.
+    #[expect(clippy::needless_pass_by_value, reason = "a released sequence must not be fed again")]
     pub fn release(&mut self, sequence: Sequence) {
         if let Some(used) = self.in_use.get_mut(sequence.index) {
             *used = false;
@@ -243,8 +245,9 @@ impl Engine {
             let position = sequence.position;
             self.batch.push(BatchToken {
                 id,
-                position: position as u32,
-                sequence: sequence.index as u32,
+                // The plan holds both below 2^31.
+                position: u32::try_from(position).unwrap_or(u32::MAX),
+                sequence: u32::try_from(sequence.index).unwrap_or(u32::MAX),
                 logits: logits(position),
             });
             sequence.position += 1;
@@ -270,11 +273,11 @@ fn set_up_worker() {
 /// Fills the frequency slot; returns the factor on cosines and sines.
 fn fill_frequencies(plan: &Plan, weights: &Weights, arena: &mut Arena) -> Result<f32, Error> {
     let slot = &plan.slots[plan.inv_freq.0];
-    let [out] = arena.slices_mut([slot.offset..slot.offset + slot.bytes])?;
+    let place = slot.offset..slot.offset + slot.bytes;
+    let out = arena.bytes_mut().get_mut(place).unwrap_or_default();
     let factors = match weights.file().tensor("rope_freqs.weight") {
         Some(t) => Some(crate::weights::vector_values(t, weights.file().bytes(t))?),
         None => None,
     };
     Ok(rope::frequencies(&plan.config.rope, factors.as_deref(), cast_mut(out)?))
 }
-

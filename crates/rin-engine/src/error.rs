@@ -14,7 +14,9 @@ pub enum Error {
     #[error(transparent)]
     Model(#[from] rin_model::Error),
     /// A tensor has an element type that no kernel runs.
-    #[error("tensor '{tensor}' is of type {found}, which RIN does not run; it runs {known}. Convert the model to one of these")]
+    #[error(
+        "tensor '{tensor}' is of type {found}, which RIN does not run; it runs {known}. Convert the model to one of these"
+    )]
     UnsupportedType {
         /// Name of the tensor.
         tensor: String,
@@ -41,7 +43,9 @@ pub enum Error {
         reason: String,
     },
     /// A weight or a scale that is infinite or not a number.
-    #[error("tensor '{tensor}' holds a value that is no number in row {row}, near column {col}; the file is damaged or was converted wrongly")]
+    #[error(
+        "tensor '{tensor}' holds a value that is no number in row {row}, near column {col}; the file is damaged or was converted wrongly"
+    )]
     NonFiniteWeight {
         /// Name of the tensor.
         tensor: String,
@@ -82,7 +86,9 @@ pub enum Error {
         n_vocab: usize,
     },
     /// More tokens than the context holds.
-    #[error("the prompt has {tokens} tokens, the context holds {ctx} (one is kept for the answer); raise --ctx or shorten the prompt")]
+    #[error(
+        "the prompt has {tokens} tokens, the context holds {ctx} (one is kept for the answer); raise --ctx or shorten the prompt"
+    )]
     PromptTooLong {
         /// Tokens of the prompt.
         tokens: usize,

@@ -102,7 +102,7 @@ struct Text<'t> {
 
 impl<'t> Text<'t> {
     fn new(tokenizer: &'t Tokenizer, request: &Request, max_tokens: usize) -> Self {
-        let longest = (0..tokenizer.vocab_size()).filter_map(|id| tokenizer.piece(id as u32)).map(<[u8]>::len).max();
+        let longest = (0_u32..).map_while(|id| tokenizer.piece(id)).map(<[u8]>::len).max();
         // A broken byte becomes a replacement character of three.
         let longest = 3 * longest.unwrap_or(0) + 16;
         let held: usize = request.stop.iter().map(String::len).sum();

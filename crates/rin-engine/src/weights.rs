@@ -9,7 +9,6 @@ use crate::pool::Pool;
 use rin_kernels::pack::{LANES, pack_panel, unpack_row};
 use rin_kernels::{Format, format::dequantize};
 use rin_model::{DType, Fault, ModelFile, RowOrder, TensorInfo};
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -77,10 +76,8 @@ impl WeightTable {
         }
         let (tensor, t) = find(file, name)?;
         let format = format_of(t.dtype).ok_or_else(|| unsupported(t))?;
-        let (rows, cols) = match t.shape[..] {
-            [rows, cols] => (to_usize(rows)?, to_usize(cols)?),
-            _ => return Err(bad_shape(t, format, "it is no matrix")),
-        };
+        let [rows, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
+        let (rows, cols) = (to_usize(rows)?, to_usize(cols)?);
         let panel_bytes =
             format.panel_bytes(cols).ok_or_else(|| bad_shape(t, format, "a row does not hold whole blocks"))?;
         let bytes = format.packed_bytes(rows, cols).ok_or(Error::PlanOverflow { what: "weight matrix" })?;
@@ -183,11 +180,15 @@ fn source_row(order: RowOrder, rows: usize, r: usize) -> usize {
 /// # Errors
 ///
 /// [`Error::NonFiniteWeight`] when a weight is no number.
-pub fn pack_tensor_panel(t: &TensorInfo, bytes: &[u8], format: Format, p: usize, panel: &mut [u8]) -> Result<(), Error> {
-    let (rows, cols) = match t.shape[..] {
-        [rows, cols] => (to_usize(rows)?, to_usize(cols)?),
-        _ => return Err(bad_shape(t, format, "it is no matrix")),
-    };
+pub fn pack_tensor_panel(
+    t: &TensorInfo,
+    bytes: &[u8],
+    format: Format,
+    p: usize,
+    panel: &mut [u8],
+) -> Result<(), Error> {
+    let [rows, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
+    let (rows, cols) = (to_usize(rows)?, to_usize(cols)?);
     let size = format.row_bytes(cols).ok_or_else(|| bad_shape(t, format, "a row does not hold whole blocks"))?;
     let row = |lane: usize| {
         let r = p * LANES + lane;
@@ -224,7 +225,7 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
 /// # Errors
 ///
 /// When it is no vector of floats, or holds a value that is no number.
-pub fn vector_values<'f>(t: &TensorInfo, bytes: &'f [u8]) -> Result<Cow<'f, [f32]>, Error> {
+pub fn vector_values(t: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>, Error> {
     let format = format_of(t.dtype).filter(|f| f.block_len() == 1).ok_or_else(|| unsupported(t))?;
     let [len] = t.shape[..] else { return Err(bad_shape(t, format, "it is no vector")) };
     let len = to_usize(len)?;
@@ -234,7 +235,7 @@ pub fn vector_values<'f>(t: &TensorInfo, bytes: &'f [u8]) -> Result<Cow<'f, [f32
     let values: Vec<f32> = (0..len).map(|i| read[source_row(t.rows, len, i)]).collect();
     match values.iter().position(|v| !v.is_finite()) {
         Some(row) => Err(Error::NonFiniteWeight { tensor: t.name.clone(), row, col: 0 }),
-        None => Ok(Cow::Owned(values)),
+        None => Ok(values),
     }
 }
 
@@ -249,7 +250,7 @@ pub struct Weights {
 
 impl Weights {
     /// Packs the weights of `table` on the workers of `pool`, or takes them from the mapping of a `.rin` file.
-    /// `progress` hears the bytes done.
+    /// `progress` hears, matrix by matrix, how many more bytes are ready.
     ///
     /// # Errors
     ///
@@ -307,19 +308,13 @@ impl Weights {
     /// When a mapped vector is not aligned for f32, which the reader of `.rin` has excluded.
     pub fn values(&self, id: VectorId) -> Result<&[f32], Error> {
         let v = &self.table.vectors[id.0];
-        let bytes = match &self.packed {
-            Some(arena) => &arena.bytes()[v.place.clone()],
-            None => {
-                let found = self.file.bytes(&self.file.tensors()[v.tensor]);
-                let expected = v.len * 4;
-                let short = Error::PackedSize {
-                    tensor: v.name.clone(),
-                    expected: expected as u64,
-                    found: found.len() as u64,
-                };
-                found.get(..expected).ok_or(short)?
-            }
-        };
+        if let Some(arena) = &self.packed {
+            return Ok(cast(&arena.bytes()[v.place.clone()])?);
+        }
+        let found = self.file.bytes(&self.file.tensors()[v.tensor]);
+        let (expected, found_bytes) = (v.len * 4, found.len() as u64);
+        let short = Error::PackedSize { tensor: v.name.clone(), expected: expected as u64, found: found_bytes };
+        let bytes = found.get(..expected).ok_or(short)?;
         Ok(cast(bytes)?)
     }
 

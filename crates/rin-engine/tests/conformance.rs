@@ -1,4 +1,5 @@
 //! Whole networks against others' results: logits of `transformers`, and a published text.
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 use rin_engine::generate::{FinishReason, Request, Silent, generate};
 use rin_engine::sampler::SamplingParams;
@@ -13,7 +14,8 @@ use serde_json::Value;
 use std::path::Path;
 
 fn engine(path: &Path, change: impl FnOnce(&mut LoadOptions)) -> Engine {
-    let mut options = LoadOptions { threads: Some(2), kv_type: Some(KvType::F32), n_logits: 64, ..LoadOptions::default() };
+    let mut options =
+        LoadOptions { threads: Some(2), kv_type: Some(KvType::F32), n_logits: 64, ..LoadOptions::default() };
     change(&mut options);
     let file = ModelFile::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     Engine::load(file, &options, |_| {}).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
@@ -51,7 +53,13 @@ fn compare(got: &[Vec<f32>], want: &Array2, rows: &[usize]) -> (f32, usize) {
 }
 
 const FLOAT_MODELS: [&str; 8] = [
-    "tiny-llama", "tiny-llama-tied", "tiny-llama3", "tiny-llama-linear", "tiny-llama-bias", "tiny-mistral", "tiny-qwen2",
+    "tiny-llama",
+    "tiny-llama-tied",
+    "tiny-llama3",
+    "tiny-llama-linear",
+    "tiny-llama-bias",
+    "tiny-mistral",
+    "tiny-qwen2",
     "tiny-qwen2-yarn",
 ];
 
@@ -152,13 +160,8 @@ fn greedy_text_of_stories260k_is_the_published_one() {
     };
     let mut engine = engine(&path, |_| {});
     let tokenizer = Tokenizer::from_source(&engine.file().tokenizer().unwrap()).unwrap();
-    let request = Request {
-        prompt: vec![1],
-        max_tokens: Some(200),
-        sampling: greedy(),
-        ignore_eos: true,
-        ..Request::default()
-    };
+    let request =
+        Request { prompt: vec![1], max_tokens: Some(200), sampling: greedy(), ignore_eos: true, ..Request::default() };
     let outcome = generate(&mut engine, &tokenizer, &request, &mut Silent).unwrap();
     let want = std::fs::read_to_string(text).unwrap();
     assert_eq!(outcome.finish, FinishReason::Length);
@@ -183,14 +186,20 @@ fn one_digest_over_tiers_and_threads() {
                 let tokenizer = Tokenizer::from_source(&engine.file().tokenizer().unwrap()).unwrap();
                 let prompt = (1..70).collect();
                 let n = if tier == Tier::Scalar { 20 } else { 40 };
-                let request = Request { prompt, max_tokens: Some(n), sampling: greedy(), ignore_eos: true, ..Request::default() };
+                let request =
+                    Request { prompt, max_tokens: Some(n), sampling: greedy(), ignore_eos: true, ..Request::default() };
                 let outcome = generate(&mut engine, &tokenizer, &request, &mut Silent).unwrap();
                 let all = all_logits(&mut engine, &outcome.tokens[..20]);
                 digests.push((tier, threads, outcome.tokens[..20].to_vec(), bits(&all)));
             }
         }
         for d in &digests {
-            assert!(d.2 == digests[0].2 && d.3 == digests[0].3, "stories260K{name}: {} on {} threads differs", d.0, d.1);
+            assert!(
+                d.2 == digests[0].2 && d.3 == digests[0].3,
+                "stories260K{name}: {} on {} threads differs",
+                d.0,
+                d.1
+            );
         }
     }
 }
@@ -223,7 +232,9 @@ fn q8_0_is_close_to_f32() {
     let mut a = engine(&f32_path, |_| {});
     let tokenizer = Tokenizer::from_source(&a.file().tokenizer().unwrap()).unwrap();
     let text = std::fs::read_to_string(shared("models/stories260k/greedy-200.txt").unwrap()).unwrap();
-    let tokens = tokenizer.encode(&text, rin_engine::tokenizer::EncodeOptions { add_special: true, parse_special: false }).unwrap();
+    let tokens = tokenizer
+        .encode(&text, rin_engine::tokenizer::EncodeOptions { add_special: true, parse_special: false })
+        .unwrap();
     let (p, q) = (all_logits(&mut a, &tokens), all_logits(&mut engine(&q8_path, |_| {}), &tokens));
     let kl = p.iter().zip(&q).map(|(p, q)| divergence(p, q)).sum::<f64>() / p.len() as f64;
     eprintln!("KL divergence of Q8_0 to F32: {kl:e} nats over {} positions", p.len());

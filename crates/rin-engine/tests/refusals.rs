@@ -1,4 +1,5 @@
 //! What the engine refuses, with typed errors, before anything is lost.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use rin_engine::arena::ArenaOptions;
 use rin_engine::generate::{Request, Silent, generate};
@@ -115,7 +116,10 @@ fn options_out_of_range_are_named() {
 fn a_plan_past_the_address_space_is_an_error() {
     let options = LoadOptions { ctx: Some(1 << 31), n_sequences: 1 << 20, n_batch: 1, ..LoadOptions::default() };
     let planned = options.plan(&open()).map(|p| p.total_bytes());
-    assert!(matches!(planned, Err(Error::PlanOverflow { .. })) || planned.as_ref().is_ok_and(|&b| b > 1 << 50), "{planned:?}");
+    assert!(
+        matches!(planned, Err(Error::PlanOverflow { .. })) || planned.as_ref().is_ok_and(|&b| b > 1 << 50),
+        "{planned:?}"
+    );
 }
 
 #[test]

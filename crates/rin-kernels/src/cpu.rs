@@ -5,6 +5,17 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// The features that the processor does not have.
+#[cfg(target_arch = "x86_64")]
+macro_rules! lacking {
+    ($($feature:tt),+ $(,)?) => {
+        [$(($feature, std::arch::is_x86_feature_detected!($feature))),+]
+            .into_iter()
+            .filter_map(|(name, found)| (!found).then_some(name))
+            .collect::<Vec<&'static str>>()
+    };
+}
+
 /// An instruction tier, ordered from the portable one upward within each architecture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -36,30 +47,30 @@ impl Tier {
         }
     }
 
-    /// Asks the hardware, and for AMX the operating system, whether this tier may run.
-    fn probe(self) -> bool {
+    /// What this tier needs and this machine lacks: processor features, another architecture, or a permission.
+    /// Empty where the tier may run. Asks the hardware, and for AMX the operating system.
+    pub fn missing(self) -> Vec<&'static str> {
         match self {
-            Self::Scalar => true,
+            Self::Scalar => Vec::new(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2 => {
-                std::arch::is_x86_feature_detected!("avx2")
-                    && std::arch::is_x86_feature_detected!("fma")
-                    && std::arch::is_x86_feature_detected!("f16c")
-            }
+            Self::Avx2 => lacking!["avx2", "fma", "f16c"],
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Vnni => {
-                Self::Avx2.probe()
-                    && std::arch::is_x86_feature_detected!("avx512f")
-                    && std::arch::is_x86_feature_detected!("avx512bw")
-                    && std::arch::is_x86_feature_detected!("avx512vl")
-                    && std::arch::is_x86_feature_detected!("avx512dq")
-                    && std::arch::is_x86_feature_detected!("avx512vnni")
+                let mut missing = Self::Avx2.missing();
+                missing.extend(lacking!["avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vnni"]);
+                missing
             }
             #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::AmxInt8 => Self::Avx512Vnni.probe() && amx::permitted(),
+            Self::AmxInt8 => {
+                let mut missing = Self::Avx512Vnni.missing();
+                missing.extend(amx::missing());
+                missing
+            }
             #[cfg(target_arch = "aarch64")]
-            Self::NeonDot => std::arch::is_aarch64_feature_detected!("dotprod"),
-            _ => false,
+            Self::NeonDot if std::arch::is_aarch64_feature_detected!("dotprod") => Vec::new(),
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => vec!["asimddp"],
+            _ => vec!["another processor architecture or operating system"],
         }
     }
 }
@@ -100,7 +111,7 @@ pub struct Cpu {
 impl Cpu {
     /// Probes the processor.
     pub fn detect() -> Self {
-        Self { usable: Tier::ALL.map(Tier::probe) }
+        Self { usable: Tier::ALL.map(|t| t.missing().is_empty()) }
     }
 
     /// The same processor restricted to `ceiling` and below.
@@ -163,12 +174,13 @@ impl FloatEnv {
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod amx {
-    /// CPUID advertises AMX-INT8 and the kernel grants the tile state to this process.
-    pub(super) fn permitted() -> bool {
-        const TILE_AND_INT8: u32 = (1 << 24) | (1 << 25);
+    /// What keeps AMX-INT8 from running: the processor's features, then the kernel's grant of the tile state.
+    pub(super) fn missing() -> Vec<&'static str> {
         let leaf = std::arch::x86_64::__cpuid_count(7, 0);
-        if leaf.edx & TILE_AND_INT8 != TILE_AND_INT8 {
-            return false;
+        let features = [("amx_tile", 24), ("amx_int8", 25)];
+        let missing: Vec<_> = features.into_iter().filter(|(_, bit)| leaf.edx >> bit & 1 == 0).map(|f| f.0).collect();
+        if !missing.is_empty() {
+            return missing;
         }
         let rc: i64;
         // SAFETY: arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA) changes only this process's
@@ -177,7 +189,7 @@ mod amx {
             std::arch::asm!("syscall", inlateout("rax") 158_i64 => rc, in("rdi") 0x1023_i64, in("rsi") 18_i64,
                 out("rcx") _, out("r11") _, options(nostack));
         }
-        rc == 0
+        if rc == 0 { Vec::new() } else { vec!["the operating system's permission for AMX tiles"] }
     }
 }
 
@@ -204,6 +216,15 @@ mod tests {
         let cpu = Cpu::detect().up_to(Tier::Scalar);
         assert_eq!(cpu.best(), Tier::Scalar);
         assert_eq!(cpu.tiers().count(), 1);
+    }
+
+    #[test]
+    fn a_tier_runs_where_nothing_is_missing() {
+        let cpu = Cpu::detect();
+        for t in Tier::ALL {
+            assert_eq!(cpu.has(t), t.missing().is_empty(), "{t}");
+        }
+        assert!(Tier::Scalar.missing().is_empty());
     }
 
     #[test]

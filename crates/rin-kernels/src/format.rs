@@ -105,7 +105,11 @@ impl Format {
 
     /// Bytes of a file row of `cols` weights; `None` when `cols` is no multiple of the block.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {
-        if cols % self.block_len() == 0 { (cols / self.block_len()).checked_mul(self.block_bytes()) } else { None }
+        if cols.is_multiple_of(self.block_len()) {
+            (cols / self.block_len()).checked_mul(self.block_bytes())
+        } else {
+            None
+        }
     }
 
     /// What the activations of a product must look like.

@@ -102,9 +102,10 @@ const fn code_place(group: usize, lane: usize, col: usize) -> (usize, u32) {
 }
 
 /// Byte of the high bits of a column relative to the high lines, and their shift.
+#[expect(clippy::cast_possible_truncation, reason = "a shift within a byte")]
 const fn high_place(high_group: usize, lane: usize, col: usize) -> (usize, u32) {
-    let bits = 32 / high_group as u32;
-    (col / high_group * LINE + lane * 4 + col % 4, (col % high_group / 4) as u32 * bits)
+    let bits = 32 / high_group;
+    (col / high_group * LINE + lane * 4 + col % 4, (col % high_group / 4 * bits) as u32)
 }
 
 /// Where block `b` of row `lane` keeps its f16 scale.
@@ -318,13 +319,13 @@ pub(crate) mod tests {
 
         /// Uniform in -1..1.
         pub(crate) fn unit(&mut self) -> f32 {
-            self.next().cast_signed() as f32 / 2_147_483_648.0
+            self.next().cast_signed() as f32 / 2.0_f32.powi(31)
         }
     }
 
     /// A file row with random codes and sane finite scales.
     pub(crate) fn random_row(format: Format, cols: usize, noise: &mut Noise) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..format.row_bytes(cols).unwrap()).map(|_| noise.next() as u8).collect();
+        let mut bytes: Vec<u8> = (0..format.row_bytes(cols).unwrap()).map(|_| noise.next().to_le_bytes()[0]).collect();
         for block in bytes.chunks_exact_mut(format.block_bytes()) {
             let mut scale = |at: usize, block: &mut [u8]| {
                 let h = crate::half::f32_to_f16(noise.unit() * 0.1);

@@ -17,6 +17,7 @@ pub fn conformance(path: &str) -> PathBuf {
 /// # Panics
 ///
 /// When it is absent and `RIN_REQUIRE_DATA=1`.
+#[expect(clippy::print_stderr, reason = "a skipped test has to be seen")]
 pub fn shared(path: &str) -> Option<PathBuf> {
     let full = repository().join("../shared/data").join(path);
     if full.exists() {

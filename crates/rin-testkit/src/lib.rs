@@ -1,6 +1,6 @@
 //! Test support: counting allocator, bit comparison, tiny models.
 
-pub mod gguf_writer;
-pub mod safetensors_writer;
-pub mod npy;
 pub mod data;
+pub mod gguf_writer;
+pub mod npy;
+pub mod safetensors_writer;

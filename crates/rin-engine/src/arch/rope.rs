@@ -6,13 +6,19 @@
 
 use rin_model::{Rope, RopeScaling};
 
+/// What the reference implementations hold in f32.
+#[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is what it is for")]
+fn to_f32(x: f64) -> f32 {
+    x as f32
+}
+
 /// `base^(-2 i / dims)` for each pair, scaled; and the factor on cosines and sines.
 ///
 /// `factors` are the divisors of `rope_freqs.weight`, for [`RopeScaling::Factors`].
 pub fn frequencies(rope: &Rope, factors: Option<&[f32]>, out: &mut [f32]) -> f32 {
     for (i, f) in out.iter_mut().enumerate() {
         let exponent = f64::from((2 * i) as f32 / rope.dims as f32);
-        let power = libm::pow(f64::from(rope.base), exponent) as f32;
+        let power = to_f32(libm::pow(f64::from(rope.base), exponent));
         *f = 1.0 / power;
     }
     match &rope.scaling {
@@ -22,8 +28,12 @@ pub fn frequencies(rope: &Rope, factors: Option<&[f32]>, out: &mut [f32]) -> f32
             }
         }
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_ctx } => {
-            let bands =
-                Bands { factor: *factor, low: *low_freq_factor, high: *high_freq_factor, original: *original_ctx as f32 };
+            let bands = Bands {
+                factor: *factor,
+                low: *low_freq_factor,
+                high: *high_freq_factor,
+                original: *original_ctx as f32,
+            };
             for f in out.iter_mut() {
                 *f /= bands.divisor(*f);
             }
@@ -90,7 +100,7 @@ impl Ramp {
         if low >= high {
             high = low + 0.001;
         }
-        Self { low: low as f32, high: high as f32 }
+        Self { low: to_f32(low), high: to_f32(high) }
     }
 
     /// 0 below the passage, 1 above.
@@ -108,13 +118,14 @@ fn attention_factor(scaling: &RopeScaling) -> f32 {
         if *factor <= 1.0 { 1.0 } else { 0.1 * f64::from(mscale) * libm::log(f64::from(*factor)) + 1.0 }
     };
     let derived = || match (mscale, mscale_all_dim) {
-        (Some(m), Some(all)) if *m != 0.0 && *all != 0.0 => (of(*m) / of(*all)) as f32,
-        _ => of(1.0) as f32,
+        (Some(m), Some(all)) if *m != 0.0 && *all != 0.0 => to_f32(of(*m) / of(*all)),
+        _ => to_f32(of(1.0)),
     };
     attention_factor.unwrap_or_else(derived) * multiplier
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these quotients are exact to the bit")]
 mod tests {
     use super::frequencies;
     use rin_model::{Pairing, Rope, RopeScaling};

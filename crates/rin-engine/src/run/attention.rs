@@ -67,11 +67,8 @@ impl Runner {
         ];
         let [q, k, v, cos, sin, kv] = self.arena.slices_mut(ranges)?;
         let (v, cos, sin) = (cast::<f32>(v)?, cast::<f32>(cos)?, cast::<f32>(sin)?);
-        let mut rest = Some((
-            rows_of(cast_mut(q)?, rows, heads * cache.group * hd),
-            rows_of(cast_mut(k)?, rows, heads * hd),
-            kv,
-        ));
+        let mut rest =
+            Some((rows_of(cast_mut(q)?, rows, heads * cache.group * hd), rows_of(cast_mut(k)?, rows, heads * hd), kv));
         let (kernels, tables) = (&self.kernels, &self.page_tables);
         let run = |(first, mut q, mut k, kv): Heads<'_>| {
             for (r, token) in batch.iter().enumerate() {
@@ -83,7 +80,8 @@ impl Runner {
                 let page = table[position / PAGE] as usize;
                 let values = &v[(r * heads + first) * hd..];
                 let keys = k.row(r).chunks_exact(hd);
-                for ((head, key), value) in kv.chunks_exact_mut(cache.head_bytes).zip(keys).zip(values.chunks_exact(hd)) {
+                for ((head, key), value) in kv.chunks_exact_mut(cache.head_bytes).zip(keys).zip(values.chunks_exact(hd))
+                {
                     let page = &mut head[page * cache.page_bytes..][..cache.page_bytes];
                     let (k_page, v_page) = page.split_at_mut(cache.k_bytes);
                     kernels.attention.store.run(k_page, v_page, position % PAGE, key, value);
@@ -216,8 +214,10 @@ impl Attend<'_> {
         for logical in start / PAGE..end.div_ceil(PAGE) {
             let page = &cache[table[logical] as usize * page_bytes..][..page_bytes];
             let (k_page, v_page) = page.split_at(k_bytes);
-            let lo = start.saturating_sub(logical * PAGE) as u32;
-            let hi = (end - logical * PAGE).min(PAGE) as u32;
+            // Both are at most 64.
+            let within = |p: usize| u32::try_from(p.min(PAGE)).unwrap_or(0);
+            let lo = within(start.saturating_sub(logical * PAGE));
+            let hi = within(end - logical * PAGE);
             let valid = [(lo, hi); GROUP];
             self.runner.attention.page.run(out, &mut state[..rows], q, k_page, v_page, &valid[..rows], scale);
         }

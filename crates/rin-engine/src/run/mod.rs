@@ -275,10 +275,7 @@ impl<'a> ActRows<'a> {
         };
         Ok(Self {
             x: rows_of(cast_mut(x)?, rows, a.cols),
-            quants: [
-                quant(q32, d32, s32, a.block32.map(|_| 32))?,
-                quant(q256, d256, s256, a.block256.map(|_| 256))?,
-            ],
+            quants: [quant(q32, d32, s32, a.block32.map(|_| 32))?, quant(q256, d256, s256, a.block256.map(|_| 256))?],
         })
     }
 }

@@ -46,23 +46,23 @@ impl<R: Rows + Send> Split<R> {
         let mut rest = Some(self.whole);
         let mut at = 0;
         let rows = self.rows;
-        deal(pool, parts, |i| {
-            let range = partition(rows, parts, i, 1);
-            let (share, after) = rest.take()?.split_rows(range.end - at);
-            rest = Some(after);
-            at = range.end;
-            Some((range.start, share))
-        }, |(first, share)| f(first, share));
+        deal(
+            pool,
+            parts,
+            |i| {
+                let range = partition(rows, parts, i, 1);
+                let (share, after) = rest.take()?.split_rows(range.end - at);
+                rest = Some(after);
+                at = range.end;
+                Some((range.start, share))
+            },
+            |(first, share)| f(first, share),
+        );
     }
 }
 
 /// Makes one part per worker on the stack and runs them.
-pub(super) fn deal<P: Send>(
-    pool: &mut Pool,
-    parts: usize,
-    make: impl FnMut(usize) -> Option<P>,
-    f: impl Fn(P) + Sync,
-) {
+pub(super) fn deal<P: Send>(pool: &mut Pool, parts: usize, make: impl FnMut(usize) -> Option<P>, f: impl Fn(P) + Sync) {
     // The array is as long as it has to be: clearing one for the largest machine would cost more than the step.
     match parts {
         0..=4 => deal_array::<4, P>(pool, parts, make, f),

@@ -171,7 +171,7 @@ fn lines_of_32<const F: usize>(block: &[u8], record: Record, group: usize, half:
         _ => {
             for (i, l) in lines.iter_mut().enumerate() {
                 let both = load(&block[(group / 2 * 8 + i) * LINE + half..]);
-                let shifted = if group % 2 == 0 { both } else { _mm256_srli_epi16::<4>(both) };
+                let shifted = if group.is_multiple_of(2) { both } else { _mm256_srli_epi16::<4>(both) };
                 *l = _mm256_and_si256(shifted, low_nibble);
             }
         }
@@ -318,10 +318,7 @@ fn float_row<const F: usize>(y: &mut MatMut<'_, f32>, p: usize, panel: &[u8], x:
     }
     let mut folded = [_mm256_setzero_ps(); 2];
     for (half, f) in folded.iter_mut().enumerate() {
-        *f = _mm256_add_ps(
-            _mm256_add_ps(sums[0][half], sums[1][half]),
-            _mm256_add_ps(sums[2][half], sums[3][half]),
-        );
+        *f = _mm256_add_ps(_mm256_add_ps(sums[0][half], sums[1][half]), _mm256_add_ps(sums[2][half], sums[3][half]));
     }
     e.finish(&to_array(folded), y, t, p);
 }

@@ -5,11 +5,12 @@ use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 use std::arch::x86_64::{
     __m512, __m512i, _mm_loadu_si128, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_packs_epi32, _mm256_set1_epi16,
-    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
-    _mm512_cvtepu16_epi32, _mm512_castsi512_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mul_ps, _mm512_mullo_epi32, _mm512_or_si512,
-    _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mul_ps,
+    _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
+    _mm512_storeu_si512,
 };
 
 /// Quantised weights.
@@ -125,8 +126,10 @@ fn minima(m: &[u8], sums: &[i16]) -> __m512i {
     let sums = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
     let per_32 = _mm256_madd_epi16(sums, _mm256_set1_epi16(1));
     let mut x = [0_i16; 16];
-    // SAFETY: `x` is 32 bytes; the store is unaligned. Sums of 32 bytes fit 16 bits, so the pack is exact.
-    unsafe { std::arch::x86_64::_mm256_storeu_si256(x.as_mut_ptr().cast(), _mm256_packs_epi32(per_32, per_32)) };
+    // Sums of 32 bytes fit 16 bits, so the pack is exact.
+    let packed = _mm256_packs_epi32(per_32, per_32);
+    // SAFETY: `x` is 32 bytes; the store is unaligned.
+    unsafe { _mm256_storeu_si256(x.as_mut_ptr().cast(), packed) };
     // The pack works on halves: x[0..4] are sub-blocks 0-3, x[8..12] are 4-7.
     let mut total = _mm512_setzero_si512();
     for (line, x) in [[x[0], x[1], x[2], x[3]], [x[8], x[9], x[10], x[11]]].into_iter().enumerate() {
@@ -169,7 +172,7 @@ fn lines_of_32<const F: usize>(block: &[u8], record: Record, group: usize) -> [_
         _ => {
             for (i, l) in lines.iter_mut().enumerate() {
                 let both = load(&block[(group / 2 * 8 + i) * LINE..]);
-                let shifted = if group % 2 == 0 { both } else { _mm512_srli_epi16::<4>(both) };
+                let shifted = if group.is_multiple_of(2) { both } else { _mm512_srli_epi16::<4>(both) };
                 *l = _mm512_and_si512(shifted, low_nibble);
             }
         }
@@ -210,7 +213,9 @@ fn dot<const N: usize>(start: __m512i, lines: &[__m512i; N], q: &[i8]) -> __m512
     let mut sum = start;
     for (i, line) in lines.iter().enumerate() {
         // SAFETY: `q` holds at least `4 N` bytes.
-        let four = unsafe { q.as_ptr().add(4 * i).cast::<i32>().read_unaligned() };
+        let at = unsafe { q.as_ptr().add(4 * i) };
+        // SAFETY: four of them lie there.
+        let four = unsafe { at.cast::<i32>().read_unaligned() };
         sum = _mm512_dpbusd_epi32(sum, *line, _mm512_set1_epi32(four));
     }
     sum
@@ -353,7 +358,8 @@ pub(super) fn halves(bytes: &[u8]) -> [f32; LANES] {
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn minima_of(m: &[u8], sums: &[i16]) -> [i32; LANES] {
     let mut out = [0; LANES];
+    let minima = minima(m, sums);
     // SAFETY: `out` is 64 bytes and the store is unaligned.
-    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), minima(m, sums)) };
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), minima) };
     out
 }

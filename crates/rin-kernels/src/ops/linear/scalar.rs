@@ -53,7 +53,12 @@ pub(super) fn float<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: &[f32]
                 let size = format.block_bytes();
                 let mut row = [0.0; LANES];
                 for (lane, w) in row.iter_mut().enumerate() {
-                    unpack_row(format, &one_column(&panel[k * LANES * size..][..LANES * size]), lane, std::slice::from_mut(w));
+                    unpack_row(
+                        format,
+                        &one_column(&panel[k * LANES * size..][..LANES * size]),
+                        lane,
+                        std::slice::from_mut(w),
+                    );
                 }
                 for (s, w) in partial[k % 4].iter_mut().zip(row) {
                     *s = w.mul_add(*x, *s);

@@ -35,7 +35,7 @@ impl Case {
             pack_panel(format, cols, |lane| file.get(p * LANES + lane).map(Vec::as_slice), panel).unwrap();
         }
         let block = format.activation().block_len();
-        let q: Vec<i8> = (0..tokens * cols).map(|_| (noise.next() % 255) as i8 as i16 as i8).map(|v| v.max(-127)).collect();
+        let q: Vec<i8> = (0..tokens * cols).map(|_| noise.next().to_le_bytes()[0].cast_signed().max(-127)).collect();
         let d: Vec<f32> = (0..tokens * cols / block).map(|_| noise.unit() * 0.1).collect();
         let sums = q.chunks(16).map(|c| c.iter().map(|&v| i16::from(v)).sum()).collect();
         let x = match format.activation() {
