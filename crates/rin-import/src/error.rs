@@ -90,6 +90,18 @@ pub enum Error {
     /// The header could not be put into words.
     #[error("the header cannot be written as JSON: {0}; the model's configuration is damaged")]
     Header(#[from] serde_json::Error),
+    /// A tensor in memory whose bytes are not those of its shape.
+    #[error("tensor '{tensor}' of shape {shape:?} in {format} comes with {found} bytes, which is not what that takes")]
+    BytesDoNotFit {
+        /// Name of the tensor.
+        tensor: String,
+        /// The shape that it was given.
+        shape: Vec<usize>,
+        /// The type that it was given.
+        format: Format,
+        /// Bytes that came.
+        found: usize,
+    },
     /// A size that no file can have.
     #[error("tensor '{tensor}' is larger than any file can be; the source is damaged")]
     TooLarge {

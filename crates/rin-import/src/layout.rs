@@ -55,7 +55,7 @@ impl Stored {
 }
 
 /// The tensors of the file in their order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Layout {
     tensors: Vec<Stored>,
 }
@@ -91,6 +91,27 @@ impl Layout {
         let entry = TensorEntry { dtype, shape: tensor.shape.clone(), packed: true };
         let content = Content::Matrix { tensor: tensor.clone(), to };
         self.push(&tensor.name, entry, Some(stored.to_vec()), n_bytes, content)
+    }
+
+    /// Adds a matrix whose panels are there already.
+    pub(crate) fn push_packed(
+        &mut self,
+        name: &str,
+        format: Format,
+        shape: [usize; 2],
+        panels: Vec<u8>,
+    ) -> Result<(), Error> {
+        let dtype = format.name().parse::<DType>().map_err(|_| too_large(name))?;
+        let n_bytes = u64::try_from(panels.len()).map_err(|_| too_large(name))?;
+        let entry = TensorEntry { dtype, shape: shape.map(|n| n as u64).to_vec(), packed: true };
+        self.push(name, entry, None, n_bytes, Content::Bytes { bytes: panels, padding: 0 })
+    }
+
+    /// Adds a vector of `len` numbers in f32.
+    pub(crate) fn push_vector(&mut self, name: &str, len: usize, bytes: Vec<u8>) -> Result<(), Error> {
+        let n_bytes = u64::try_from(bytes.len()).map_err(|_| too_large(name))?;
+        let entry = TensorEntry { dtype: DType::F32, shape: vec![len as u64], packed: false };
+        self.push(name, entry, None, n_bytes, Content::Bytes { bytes, padding: 0 })
     }
 
     /// Adds bytes as they are; `padding` follows them.

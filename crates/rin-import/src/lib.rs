@@ -22,8 +22,10 @@ pub mod quantize;
 mod source;
 mod staged;
 mod vocabulary;
+mod write;
 
 pub use error::Error;
+pub use write::{NewModel, NewTensor, write};
 
 use crate::layout::{Content, Layout, Stored};
 use crate::panels::Panels;

@@ -1,6 +1,6 @@
 //! The arithmetic of the RIN engine: one folder per operation, one file per instruction tier.
 //!
-//! Every operation is declared once with [`kernel!`](table), which gives a typed handle, the only unsafe call, and
+//! Every operation is declared once with `kernel!`, which gives a typed handle, the only unsafe call, and
 //! a test that holds each variant against the scalar definition bit for bit. The scalar tier is the definition of
 //! the result; every other tier is a faster way to the same bits.
 //!

@@ -1,0 +1,120 @@
+//! Tensors that are in memory become `.rin`: the way out of a trainer.
+
+use crate::layout::{Content, Layout};
+use crate::source::Origin;
+use crate::staged::{Staged, check_destination};
+use crate::{Error, Report};
+use rin_kernels::Format;
+use rin_kernels::pack::{LANES, pack_panel};
+use rin_model::Config;
+use rin_model::rin_format::{Provenance, TOKENIZER, TOKENIZER_CONFIG};
+use std::path::Path;
+
+/// A tensor as a weight file would hold it.
+#[derive(Clone, Debug)]
+pub struct NewTensor {
+    /// Name, as GGUF files have it.
+    pub name: String,
+    /// Type of the weights; F32 for a vector.
+    pub format: Format,
+    /// `[rows, cols]` of a matrix, `[len]` of a vector.
+    pub shape: Vec<usize>,
+    /// The rows one after the other, in blocks of `format`.
+    pub bytes: Vec<u8>,
+}
+
+/// What a new `.rin` file holds beside its tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct NewModel<'a> {
+    /// The numbers of the network.
+    pub config: &'a Config,
+    /// A `tokenizer.json`, or a GGUF file of a vocabulary alone.
+    pub tokenizer: &'a [u8],
+    /// A `tokenizer_config.json`.
+    pub tokenizer_config: Option<&'a [u8]>,
+    /// Where the weights came from, in a word: the provenance says so.
+    pub source: &'a str,
+    /// Type that the matrices were brought to, where they were.
+    pub quant: Option<Format>,
+}
+
+/// Writes a model that is in memory to `dst`.
+///
+/// The bits of the tensors are kept: what the caller has quantised is only packed. On any error nothing is left
+/// behind, and a file that was at `dst` stands.
+///
+/// # Errors
+/// When a tensor's bytes do not fit its shape or hold a number that is none, when the network lacks a tensor, when
+/// `dst` may not be replaced, or when writing fails.
+pub fn write(dst: &Path, model: &NewModel<'_>, tensors: &[NewTensor], overwrite: bool) -> Result<Report, Error> {
+    check_destination(dst, &[], overwrite)?;
+    let mut layout = Layout::default();
+    for tensor in tensors {
+        match tensor.shape[..] {
+            [rows, cols] => {
+                let panels = pack(tensor, rows, cols)?;
+                layout.push_packed(&tensor.name, tensor.format, [rows, cols], panels)?;
+            }
+            [len] if tensor.format == Format::F32 && len.checked_mul(4) == Some(tensor.bytes.len()) => {
+                layout.push_vector(&tensor.name, len, tensor.bytes.clone())?;
+            }
+            _ => return Err(misfit(tensor)),
+        }
+    }
+    layout.push_bytes(TOKENIZER, model.tokenizer.trim_ascii_start().to_vec(), b' ')?;
+    if let Some(config) = model.tokenizer_config {
+        layout.push_bytes(TOKENIZER_CONFIG, config.to_vec(), b' ')?;
+    }
+    let origin = Origin {
+        provenance: Provenance {
+            source: model.source.to_owned(),
+            format: "rin-train".to_owned(),
+            sha256: None,
+            writer: env!("CARGO_PKG_VERSION").to_owned(),
+            quant: model.quant.map(|format| format.name().to_owned()),
+        },
+        files: Vec::new(),
+    };
+    let header = layout.header(model.config, &origin)?;
+    let mut staged = Staged::create(dst, &header, layout.data_bytes())?;
+    for stored in layout.tensors() {
+        if let Content::Bytes { bytes, padding } = &stored.content {
+            staged.write_padded(bytes, *padding)?;
+        }
+    }
+    let (bytes, sha256) = staged.publish(header, overwrite)?;
+    let n_quantized = tensors.iter().filter(|tensor| tensor.format.block_len() > 1).count();
+    Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256 })
+}
+
+/// All panels of a matrix.
+fn pack(tensor: &NewTensor, rows: usize, cols: usize) -> Result<Vec<u8>, Error> {
+    let row_bytes = tensor.format.row_bytes(cols).filter(|&bytes| bytes > 0).ok_or_else(|| misfit(tensor))?;
+    let panel_bytes = tensor.format.panel_bytes(cols).ok_or_else(|| misfit(tensor))?;
+    let size = tensor.format.packed_bytes(rows, cols).ok_or_else(|| misfit(tensor))?;
+    if rows == 0 || row_bytes.checked_mul(rows) != Some(tensor.bytes.len()) {
+        return Err(misfit(tensor));
+    }
+    let mut panels = vec![0; size];
+    let sixteen = tensor.bytes.chunks(row_bytes.saturating_mul(LANES));
+    for (p, (panel, rows)) in panels.chunks_exact_mut(panel_bytes).zip(sixteen).enumerate() {
+        pack_panel(tensor.format, cols, |lane| rows.chunks_exact(row_bytes).nth(lane), panel).map_err(|at| {
+            Error::OutOfRange {
+                tensor: tensor.name.clone(),
+                row: p.saturating_mul(LANES).saturating_add(at.lane),
+                col: at.col,
+                format: tensor.format,
+            }
+        })?;
+    }
+    Ok(panels)
+}
+
+fn misfit(tensor: &NewTensor) -> Error {
+    Error::BytesDoNotFit {
+        tensor: tensor.name.clone(),
+        shape: tensor.shape.clone(),
+        format: tensor.format,
+        found: tensor.bytes.len(),
+    }
+}
