@@ -41,7 +41,7 @@ TEXTS = [
     "", " ", "  ", "   ", "\t", "\n", "\n\n", "\r\n", " \n \n  x", "\t\tx", "a\u00a0b", "\u3000\u3000x", "a \u2003 b",
     "Hello", " Hello", "  Hello", "Hello ", "Hello  ", "the engine's counter", "It's I'm we'LL YOU'RE don'T 'tis '", "'\u017f",
     "1", "12", "1234567", " 1 22 333 4444", "3.14", "x2y3", "١٢٣٤ ½ Ⅷ ²", "foo_bar(baz);\n\treturn 0;\n}\n",
-    "HelloWorld HTTPServer iPhone ABCdef ǅx", "Übergröße naïve café", "e\u0301a\u0308 n\u0303o", "нещо на Български",
+    "HelloWorld HTTPServer iPhone ABCdef ǅx", "Übergröße naïve café", "e\u0301a\u0308 n\u0303o", "\u1112\u1161\u11ab<|end|>\u0041\u030a \u212b q\u0307\u0323", "нещо на Български",
     "中文字符测试中文字符", "한국어 문장 日本語", "कि नमस्ते", "🚀🚀🚀 😶\u200d🌫️ ✅", "\u0000\u0001\u007f\u00ad", "\ufeff\ufffd\U0010ffff",
     "price: $5.00!!!\n\n\n...???", "a/b//\n/c", "\u2581\u2581x \u2581y", "a\u2581b", "<|end|>", "x<|end|>y <|end|> z", "<|end|><|end|>",
     "<|begin|> text", "one <mask>  two", "one <tool>  two<tool>", "<|en", "<|end|", "<0x41>", "<unk>a", "  <|end|>  ",
@@ -51,7 +51,7 @@ TEXTS = [
 SPECIAL = ["<|begin|>", "<|end|>"]
 
 
-def byte_level(split, vocab_size=420, template=True, ignore_merges=False, prefix_space=False):
+def byte_level(split, vocab_size=420, template=True, ignore_merges=False, prefix_space=False, nfc=False):
     """A byte-level BPE; `split` is None for the built-in pattern, "digits", or a pattern."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     built_in = split in (None, "digits")
@@ -63,6 +63,8 @@ def byte_level(split, vocab_size=420, template=True, ignore_merges=False, prefix
     else:
         cut = pre_tokenizers.Split(Regex(split), "isolated")
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([cut, bytes_only])
+    if nfc:
+        tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     train(tokenizer, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False))
@@ -151,7 +153,7 @@ def main():
     write("bpe-gpt2-prefix-space", byte_level(None, prefix_space=True))
     write("bpe-digits", byte_level("digits"))
     write("bpe-llama3", byte_level(LLAMA3, ignore_merges=True))
-    write("bpe-qwen2", byte_level(QWEN2, template=False))
+    write("bpe-qwen2", byte_level(QWEN2, template=False, nfc=True))
     write("bpe-gpt4o", byte_level(GPT4O))
     write("bpe-tekken", byte_level(TEKKEN))
     write("spm-normalizer", sentence_piece("normalizer"), text_merges=True)

@@ -6,6 +6,7 @@ use super::pieces::{MergeTable, PairLookup, SPACE_SIGN};
 use super::special::Segment;
 use super::vocab::{Alphabet, SpacePrefix};
 use super::{Tokenizer, WordBreaks};
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 /// Most bytes of a text, and most tokens: positions in the model are 32-bit.
 const LIMIT: usize = i32::MAX as usize;
@@ -48,13 +49,10 @@ impl Tokenizer {
             encoding.after_unknown = false;
             match segment {
                 Segment::Token(id) => encoding.ids.push(id),
-                Segment::Text(start, text) => match self.alphabet {
-                    Alphabet::ByteLevel if self.puts_space_before(text, start == 0) => {
-                        self.encode_bytes(&format!(" {text}"), &mut encoding)?;
-                    }
-                    Alphabet::ByteLevel => self.encode_bytes(text, &mut encoding)?,
-                    Alphabet::Metaspace => self.encode_metaspace(text, start == 0, &mut encoding)?,
-                },
+                Segment::Text(start, text) if self.nfc && !is_nfc(text) => {
+                    self.encode_text(&text.nfc().collect::<String>(), start == 0, &mut encoding)?;
+                }
+                Segment::Text(start, text) => self.encode_text(text, start == 0, &mut encoding)?,
             }
         }
         if options.add_special && special.add_eos {
@@ -64,6 +62,17 @@ impl Tokenizer {
             return Err(TokenizerError::TooManyTokens { limit: LIMIT });
         }
         Ok(encoding.ids)
+    }
+
+    /// A stretch of text between special tokens; `first` when the input begins with it.
+    fn encode_text(&self, text: &str, first: bool, encoding: &mut Encoding) -> Result<(), TokenizerError> {
+        match self.alphabet {
+            Alphabet::ByteLevel if self.puts_space_before(text, first) => {
+                self.encode_bytes(&format!(" {text}"), encoding)
+            }
+            Alphabet::ByteLevel => self.encode_bytes(text, encoding),
+            Alphabet::Metaspace => self.encode_metaspace(text, first, encoding),
+        }
     }
 
     /// Whether a space goes before a stretch of text; `first` when the input begins with it.

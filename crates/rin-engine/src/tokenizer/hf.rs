@@ -146,9 +146,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for Merge<'a> {
 impl Tokenizer {
     /// The tokenizer of a Hugging Face folder: `tokenizer.json`, and `tokenizer_config.json` where there is one.
     ///
-    /// Unicode normalization (NFC) is left to the caller: a text that is in that form already, as nearly all text is,
-    /// gives the ids of the `tokenizers` package.
-    ///
     /// # Errors
     /// [`TokenizerError::UnsupportedComponent`] names a part of the file whose effect is not implemented;
     /// [`TokenizerError::BadJson`] and [`TokenizerError::BadVocab`] say where the file is broken.
@@ -187,6 +184,7 @@ fn vocab<'f>(file: &'f File<'_>, config: &Value) -> Result<Vocab<'f>, TokenizerE
     vocab.prefix = pipeline.prefix;
     vocab.split_at_spaces = pipeline.split_at_spaces;
     vocab.drop_leading_space = pipeline.drop_leading_space;
+    vocab.nfc = pipeline.nfc;
     vocab.fuse_unknown = model.fuse_unk;
     let template = Template::read(&file.post_processor)?;
     set_special(&mut vocab, &template, config, model.unk_token.as_deref(), &ids);

@@ -53,6 +53,8 @@ pub(super) struct Pipeline {
     pub(super) prefix: SpacePrefix,
     pub(super) split_at_spaces: bool,
     pub(super) drop_leading_space: bool,
+    /// Text is brought into Unicode's composed form first.
+    pub(super) nfc: bool,
     /// The normalizer writes U+2581 for spaces.
     replaces_spaces: bool,
     /// The normalizer puts U+2581 before the text.
@@ -68,6 +70,7 @@ impl Pipeline {
             prefix: SpacePrefix::Never,
             split_at_spaces: false,
             drop_leading_space: false,
+            nfc: false,
             replaces_spaces: false,
             prepends: false,
         };
@@ -89,7 +92,7 @@ impl Pipeline {
                 "Replace" if component["pattern"]["String"] == " " && component["content"] == SIGN => {
                     self.replaces_spaces = true;
                 }
-                "NFC" => {}
+                "NFC" => self.nfc = true,
                 _ => return Err(unsupported("normalizer", describe(component))),
             }
         }

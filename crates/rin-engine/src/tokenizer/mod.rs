@@ -49,6 +49,7 @@ pub struct Tokenizer {
     prefix: SpacePrefix,
     word_breaks: WordBreaks,
     drop_leading_space: bool,
+    nfc: bool,
     fuse_unknown: bool,
 }
 
@@ -95,6 +96,7 @@ impl Tokenizer {
             prefix: vocab.prefix,
             word_breaks: WordBreaks::of(vocab),
             drop_leading_space: vocab.drop_leading_space,
+            nfc: vocab.nfc,
             fuse_unknown: vocab.fuse_unknown,
             types: vocab.types.clone(),
             pieces,

@@ -96,6 +96,8 @@ pub struct Vocab<'a> {
     pub split_at_spaces: bool,
     /// Decoding drops one space at the start of the text.
     pub drop_leading_space: bool,
+    /// Text is brought into Unicode's composed form (NFC) first.
+    pub nfc: bool,
     /// Neighbouring characters without a token share one unknown token.
     pub fuse_unknown: bool,
     /// Beginning-of-text token.
@@ -136,6 +138,7 @@ impl<'a> Vocab<'a> {
             prefix: SpacePrefix::Never,
             split_at_spaces: false,
             drop_leading_space: false,
+            nfc: false,
             fuse_unknown: true,
             bos: None,
             eos: None,
