@@ -189,8 +189,19 @@ impl Codes {
     ///
     /// When `block` is not `format.block_bytes()` long, or the format is a float.
     pub fn read(format: Format, block: &[u8]) -> Self {
-        assert_eq!(block.len(), format.block_bytes(), "one {format} block");
         let mut c = Self::ZERO;
+        c.refill(format, block);
+        c
+    }
+
+    /// [`Codes::read`] over the codes of another block of the same format: no more bytes are touched than it has codes.
+    ///
+    /// # Panics
+    ///
+    /// As for [`Codes::read`].
+    pub(crate) fn refill(&mut self, format: Format, block: &[u8]) {
+        assert_eq!(block.len(), format.block_bytes(), "one {format} block");
+        let c = self;
         let half = |at: usize| u16::from_le_bytes([block[at], block[at + 1]]);
         match format {
             Format::Q8_0 => {
@@ -237,7 +248,6 @@ impl Codes {
             }
             Format::F32 | Format::F16 | Format::BF16 => panic!("{format} has no codes"),
         }
-        c
     }
 
     /// Low nibbles of each run of `half` bytes first, then its high nibbles.

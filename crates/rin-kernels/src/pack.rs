@@ -235,7 +235,7 @@ pub fn pack_panel<'a>(
     for b in 0..blocks {
         for (lane, bytes) in rows.iter().enumerate() {
             let Some(block) = bytes.map(|bytes| &bytes[b * size..][..size]) else { continue };
-            codes[lane] = Codes::read(format, block);
+            codes[lane].refill(format, block);
             if !codes[lane].is_finite() {
                 return Err(NonFinite { lane, col: b * format.block_len() });
             }
