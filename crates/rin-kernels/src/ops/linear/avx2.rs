@@ -3,7 +3,7 @@
 //! Codes of up to 6 bits go through `maddubs`, whose 16-bit sums cannot saturate there (two lines of 63 × 127 × 2 make
 //! 32,004). Bytes of Q8_0 are widened to 16 bits first, even and odd columns apart, which is exact for every value.
 
-use super::{Epilogue, QuantRows, panels_in_cache};
+use super::{Epilogue, QuantRows};
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 use std::arch::x86_64::{
@@ -21,20 +21,15 @@ const HALF: usize = LANES / 2;
 /// Quantised weights.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn quant<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantRows<'_>, e: Epilogue<'_>) {
-    let panel_bytes = (w.len() / y.cols().div_ceil(LANES).max(1)).max(1);
-    let group = panels_in_cache(panel_bytes);
-    for (g, panels) in w.chunks(group * panel_bytes).enumerate() {
-        let mut t0 = 0;
-        while t0 < x.rows() {
-            let t = t0;
-            for (i, panel) in panels.chunks_exact(panel_bytes).enumerate() {
-                let p = g * group + i;
-                t0 = t + match x.rows() - t {
-                    4.. => tile::<F, 4>(y, p, panel, x, t, e),
-                    2.. => tile::<F, 2>(y, p, panel, x, t, e),
-                    _ => tile::<F, 1>(y, p, panel, x, t, e),
-                };
-            }
+    let panel_bytes = w.len() / y.cols().div_ceil(LANES).max(1);
+    for (p, panel) in w.chunks_exact(panel_bytes.max(1)).enumerate() {
+        let mut t = 0;
+        while t < x.rows() {
+            t += match x.rows() - t {
+                4.. => tile::<F, 4>(y, p, panel, x, t, e),
+                2.. => tile::<F, 2>(y, p, panel, x, t, e),
+                _ => tile::<F, 1>(y, p, panel, x, t, e),
+            };
         }
     }
 }

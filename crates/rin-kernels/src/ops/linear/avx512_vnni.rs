@@ -1,6 +1,6 @@
 //! 64 products per instruction: 16 rows × 4 columns, up to 8 tokens against weights held in registers.
 
-use super::{Epilogue, QuantRows, panels_in_cache};
+use super::{Epilogue, QuantRows};
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 use std::arch::x86_64::{
@@ -16,21 +16,16 @@ use std::arch::x86_64::{
 /// Quantised weights.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn quant<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantRows<'_>, e: Epilogue<'_>) {
-    let panel_bytes = (w.len() / y.cols().div_ceil(LANES).max(1)).max(1);
-    let group = panels_in_cache(panel_bytes);
-    for (g, panels) in w.chunks(group * panel_bytes).enumerate() {
-        let mut t0 = 0;
-        while t0 < x.rows() {
-            let t = t0;
-            for (i, panel) in panels.chunks_exact(panel_bytes).enumerate() {
-                let p = g * group + i;
-                t0 = t + match x.rows() - t {
-                    8.. => tile::<F, 8>(y, p, panel, x, t, e),
-                    4.. => tile::<F, 4>(y, p, panel, x, t, e),
-                    2.. => tile::<F, 2>(y, p, panel, x, t, e),
-                    _ => tile::<F, 1>(y, p, panel, x, t, e),
-                };
-            }
+    let panel_bytes = w.len() / y.cols().div_ceil(LANES).max(1);
+    for (p, panel) in w.chunks_exact(panel_bytes.max(1)).enumerate() {
+        let mut t = 0;
+        while t < x.rows() {
+            t += match x.rows() - t {
+                8.. => tile::<F, 8>(y, p, panel, x, t, e),
+                4.. => tile::<F, 4>(y, p, panel, x, t, e),
+                2.. => tile::<F, 2>(y, p, panel, x, t, e),
+                _ => tile::<F, 1>(y, p, panel, x, t, e),
+            };
         }
     }
 }

@@ -103,13 +103,6 @@ const fn id(format: Format) -> usize {
     i
 }
 
-/// How many panels are taken together against one tile of tokens after the other: as many as stay in a core's second
-/// cache beside the activations, which are then read once per group instead of once per panel.
-const fn panels_in_cache(panel_bytes: usize) -> usize {
-    const BYTES: usize = 256 << 10;
-    if panel_bytes >= BYTES { 1 } else { BYTES / panel_bytes }
-}
-
 macro_rules! quant_products {
     ($( $Op:ident, $Format:ident, $conformance:ident; )*) => { $(
         kernel! {
