@@ -42,6 +42,10 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Write a model as .rin
     Import(ImportArgs),
+    /// Write a model as a GGUF file or a Hugging Face folder
+    Export(ExportArgs),
+    /// Measure how well a model predicts a text, and how far it is from a reference
+    Eval(EvalArgs),
     /// Show what this machine offers and what stands in the way
     Doctor(DoctorArgs),
     /// Write the completions of a shell
@@ -56,6 +60,8 @@ impl Command {
             Self::Tokens(args) => args.output,
             Self::Inspect(args) => args.output,
             Self::Import(args) => args.output,
+            Self::Export(args) => args.output,
+            Self::Eval(args) => args.output,
             Self::Doctor(args) => args.output,
             Self::Completions(args) => args.output,
         }
@@ -83,7 +89,7 @@ pub(crate) struct ModelArgs {
 #[command(next_help_heading = "Machine")]
 pub(crate) struct MachineArgs {
     /// Threads [default: physical cores within the processor quota and the affinity mask]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<NonZeroUsize>,
     /// Where threads are pinned
     #[arg(long, value_name = "POLICY", value_parser = values::affinity(),
@@ -92,10 +98,10 @@ pub(crate) struct MachineArgs {
     /// The highest instruction tier to use [default: the best there is]
     #[arg(long, value_name = "TIER", value_parser = values::tier())]
     tier: Option<Tier>,
-    #[arg(long, value_name = "N", help = format!("Positions of the context [default: the model's, at most {DEFAULT_CTX}]"))]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help = format!("Positions of the context [default: the model's, at most {DEFAULT_CTX}]"))]
     ctx: Option<NonZeroUsize>,
     /// Most tokens of a prompt in one step
-    #[arg(long, value_name = "N", default_value_t = LoadOptions::default().n_batch)]
+    #[arg(long, value_name = "N", default_value_t = LoadOptions::default().n_batch, allow_negative_numbers = true)]
     batch: usize,
     /// How keys and values are stored [default: f32 beside F32 weights, f16 otherwise]
     #[arg(long, value_name = "TYPE", value_parser = values::kv_type())]
@@ -107,7 +113,7 @@ pub(crate) struct MachineArgs {
     #[arg(long)]
     huge_pages: bool,
     /// A memory limit beside those of the system, as 1500000000, 1500MB or 2GiB
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     memory_limit: Option<Bytes>,
     /// What the model computes [default: what the file says]
     #[arg(long, value_name = "MODE", value_parser = values::mode())]
@@ -143,13 +149,13 @@ impl MachineArgs {
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
     /// Most tokens to generate [default: until the model ends or the context is full]
-    #[arg(short = 'n', long, alias = "gen", value_name = "N")]
+    #[arg(short = 'n', long, alias = "gen", value_name = "N", allow_negative_numbers = true)]
     pub(crate) max_tokens: Option<usize>,
     /// Temperature; 0 takes the most probable token
     #[arg(long, value_name = "T", default_value_t = SamplingParams::default().temp, allow_negative_numbers = true)]
     temp: f32,
     /// Keep the K most probable tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = SamplingParams::default().top_k)]
+    #[arg(long, value_name = "K", default_value_t = SamplingParams::default().top_k, allow_negative_numbers = true)]
     top_k: usize,
     /// Keep the most probable tokens that together reach P; 1 keeps all
     #[arg(long, value_name = "P", default_value_t = SamplingParams::default().top_p, allow_negative_numbers = true)]
@@ -176,7 +182,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_name = "ID=V")]
     logit_bias: Vec<Bias>,
     /// Key of the random numbers: one seed, one text
-    #[arg(long, value_name = "N", default_value_t = SamplingParams::default().seed)]
+    #[arg(long, value_name = "N", default_value_t = SamplingParams::default().seed, allow_negative_numbers = true)]
     pub(crate) seed: u64,
     /// End before this string (repeatable)
     #[arg(long, value_name = "S", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
@@ -214,7 +220,7 @@ pub(crate) struct RunArgs {
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
     /// Token ids in place of the prompt, as 1,2,3
-    #[arg(long, value_name = "IDS")]
+    #[arg(long, value_name = "IDS", allow_negative_numbers = true)]
     pub(crate) tokens: Option<Ids>,
     /// No beginning-of-text token before the prompt
     #[arg(long)]
@@ -288,6 +294,49 @@ pub(crate) struct ImportArgs {
     pub(crate) overwrite: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct ExportArgs {
+    /// A .rin or .gguf file, a Hugging Face folder, or a name in the local cache (org/name[/FILE])
+    #[arg(value_name = "FILE")]
+    pub(crate) source: PathBuf,
+    /// The .gguf file to write, or the folder
+    #[arg(short = 'o', long = "output", value_name = "X.gguf|DIR", required = true)]
+    pub(crate) to: PathBuf,
+    /// Type in a folder of the matrices that are stored quantised [default: F32]
+    #[arg(long, value_name = "TYPE", value_parser = values::export_dtype(), ignore_case = true)]
+    pub(crate) dtype: Option<Format>,
+    /// Write the model without its tokenizer
+    #[arg(long)]
+    pub(crate) without_tokenizer: bool,
+    /// Replace the file, or the folder of an earlier export
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The text to predict, UTF-8
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) text: PathBuf,
+    /// Compare the distributions with those of this model, which has to have the same tokenizer
+    #[arg(long, value_name = "MODEL2")]
+    pub(crate) reference: Option<PathBuf>,
+    /// Read no more than N tokens of the text
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u64).range(2..))]
+    pub(crate) max_tokens: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
 }
 
 #[derive(Debug, Args)]

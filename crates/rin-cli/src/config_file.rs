@@ -66,10 +66,16 @@ impl ConfigFiles {
 fn read(path: &Path) -> Result<Option<String>> {
     use std::io::Read;
 
-    let file = match std::fs::File::open(path) {
+    // Asked before opening: opening a pipe would wait for its writer.
+    match std::fs::metadata(path) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
-        opened => opened?,
-    };
+        found => {
+            if !found?.is_file() {
+                bail!("no regular file");
+            }
+        }
+    }
+    let file = std::fs::File::open(path)?;
     let mut text = String::new();
     file.take(MAX_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > MAX_BYTES {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Error;
 use rin_engine::Error as EngineError;
 use rin_engine::arena::ArenaError;
+use rin_engine::eval::EvalError;
 use rin_engine::sampler::SamplingError;
 use rin_engine::tokenizer::TokenizerError;
 use rin_import::Error as ImportError;
@@ -46,7 +47,7 @@ plain_error!(ReaderGone, self => "the reader of standard output is gone");
 
 /// Codes of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Code {
+pub(crate) enum Code {
     Failed = 1,
     Usage = 2,
     Model = 3,
@@ -74,8 +75,22 @@ fn class_of_tokenizer(error: &TokenizerError) -> Class {
         TokenizerError::BadJson { .. } => (Code::Model, "BadJson"),
         TokenizerError::TextTooLong { .. } => (Code::Failed, "TextTooLong"),
         TokenizerError::TooManyTokens { .. } => (Code::Failed, "TooManyTokens"),
-        TokenizerError::NoToken { .. } => (Code::Failed, "NoToken"),
+        TokenizerError::NoToken { .. } => (Code::Model, "NoToken"),
         _ => (Code::Failed, "Tokenizer"),
+    }
+}
+
+/// The text is data, so what is wrong with it is a failure; a reference that does not fit is a wrong choice of one.
+fn class_of_eval(error: &EvalError) -> Class {
+    match error {
+        EvalError::TextTooShort { .. } => (Code::Failed, "TextTooShort"),
+        EvalError::ContextTooSmall { .. } => (Code::Usage, "ContextTooSmall"),
+        EvalError::OtherVocabulary { .. } => (Code::Usage, "OtherVocabulary"),
+        EvalError::OtherBeginning { .. } => (Code::Usage, "OtherBeginning"),
+        EvalError::OtherTokens { .. } => (Code::Usage, "OtherTokens"),
+        EvalError::NonFiniteLogits { .. } => (Code::Model, "NonFiniteLogits"),
+        EvalError::Cancelled => (Code::Interrupted, "Cancelled"),
+        _ => (Code::Failed, "Failed"),
     }
 }
 
@@ -83,6 +98,7 @@ fn class_of_engine(error: &EngineError) -> Class {
     match error {
         EngineError::Model(error) => class_of_model(error),
         EngineError::Tokenizer(error) => class_of_tokenizer(error),
+        EngineError::Eval(error) => class_of_eval(error),
         EngineError::UnsupportedType { .. } => (Code::Model, "UnsupportedType"),
         EngineError::NoPlan(_) => (Code::Model, "NoPlan"),
         EngineError::BadShape { .. } => (Code::Model, "BadShape"),
@@ -117,6 +133,13 @@ fn class_of_import(error: &ImportError) -> Class {
         ImportError::PermissionDenied { .. } => (Code::Failed, "PermissionDenied"),
         ImportError::Io { .. } => (Code::Failed, "Io"),
         ImportError::OutOfRange { .. } => (Code::Failed, "OutOfRange"),
+        ImportError::DestinationKind(_) => (Code::Usage, "DestinationKind"),
+        ImportError::DestinationIsNoFolder(_) => (Code::Usage, "DestinationIsNoFolder"),
+        ImportError::FolderHoldsMore { .. } => (Code::Usage, "FolderHoldsMore"),
+        ImportError::DtypeForGguf => (Code::Usage, "DtypeForGguf"),
+        ImportError::ExportType { .. } => (Code::Usage, "ExportType"),
+        ImportError::Inexpressible { .. } => (Code::Model, "Inexpressible"),
+        ImportError::Tokenizer { .. } => (Code::Model, "Tokenizer"),
         ImportError::HeaderTooLong(_) => (Code::Model, "HeaderTooLong"),
         ImportError::NameTaken { .. } => (Code::Model, "NameTaken"),
         ImportError::Cancelled => (Code::Interrupted, "Cancelled"),
@@ -232,7 +255,7 @@ mod tests {
         assert_eq!(class(unknown), (Code::Model, "UnknownArchitecture"));
         let small = LimitError::DoesNotFit { needed: 2, available: 1, source_of_limit: String::new() };
         assert_eq!(class(small), (Code::Memory, "DoesNotFit"));
-        assert_eq!(class(TokenizerError::NoToken { text: String::new() }), (Code::Failed, "NoToken"));
+        assert_eq!(class(TokenizerError::NoToken { text: String::new() }), (Code::Model, "NoToken"));
         assert_eq!(class(EngineError::EmptyPrompt), (Code::Usage, "EmptyPrompt"));
         assert_eq!(classify(&Error::new(NoEnergyMeter)), (Code::Energy, "NoEnergyMeter"));
         let usage = Err::<(), _>(io::Error::other("x")).context(Usage("file".to_owned())).unwrap_err();

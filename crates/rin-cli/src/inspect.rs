@@ -6,7 +6,7 @@ use anyhow::Result;
 use rin_engine::limits::MemoryLimit;
 use rin_engine::tokenizer::Tokenizer;
 use rin_engine::{LoadOptions, Plan};
-use rin_model::{Array, Config, ModelFile, RopeScaling, Value};
+use rin_model::{Array, Config, FileFormat, ModelFile, RopeScaling, Value};
 use serde_json::{Map, Value as Json, json};
 
 use crate::args::InspectArgs;
@@ -26,6 +26,10 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     let options = args.machine.load_options();
     let plan = if args.plan { Some(options.plan(&file)?) } else { None };
     let mut problems = Vec::new();
+    // The plan is known from the header alone; a look at what the file holds reads it.
+    if file.format() == FileFormat::Rin && !args.plan {
+        problems.extend(file.verify_sha256().err().map(|error| error.to_string()));
+    }
     let config = file.config().map_err(|error| problems.push(error.to_string())).ok();
     let tokenizer = model_path::tokenizer(&file);
     let tokenizer = tokenizer.map_err(|error| problems.push(format!("{error:#}"))).ok();

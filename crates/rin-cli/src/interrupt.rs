@@ -1,10 +1,14 @@
-//! Ctrl-C: once ends a generation or an import, otherwise the program.
+//! Signals. Ctrl-C: once ends a generation or an import, otherwise the program.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use anyhow::{Context, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::exit::Code;
 
 /// Nothing runs that could end by itself.
 const IDLE: u8 = 0;
@@ -14,7 +18,7 @@ const RUNNING: u8 = 1;
 const ASKED: u8 = 2;
 
 /// Exit code of a program that an interrupt ended.
-const INTERRUPTED: i32 = 130;
+const INTERRUPTED: i32 = Code::Interrupted as i32;
 
 static STATE: AtomicU8 = AtomicU8::new(IDLE);
 
@@ -24,26 +28,41 @@ static CANCEL: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 /// A file that is half written, to be removed when the program ends at once.
 static HALF_WRITTEN: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Installs the handler of interrupt and termination.
+/// Installs the handlers of interrupt and termination, and of pages that a model file lost while it is mapped.
 ///
 /// # Errors
 /// What the system answers.
 pub(crate) fn install() -> Result<()> {
-    ctrlc::set_handler(|| {
-        if STATE.compare_exchange(RUNNING, ASKED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            if let Some(cancel) = CANCEL.get() {
-                cancel.store(true, Ordering::Relaxed);
-            }
-            return;
+    #[cfg(unix)]
+    rin_model::exit_on_lost_page(Code::Model as i32).context("lost pages cannot be handled")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("interrupts cannot be handled")?;
+    let (ready, started) = mpsc::sync_channel(0);
+    let watch = move || {
+        // Whatever a thread allocates when it starts, it has allocated now: none of it falls into a generation.
+        ready.send(()).ok();
+        signals.forever().for_each(|_| interrupt());
+    };
+    std::thread::Builder::new().name("rin-signals".to_owned()).spawn(watch).context("interrupts cannot be handled")?;
+    started.recv().context("interrupts cannot be handled")
+}
+
+fn interrupt() {
+    if STATE.compare_exchange(RUNNING, ASKED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        if let Some(cancel) = CANCEL.get() {
+            cancel.store(true, Ordering::Relaxed);
         }
-        let half_written = HALF_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(path) = half_written.as_deref() {
-            // The program ends: what cannot be removed stays.
-            drop(std::fs::remove_file(path));
-        }
-        std::process::exit(INTERRUPTED);
-    })
-    .context("interrupts cannot be handled")
+        return;
+    }
+    remove_half_written();
+    std::process::exit(INTERRUPTED);
+}
+
+fn remove_half_written() {
+    let half_written = HALF_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(path) = half_written.as_deref() {
+        // The program ends: what cannot be removed stays.
+        drop(std::fs::remove_file(path));
+    }
 }
 
 /// From now on one interrupt only asks.

@@ -50,14 +50,14 @@ impl Model {
     }
 }
 
-/// The type that most bytes of the matrices have.
+/// The type that most weights of the matrices have.
 fn quant(file: &ModelFile) -> Option<&'static str> {
-    let mut bytes: BTreeMap<DType, u64> = BTreeMap::new();
+    let mut weights: BTreeMap<DType, u64> = BTreeMap::new();
     for tensor in file.tensors().iter().filter(|tensor| tensor.shape.len() > 1) {
-        let sum = bytes.entry(tensor.dtype).or_default();
-        *sum = sum.saturating_add(tensor.n_bytes);
+        let sum = weights.entry(tensor.dtype).or_default();
+        *sum = sum.saturating_add(tensor.n_elements());
     }
-    bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(dtype, _)| dtype.name())
+    weights.into_iter().max_by_key(|(_, weights)| *weights).map(|(dtype, _)| dtype.name())
 }
 
 /// `rin run --json`.

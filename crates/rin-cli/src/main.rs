@@ -7,7 +7,9 @@ mod args;
 mod completions;
 mod config_file;
 mod doctor;
+mod eval;
 mod exit;
+mod export;
 mod import;
 mod inspect;
 mod interrupt;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         args::Command::Tokens(args) => tokens::tokens(&args),
         args::Command::Inspect(args) => inspect::inspect(&args),
         args::Command::Import(args) => import::import(&args),
+        args::Command::Export(args) => export::export(&args),
+        args::Command::Eval(args) => eval::eval(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Completions(args) => completions::completions(&args),
     };

@@ -36,12 +36,20 @@ impl NpyWriter {
     /// # Errors
     /// What the system answers.
     pub(crate) fn create(path: &Path, row_len: usize) -> io::Result<Self> {
-        let device = std::fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+        let found = std::fs::metadata(path).ok();
+        if found.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        let device = found.is_some_and(|found| !found.is_file());
         let temporary = if device { None } else { Some(beside(path)?) };
         let file = match &temporary {
             None => OpenOptions::new().write(true).open(path)?,
             Some(temporary) => OpenOptions::new().write(true).create_new(true).open(temporary)?,
         };
+        if device {
+            // The number of rows goes into the header at the end, so what cannot be sought cannot be written.
+            (&file).stream_position()?;
+        }
         interrupt::set_half_written(temporary.as_deref());
         let out = BufWriter::with_capacity(1 << 16, file);
         let mut writer = Self { out, path: path.to_path_buf(), temporary, n_rows: 0, row_len };

@@ -12,10 +12,18 @@ use crate::output::Size;
 
 /// A bar over `total` bytes on standard error; hidden where that is no terminal.
 pub(crate) fn byte_progress(total: u64, what: &str, quiet: bool) -> ProgressBar {
+    progress(total, what, "{msg} [{bar:40}] {binary_bytes}/{binary_total_bytes} ({eta})", quiet)
+}
+
+/// A bar over `total` tokens on standard error; hidden where that is no terminal.
+pub(crate) fn token_progress(total: u64, what: &str, quiet: bool) -> ProgressBar {
+    progress(total, what, "{msg} [{bar:40}] {pos}/{len} tokens ({per_sec}, {eta} left)", quiet)
+}
+
+fn progress(total: u64, what: &str, template: &str, quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(total), target).with_message(what.to_owned());
-    let style = ProgressStyle::with_template("{msg} [{bar:40}] {binary_bytes}/{binary_total_bytes} ({eta})");
-    match style {
+    match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style.progress_chars("=> ")),
         Err(_) => bar,
     }

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rin_engine::Engine;
 use rin_engine::generate::{Listener, Outcome, Request, generate};
 use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
+use rin_engine::{Engine, LoadOptions};
 use rin_model::ModelFile;
 
 use crate::args::RunArgs;
@@ -30,16 +30,34 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let description = json::Model::of(&file, Some(args.machine.mode()));
     // What is wrong with the network is told before what is wrong with the words.
     file.config()?;
-    let tokenizer = model_path::tokenizer(&file)?;
+    // Ids in place of a prompt run without a tokenizer too.
+    let tokenizer = match (model_path::tokenizer(&file), &args.tokens) {
+        (Err(error), Some(_)) if file.tokenizer().is_err() => {
+            output::tell(&format!("note: there is no text without a tokenizer: {error:#}\n"));
+            None
+        }
+        (tokenizer, _) => Some(tokenizer?),
+    };
     let opened = start.elapsed();
-    let request = request(args, &tokenizer)?;
+    let options = args.machine.load_options();
+    let plan = options.plan(&file)?;
+    if let Some(logits) = &args.logits {
+        refuse_the_model(logits, &file)?;
+    }
+    let request = request(args, tokenizer.as_ref(), plan.options.ctx)?;
+    let trained = plan.config.ctx;
+    if plan.options.ctx > trained && !args.output.quiet {
+        output::tell(&format!(
+            "note: the model was trained for {trained} positions; beyond them its text may be poor\n"
+        ));
+    }
     let start = Instant::now();
-    let mut engine = load(file, args)?;
+    let mut engine = load(file, &options, plan.weights.bytes(), args.output.quiet)?;
     let load = opened + start.elapsed();
 
     let mut listener = Stream::new(args, engine.plan().config.vocab)?;
     interrupt::begin();
-    let outcome = generate(&mut engine, &tokenizer, &request, &mut listener);
+    let outcome = generate(&mut engine, tokenizer.as_ref(), &request, &mut listener);
     interrupt::end();
     let outcome = outcome?;
     let Heard { steps, failure } = listener.finish()?;
@@ -85,12 +103,24 @@ fn tell(
     })
 }
 
-fn request(args: &RunArgs, tokenizer: &Tokenizer) -> Result<Request> {
-    let prompt = if let Some(ids) = &args.tokens {
-        ids.0.clone()
-    } else {
-        let text = prompt_text(args.prompt.as_deref(), "--tokens IDS")?;
-        encode(tokenizer, &text, args.no_special)?
+/// The results of a run must not take the place of what it ran.
+fn refuse_the_model(logits: &Path, file: &ModelFile) -> Result<()> {
+    let (Ok(logits), Ok(model)) = (logits.canonicalize(), file.path().canonicalize()) else { return Ok(()) };
+    if logits == model || (model.is_dir() && logits.starts_with(&model) && logits.is_file()) {
+        return Err(Usage(format!("--logits {} would overwrite the model; name another file", logits.display())).into());
+    }
+    Ok(())
+}
+
+fn request(args: &RunArgs, tokenizer: Option<&Tokenizer>, ctx: usize) -> Result<Request> {
+    let prompt = match (&args.tokens, tokenizer) {
+        (Some(ids), _) => ids.0.clone(),
+        (None, Some(tokenizer)) => {
+            let text = prompt_text(args.prompt.as_deref(), "--tokens IDS")?;
+            refuse_hopeless(&text, tokenizer, ctx)?;
+            encode(tokenizer, &text, args.no_special)?
+        }
+        (None, None) => Vec::new(),
     };
     Ok(Request {
         prompt,
@@ -99,6 +129,16 @@ fn request(args: &RunArgs, tokenizer: &Tokenizer) -> Result<Request> {
         stop: args.sampling.stop.clone(),
         ignore_eos: args.sampling.ignore_eos,
     })
+}
+
+/// Refuses a text that cannot fit however it is cut, before the tokenizer takes many times its size in memory.
+fn refuse_hopeless(text: &str, tokenizer: &Tokenizer, ctx: usize) -> Result<()> {
+    // Composing characters (NFC) makes a text shorter by a factor of three at most.
+    let least = text.len() / (3 * tokenizer.longest_piece()).max(1);
+    if least > ctx {
+        return Err(rin_engine::Error::PromptTooLong { tokens: least, ctx }.into());
+    }
+    Ok(())
 }
 
 /// The ids of a text that the user wrote: control tokens that it spells out count as such.
@@ -140,11 +180,9 @@ pub(crate) fn prompt_text(prompt: Option<&str>, other: &str) -> Result<String> {
     Ok(text)
 }
 
-fn load(file: ModelFile, args: &RunArgs) -> Result<Engine> {
-    let options = args.machine.load_options();
-    let total = options.plan(&file)?.weights.bytes() as u64;
-    let bar = report::byte_progress(total, "loading", args.output.quiet);
-    let engine = Engine::load(file, &options, |bytes| bar.inc(bytes as u64));
+fn load(file: ModelFile, options: &LoadOptions, weights_bytes: usize, quiet: bool) -> Result<Engine> {
+    let bar = report::byte_progress(weights_bytes as u64, "loading", quiet);
+    let engine = Engine::load(file, options, |bytes| bar.inc(bytes as u64));
     bar.finish_and_clear();
     Ok(engine?)
 }

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rin_engine::topology::Policy;
+use rin_import::DTYPES;
 use rin_import::quantize::TARGETS;
 use rin_kernels::ops::attention::KvType;
 use rin_kernels::{Format, Tier};
@@ -17,6 +18,9 @@ impl FromStr for Ids {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let ids = text.split([',', ' ', '\n', '\t', '\r']).filter(|id| !id.is_empty());
+        if text.split(',').any(|id| id.trim().is_empty()) {
+            return Err("an id is missing; give ids as 1,2,3".to_owned());
+        }
         let parse = |id: &str| id.parse().map_err(|_| format!("`{id}` is no token id; give ids as 1,2,3"));
         ids.map(parse).collect::<Result<_, _>>().map(Self)
     }
@@ -97,6 +101,11 @@ pub(crate) fn quant() -> impl TypedValueParser<Value = Format> {
     one_of(&TARGETS, Format::name)
 }
 
+/// `--dtype`.
+pub(crate) fn export_dtype() -> impl TypedValueParser<Value = Format> {
+    one_of(&DTYPES, Format::name)
+}
+
 const POLICIES: [Policy; 3] = [Policy::Compact, Policy::Scatter, Policy::None];
 
 /// Name of a placement of threads.
@@ -158,7 +167,7 @@ mod tests {
     #[test]
     fn ids_and_biases_are_read() {
         assert_eq!("1, 2,3\n4 ".parse(), Ok(Ids(vec![1, 2, 3, 4])));
-        assert_eq!("".parse(), Ok(Ids(vec![])));
+        assert!("".parse::<Ids>().is_err() && "1,,2".parse::<Ids>().is_err());
         assert!("1,-2".parse::<Ids>().is_err());
         assert_eq!("7=-inf".parse(), Ok(Bias { id: 7, value: f32::NEG_INFINITY }));
         assert_eq!("7=+0.5".parse(), Ok(Bias { id: 7, value: 0.5 }));

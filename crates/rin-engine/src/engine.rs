@@ -5,7 +5,7 @@ use crate::arch::rope;
 use crate::arena::{Arena, ArenaOptions, cast_mut};
 use crate::limits::MemoryLimit;
 use crate::plan::{Plan, PlanOptions};
-use crate::pool::{Pool, PoolOptions};
+use crate::pool::{MAX_THREADS, Pool, PoolOptions};
 use crate::run::{BatchToken, Kernels, Runner};
 use crate::topology::{Policy, Topology};
 use crate::weights::Weights;
@@ -68,6 +68,10 @@ impl LoadOptions {
     ///
     /// As for [`Plan::new`].
     pub fn plan(&self, file: &ModelFile) -> Result<Plan, Error> {
+        if let Some(threads) = self.threads.filter(|n| !(1..=MAX_THREADS).contains(n)) {
+            let expected = format!("1 to {MAX_THREADS}");
+            return Err(Error::BadOption { field: "threads", expected, found: threads.to_string() });
+        }
         let ctx = match self.ctx {
             Some(ctx) => ctx,
             None => file.config()?.ctx.min(DEFAULT_CTX),

@@ -1,6 +1,7 @@
 //! What can go wrong between a model file and its text.
 
 use crate::arena::ArenaError;
+use crate::eval::EvalError;
 use crate::limits::LimitError;
 use crate::pool::PoolError;
 use crate::sampler::SamplingError;
@@ -96,7 +97,7 @@ pub enum Error {
         ctx: usize,
     },
     /// Nothing to run on.
-    #[error("the prompt is empty and the vocabulary has no token for the beginning of a text; give a prompt")]
+    #[error("the prompt is empty and no token for the beginning of a text is added; give a prompt")]
     EmptyPrompt,
     /// All places for sequences are taken.
     #[error("all {0} sequences of the plan are in use; release one, or plan for more")]
@@ -119,4 +120,7 @@ pub enum Error {
     /// A sampling setting is out of range, or the logits are no numbers.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// A text, a context or a reference that cannot be evaluated.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
 }

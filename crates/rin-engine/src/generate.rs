@@ -92,8 +92,8 @@ impl Listener for Silent {
 
 /// Buffers of a generation, all of their final size.
 struct Text<'t> {
-    tokenizer: &'t Tokenizer,
-    decoder: crate::tokenizer::StreamDecoder<'t>,
+    /// None where the model has no tokenizer: there is no text then.
+    decoder: Option<crate::tokenizer::StreamDecoder<'t>>,
     stops: StopMatcher,
     piece: String,
     all: String,
@@ -101,29 +101,32 @@ struct Text<'t> {
 }
 
 impl<'t> Text<'t> {
-    fn new(tokenizer: &'t Tokenizer, request: &Request, max_tokens: usize) -> Self {
-        let longest = (0_u32..).map_while(|id| tokenizer.piece(id)).map(<[u8]>::len).max();
+    fn new(tokenizer: Option<&'t Tokenizer>, request: &Request, max_tokens: usize) -> Self {
         // A broken byte becomes a replacement character of three.
-        let longest = 3 * longest.unwrap_or(0) + 16;
+        let longest = 3 * tokenizer.map_or(0, Tokenizer::longest_piece) + 16;
         let held: usize = request.stop.iter().map(String::len).sum();
         let capacity = max_tokens.saturating_mul(longest).min(MAX_TEXT).saturating_add(longest + held);
-        let mut decoder = tokenizer.decoder();
+        let mut decoder = tokenizer.map(Tokenizer::decoder);
         let mut piece = String::with_capacity(longest.max(64));
         // The text continues the prompt: whether a leading space is dropped depends on what came before.
-        for &id in &request.prompt {
-            decoder.push(id, &mut piece);
+        if let Some(decoder) = &mut decoder {
+            for &id in &request.prompt {
+                decoder.push(id, &mut piece);
+                piece.clear();
+            }
+            decoder.finish(&mut piece);
             piece.clear();
         }
-        decoder.finish(&mut piece);
-        piece.clear();
         let stops = StopMatcher::new(&request.stop);
-        Self { tokenizer, decoder, stops, piece, all: String::with_capacity(capacity), told: 0 }
+        Self { decoder, stops, piece, all: String::with_capacity(capacity), told: 0 }
     }
 
     /// Adds a token; true when a stop string ended the text.
     fn push(&mut self, id: u32) -> bool {
         self.piece.clear();
-        self.decoder.push(id, &mut self.piece);
+        if let Some(decoder) = &mut self.decoder {
+            decoder.push(id, &mut self.piece);
+        }
         self.stops.push(&self.piece, &mut self.all)
     }
 
@@ -131,7 +134,9 @@ impl<'t> Text<'t> {
     fn finish(&mut self) {
         if !self.stops.is_stopped() {
             self.piece.clear();
-            self.decoder.finish(&mut self.piece);
+            if let Some(decoder) = &mut self.decoder {
+                decoder.finish(&mut self.piece);
+            }
             if !self.stops.push(&self.piece, &mut self.all) {
                 self.stops.finish(&mut self.all);
             }
@@ -148,14 +153,14 @@ impl<'t> Text<'t> {
 /// Room for text that is reserved at most; longer texts grow, and the growth is counted.
 const MAX_TEXT: usize = 64 << 20;
 
-/// Runs a request on a fresh sequence of `engine`.
+/// Runs a request on a fresh sequence of `engine`. Without a tokenizer there are tokens and no text, and no token ends it.
 ///
 /// # Errors
 ///
 /// When the prompt does not fit, an id is unknown, a setting is out of range, or the logits are no numbers.
 pub fn generate(
     engine: &mut Engine,
-    tokenizer: &Tokenizer,
+    tokenizer: Option<&Tokenizer>,
     request: &Request,
     listener: &mut impl Listener,
 ) -> Result<Outcome, Error> {
@@ -174,6 +179,7 @@ pub fn generate(
         history: Vec::with_capacity(prompt + max_tokens),
         digest: LogitDigest::new(),
         prompt,
+        end: tokenizer.map_or(&[], |t| &t.special().end),
     };
     run.history.extend_from_slice(&request.prompt);
     let mut sequence = engine.sequence()?;
@@ -190,6 +196,8 @@ struct Run<'t> {
     history: Vec<u32>,
     digest: LogitDigest,
     prompt: usize,
+    /// Ids that end a text.
+    end: &'t [u32],
 }
 
 impl Run<'_> {
@@ -201,7 +209,6 @@ impl Run<'_> {
         max_tokens: usize,
         listener: &mut impl Listener,
     ) -> Result<Outcome, Error> {
-        let end = &self.text.tokenizer.special().end;
         let allocations = rin_kernels::alloc::allocations();
         let start = Instant::now();
         let mut first_token = None;
@@ -222,7 +229,7 @@ impl Run<'_> {
             let position = self.history.len() as u64;
             let id = self.sampler.sample(logits, position, &self.history)?;
             first_token.get_or_insert_with(|| start.elapsed());
-            if !request.ignore_eos && end.contains(&id) {
+            if !request.ignore_eos && self.end.contains(&id) {
                 finish = FinishReason::Stop;
                 break;
             }

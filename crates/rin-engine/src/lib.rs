@@ -11,6 +11,7 @@ pub mod arena;
 pub mod digest;
 pub mod engine;
 mod error;
+pub mod eval;
 pub mod generate;
 pub mod limits;
 pub mod plan;

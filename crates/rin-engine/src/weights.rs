@@ -163,8 +163,8 @@ fn bad_shape(t: &TensorInfo, format: Format, reason: &str) -> Error {
     }
 }
 
-/// The source row of packed row `r`.
-fn source_row(order: RowOrder, rows: usize, r: usize) -> usize {
+/// The source row of packed row `r` of `rows`.
+pub fn source_row(order: RowOrder, rows: usize, r: usize) -> usize {
     match order {
         RowOrder::AsStored => r,
         RowOrder::HalfToInterleaved { heads } => {
@@ -270,6 +270,8 @@ impl Weights {
         let store = arena.bytes_mut();
         for m in &table.matrices {
             pack_matrix(&file, m, &mut store[m.place.clone()], pool)?;
+            // The packed copy is what runs: the pages of the source would only count twice.
+            file.release(&file.tensors()[m.tensor]);
             progress(m.place.len());
         }
         for v in &table.vectors {

@@ -162,7 +162,7 @@ fn greedy_text_of_stories260k_is_the_published_one() {
     let tokenizer = Tokenizer::from_source(&engine.file().tokenizer().unwrap()).unwrap();
     let request =
         Request { prompt: vec![1], max_tokens: Some(200), sampling: greedy(), ignore_eos: true, ..Request::default() };
-    let outcome = generate(&mut engine, &tokenizer, &request, &mut Silent).unwrap();
+    let outcome = generate(&mut engine, Some(&tokenizer), &request, &mut Silent).unwrap();
     let want = std::fs::read_to_string(text).unwrap();
     assert_eq!(outcome.finish, FinishReason::Length);
     assert_eq!(outcome.text.trim_end(), want.trim_end());
@@ -188,7 +188,7 @@ fn one_digest_over_tiers_and_threads() {
                 let n = if tier == Tier::Scalar { 20 } else { 40 };
                 let request =
                     Request { prompt, max_tokens: Some(n), sampling: greedy(), ignore_eos: true, ..Request::default() };
-                let outcome = generate(&mut engine, &tokenizer, &request, &mut Silent).unwrap();
+                let outcome = generate(&mut engine, Some(&tokenizer), &request, &mut Silent).unwrap();
                 let all = all_logits(&mut engine, &outcome.tokens[..20]);
                 digests.push((tier, threads, outcome.tokens[..20].to_vec(), bits(&all)));
             }

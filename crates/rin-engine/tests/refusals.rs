@@ -152,7 +152,7 @@ fn a_prompt_that_fills_the_context_leaves_no_room() {
     let tokenizer = Tokenizer::from_source(&file.tokenizer().unwrap()).unwrap();
     let mut run = |prompt: usize, max_tokens| {
         let request = Request { prompt: vec![1; prompt], max_tokens, ignore_eos: true, ..Request::default() };
-        generate(&mut engine, &tokenizer, &request, &mut Silent).map(|o| o.tokens.len())
+        generate(&mut engine, Some(&tokenizer), &request, &mut Silent).map(|o| o.tokens.len())
     };
     assert!(matches!(run(64, Some(1)), Err(Error::PromptTooLong { .. })));
     assert!(matches!(run(0, Some(1)), Err(Error::EmptyPrompt)));

@@ -1,11 +1,12 @@
 //! What can go wrong between a foreign model and a `.rin` file.
 
+use crate::export::DTYPES;
 use crate::quantize::TARGETS;
 use rin_kernels::Format;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Failures of an import.
+/// Failures of an import or an export.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -19,7 +20,7 @@ pub enum Error {
     #[error("{} is a .rin file already; import the model that it was made from", .0.display())]
     AlreadyRin(PathBuf),
     /// A type that matrices cannot be converted to.
-    #[error("cannot convert weights to {found}; the targets are {}", target_names())]
+    #[error("cannot convert weights to {found}; the targets are {}", names(&TARGETS))]
     QuantTarget {
         /// The type that was asked for.
         found: Format,
@@ -45,7 +46,7 @@ pub enum Error {
     #[error("{} is no file but a folder or a device; name the file to write", .0.display())]
     DestinationIsNoFile(PathBuf),
     /// The destination is part of the source.
-    #[error("{} belongs to the model that is imported; choose another name for the result", .0.display())]
+    #[error("{} belongs to the source; choose another name for the result", .0.display())]
     DestinationIsSource(PathBuf),
     /// The destination's folder does not exist.
     #[error("there is no folder {}; make it first, or choose another place for the result", .0.display())]
@@ -108,13 +109,52 @@ pub enum Error {
         /// Name of the tensor.
         tensor: String,
     },
-    /// [`ImportOptions::cancel`](crate::ImportOptions::cancel) was set.
-    #[error("the import was interrupted; nothing was written")]
+    /// The name of an export's destination asks for another format.
+    #[error("{} is no place for an export: name a .gguf file or a folder; rin import writes .rin", .0.display())]
+    DestinationKind(PathBuf),
+    /// There is a file where a folder is to be written.
+    #[error("{} is no folder; choose another name, or one that ends in .gguf", .0.display())]
+    DestinationIsNoFolder(PathBuf),
+    /// The folder that would be replaced holds more than an export writes.
+    #[error("{} holds `{found}`, which an export would remove with the folder; choose another folder", path.display())]
+    FolderHoldsMore {
+        /// The folder.
+        path: PathBuf,
+        /// The first such file.
+        found: String,
+    },
+    /// A type was asked for where all types are kept.
+    #[error("a GGUF file keeps the types of all matrices; --dtype is for Hugging Face folders")]
+    DtypeForGguf,
+    /// A type that folders do not hold.
+    #[error("cannot write {found} to a Hugging Face folder; it holds {}", names(&DTYPES))]
+    ExportType {
+        /// The type that was asked for.
+        found: Format,
+    },
+    /// The target has no way to say what the network computes.
+    #[error("{target} cannot hold this model: {what}")]
+    Inexpressible {
+        /// The target.
+        target: &'static str,
+        /// What it cannot hold.
+        what: String,
+    },
+    /// The target has no way to say how the tokenizer splits texts.
+    #[error("the tokenizer cannot be written as {target}: {what}; --without-tokenizer writes the model alone")]
+    Tokenizer {
+        /// The target.
+        target: &'static str,
+        /// What it cannot say.
+        what: String,
+    },
+    /// `cancel` of the options was set.
+    #[error("interrupted; nothing was written")]
     Cancelled,
 }
 
-fn target_names() -> String {
-    TARGETS.map(Format::name).join(", ")
+fn names(formats: &[Format]) -> String {
+    formats.iter().map(|format| format.name()).collect::<Vec<_>>().join(", ")
 }
 
 impl Error {
@@ -130,6 +170,14 @@ impl Error {
             }
             io::ErrorKind::IsADirectory => Self::DestinationIsNoFile(path),
             _ => Self::Io { path, source },
+        }
+    }
+
+    /// What a target has no words for, of a configuration that is sound.
+    pub(crate) fn inexpressible(target: &'static str, error: rin_model::Error) -> Self {
+        match error {
+            rin_model::Error::Unsupported(fault) => Self::Inexpressible { target, what: fault.to_string() },
+            other => other.into(),
         }
     }
 

@@ -1,9 +1,10 @@
-//! Foreign model formats become `.rin`.
+//! Foreign model formats become `.rin`, and `.rin` becomes them.
 //!
 //! In goes a GGUF file or a Hugging Face folder, opened and checked by `rin-model`; out comes a `.rin` file, version 2:
 //! the matrices that the network's plan uses packed into panels, so that they run from the mapping, vectors as f32,
 //! the tokenizer as a byte tensor, and a header that any safetensors reader takes. One panel is in memory at a time.
 //! The file grows under a temporary name beside its destination and is renamed when it is whole, on disk and readable.
+//! [`export`] is the way back, to GGUF and to Hugging Face folders.
 #![cfg_attr(
     not(test),
     deny(
@@ -16,6 +17,7 @@
 )]
 
 mod error;
+mod export;
 mod layout;
 mod panels;
 pub mod quantize;
@@ -25,6 +27,7 @@ mod vocabulary;
 mod write;
 
 pub use error::Error;
+pub use export::{DTYPES, ExportKind, ExportOptions, ExportReport, export};
 pub use write::{NewModel, NewTensor, write};
 
 use crate::layout::{Content, Layout, Stored};
@@ -50,16 +53,7 @@ pub struct ImportOptions {
     pub cancel: Option<Arc<AtomicBool>>,
 }
 
-impl ImportOptions {
-    fn check_cancelled(&self) -> Result<(), Error> {
-        match &self.cancel {
-            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Cancelled),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// How far an import is.
+/// How far an import or an export is.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
     /// The tensor that is being written, or the source file that is being hashed.
@@ -111,7 +105,8 @@ pub fn import(
     vocabulary::add(&file, &mut layout)?;
     let hashed =
         sources.iter().try_fold(0_u64, |sum, path| Ok::<_, Error>(sum.saturating_add(source::length(path)?)))?;
-    let mut meter = Meter { done: 0, total: layout.data_bytes().saturating_add(hashed), options, progress };
+    let total = layout.data_bytes().saturating_add(hashed);
+    let mut meter = Meter { done: 0, total, cancel: options.cancel.as_deref(), progress };
     let files = sources.iter().map(|path| source::describe(path, &mut meter)).collect::<Result<Vec<_>, _>>()?;
     let origin = source::Origin {
         provenance: Provenance {
@@ -129,7 +124,7 @@ pub fn import(
         write_tensor(&file, tensor, &mut staged, &mut meter)?;
     }
     file.check_unchanged()?;
-    options.check_cancelled()?;
+    meter.check()?;
     let n_quantized = layout.tensors().iter().filter(|tensor| tensor.is_quantized(&file)).count();
     let (bytes, sha256) = staged.publish(header, options.overwrite)?;
     Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256 })
@@ -160,13 +155,20 @@ fn write_tensor(file: &ModelFile, stored: &Stored, staged: &mut Staged, meter: &
 struct Meter<'a> {
     done: u64,
     total: u64,
-    options: &'a ImportOptions,
+    cancel: Option<&'a AtomicBool>,
     progress: &'a mut dyn FnMut(Progress<'_>),
 }
 
 impl Meter<'_> {
+    fn check(&self) -> Result<(), Error> {
+        match self.cancel {
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Cancelled),
+            _ => Ok(()),
+        }
+    }
+
     fn advance(&mut self, tensor: &str, bytes: usize) -> Result<(), Error> {
-        self.options.check_cancelled()?;
+        self.check()?;
         self.done = self.done.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX)).min(self.total);
         (self.progress)(Progress { tensor, bytes_done: self.done, bytes_total: self.total });
         Ok(())

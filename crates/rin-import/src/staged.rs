@@ -17,6 +17,18 @@ const MAX_NAME: usize = 200;
 
 /// Refuses a destination that is no place for the result.
 pub(crate) fn check_destination(dst: &Path, sources: &[PathBuf], overwrite: bool) -> Result<(), Error> {
+    check_place(dst, sources)?;
+    match std::fs::metadata(dst) {
+        Ok(found) if !found.is_file() => Err(Error::DestinationIsNoFile(dst.to_owned())),
+        Ok(_) if !overwrite => Err(Error::Exists(dst.to_owned())),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::writing(dst, 0, error)),
+    }
+}
+
+/// Refuses a destination without a name, without a folder around it, or in the source's place.
+pub(crate) fn check_place(dst: &Path, sources: &[PathBuf]) -> Result<(), Error> {
     if dst.file_name().is_none() {
         return Err(Error::DestinationIsNoFile(dst.to_owned()));
     }
@@ -30,13 +42,7 @@ pub(crate) fn check_destination(dst: &Path, sources: &[PathBuf], overwrite: bool
     if sources.iter().any(|source| is_target(source) || (place(source).is_some() && place(source) == place(dst))) {
         return Err(Error::DestinationIsSource(dst.to_owned()));
     }
-    match std::fs::metadata(dst) {
-        Ok(found) if !found.is_file() => Err(Error::DestinationIsNoFile(dst.to_owned())),
-        Ok(_) if !overwrite => Err(Error::Exists(dst.to_owned())),
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::writing(dst, 0, error)),
-    }
+    Ok(())
 }
 
 /// The folder that a file is in.
@@ -61,15 +67,61 @@ fn temporary_name(dst: &Path) -> PathBuf {
     folder(dst).join(format!(".{name}.tmp-{}-{import}", std::process::id()))
 }
 
+/// A name beside a destination. Dropped before it is published, what has it by then is removed.
+pub(crate) struct Temporary {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Temporary {
+    /// A name that nothing has.
+    pub(crate) fn beside(dst: &Path) -> io::Result<Self> {
+        let path = temporary_name(dst);
+        // Whatever has this name is left from a process that was killed and had this one's number.
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(Self { path, keep: false }),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves what has the name where it is.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Gives it its name.
+    pub(crate) fn publish(mut self, dst: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, dst)?;
+        self.keep();
+        // The file is whole whichever name a power failure leaves it under, and not all file systems sync folders.
+        File::open(folder(dst)).and_then(|folder| folder.sync_all()).ok();
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.keep {
+            // Nothing more can be done about what cannot be removed.
+            let removed = if self.path.is_dir() { std::fs::remove_dir_all } else { std::fs::remove_file };
+            removed(&self.path).ok();
+        }
+    }
+}
+
 /// The file while it grows. Dropped before it is published, it removes itself.
 pub(crate) struct Staged {
     file: BufWriter<File>,
-    path: PathBuf,
+    temporary: Temporary,
     dst: PathBuf,
     hash: Sha256,
     header_bytes: u64,
     needed: u64,
-    published: bool,
 }
 
 impl Staged {
@@ -79,16 +131,11 @@ impl Staged {
         let header_bytes = u64::try_from(room.len()).unwrap_or(u64::MAX);
         let needed = data_bytes.saturating_add(header_bytes);
         let refused = |error| Error::writing(dst, needed, error);
-        let path = temporary_name(dst);
-        // A file of this name is left from a process that was killed and had this one's number.
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(refused(error)),
-            _ => {}
-        }
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(refused)?;
+        let temporary = Temporary::beside(dst).map_err(refused)?;
+        let file = OpenOptions::new().write(true).create_new(true).open(temporary.path()).map_err(refused)?;
         let file = BufWriter::with_capacity(BUFFER, file);
         let (dst, hash) = (dst.to_path_buf(), Sha256::new());
-        let mut staged = Self { file, path, dst, hash, header_bytes, needed, published: false };
+        let mut staged = Self { file, temporary, dst, hash, header_bytes, needed };
         staged.file.write_all(&room).map_err(|error| staged.refused(error))?;
         Ok(staged)
     }
@@ -118,15 +165,13 @@ impl Staged {
         let sha256 = hex(&std::mem::take(&mut self.hash).finalize());
         header.record(&sha256);
         self.finish(&header.bytes()?).map_err(|error| self.refused(error))?;
-        ModelFile::open(&self.path)?.config()?;
+        ModelFile::open(self.temporary.path())?.config()?;
         if !overwrite && self.dst.exists() {
             return Err(Error::Exists(self.dst.clone()));
         }
-        std::fs::rename(&self.path, &self.dst).map_err(|error| self.refused(error))?;
-        self.published = true;
-        // The file is whole whichever name a power failure leaves it under, and not all file systems sync folders.
-        File::open(folder(&self.dst)).and_then(|folder| folder.sync_all()).ok();
-        Ok((self.needed, sha256))
+        let Self { temporary, dst, needed, .. } = self;
+        temporary.publish(&dst).map_err(|error| Error::writing(&dst, needed, error))?;
+        Ok((needed, sha256))
     }
 
     fn finish(&mut self, header: &[u8]) -> io::Result<()> {
@@ -139,14 +184,5 @@ impl Staged {
         self.file.write_all(header)?;
         self.file.flush()?;
         self.file.get_ref().sync_all()
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if !self.published {
-            // Nothing more can be done about a file that cannot be removed.
-            std::fs::remove_file(&self.path).ok();
-        }
     }
 }

@@ -4,16 +4,15 @@ use crate::Error;
 use crate::layout::Layout;
 use rin_model::rin_format::{TOKENIZER, TOKENIZER_CONFIG};
 use rin_model::{ModelFile, TokenizerSource};
-use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::path::Path;
+use std::io::{self, Read};
 
 /// Adds the source's tokenizer, where it has one: `tokenizer.json` and `tokenizer_config.json` as they are, or the
 /// keys of a GGUF file as a GGUF file without tensors.
 pub(crate) fn add(file: &ModelFile, layout: &mut Layout) -> Result<(), Error> {
     match file.tokenizer() {
         Ok(TokenizerSource::Gguf(_)) => {
-            let vocabulary = gguf_vocabulary(file.path()).map_err(|error| Error::reading(file.path(), error))?;
+            let bytes = file.vocabulary_bytes().unwrap_or_default();
+            let vocabulary = gguf_vocabulary(bytes).map_err(|error| Error::reading(file.path(), error))?;
             layout.push_bytes(TOKENIZER, vocabulary, 0)
         }
         Ok(TokenizerSource::HuggingFace(json, config)) => {
@@ -31,10 +30,17 @@ fn is_wanted(key: &[u8]) -> bool {
     key.starts_with(b"tokenizer.") || key == b"general.architecture"
 }
 
-/// A GGUF file of version 3 with the keys of a vocabulary in their order and without tensors. The reader has checked
-/// the header that it is taken from.
-fn gguf_vocabulary(path: &Path) -> io::Result<Vec<u8>> {
-    let mut header = Copier { from: BufReader::new(File::open(path)?), copied: Vec::new() };
+/// A GGUF file of version 3 with the keys of a vocabulary in their order and without tensors.
+fn gguf_vocabulary(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let (n_keys, keys) = tokenizer_keys(bytes, is_wanted)?;
+    let no_tensors = 0_u64;
+    Ok([&b"GGUF"[..], &3_u32.to_le_bytes(), &no_tensors.to_le_bytes(), &n_keys.to_le_bytes(), &keys].concat())
+}
+
+/// The keys of a GGUF file that are wanted, in their order and as they are, and their number. The reader has checked
+/// the header that they are taken from.
+pub(crate) fn tokenizer_keys(bytes: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<(u64, Vec<u8>)> {
+    let mut header = Copier { from: bytes, copied: Vec::new() };
     header.copy(8 + 8)?;
     let n_keys = header.u64()?;
     let (mut n_wanted, mut keys) = (0_u64, Vec::new());
@@ -42,7 +48,7 @@ fn gguf_vocabulary(path: &Path) -> io::Result<Vec<u8>> {
         header.copied.clear();
         let length = header.u64()?;
         header.copy(length)?;
-        let wanted = header.copied.get(8..).is_some_and(is_wanted);
+        let wanted = header.copied.get(8..).is_some_and(&is_wanted);
         let kind = header.u32()?;
         header.value(kind)?;
         if wanted {
@@ -50,8 +56,7 @@ fn gguf_vocabulary(path: &Path) -> io::Result<Vec<u8>> {
             keys.append(&mut header.copied);
         }
     }
-    let no_tensors = 0_u64;
-    Ok([&b"GGUF"[..], &3_u32.to_le_bytes(), &no_tensors.to_le_bytes(), &n_wanted.to_le_bytes(), &keys].concat())
+    Ok((n_wanted, keys))
 }
 
 /// Reads on and keeps what it has read.

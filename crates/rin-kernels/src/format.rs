@@ -270,6 +270,83 @@ impl Codes {
         }
     }
 
+    /// Puts a file block together: the inverse of [`Codes::read`], to the bit.
+    ///
+    /// # Panics
+    ///
+    /// When `block` is not `format.block_bytes()` long, or the format is a float.
+    pub fn write(&self, format: Format, block: &mut [u8]) {
+        assert_eq!(block.len(), format.block_bytes(), "one {format} block");
+        let mut put_half = |at: usize, bits: u16| block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        match format {
+            Format::Q8_0 | Format::Q4_0 | Format::Q5_0 => put_half(0, self.d),
+            Format::Q4_K | Format::Q5_K => {
+                put_half(0, self.d);
+                put_half(2, self.dmin);
+                self.write_six_bit_scales(&mut block[4..16]);
+            }
+            Format::Q6_K => put_half(208, self.d),
+            Format::F32 | Format::F16 | Format::BF16 => panic!("{format} has no codes"),
+        }
+        match format {
+            Format::Q8_0 => {
+                for (b, q) in block[2..].iter_mut().zip(&self.q) {
+                    *b = q ^ 0x80;
+                }
+            }
+            Format::Q4_0 => self.write_nibbles(&mut block[2..], 16),
+            Format::Q5_0 => {
+                self.write_nibbles(&mut block[6..], 16);
+                for (i, b) in block[2..6].iter_mut().enumerate() {
+                    *b = (0..8).fold(0, |bits, bit| bits | (self.q[i * 8 + bit] >> 4 & 1) << bit);
+                }
+            }
+            Format::Q4_K => self.write_nibbles(&mut block[16..], 32),
+            Format::Q5_K => {
+                self.write_nibbles(&mut block[48..], 32);
+                for (i, b) in block[16..48].iter_mut().enumerate() {
+                    *b = (0..8).fold(0, |bits, bit| bits | (self.q[bit * 32 + i] >> 4 & 1) << bit);
+                }
+            }
+            _ => self.write_six_bit_codes(block),
+        }
+    }
+
+    /// The codes and scales of a Q6_K block.
+    fn write_six_bit_codes(&self, block: &mut [u8]) {
+        for (b, sc) in block[192..208].iter_mut().zip(&self.sc) {
+            *b = sc.cast_unsigned();
+        }
+        for (n, half) in self.q.chunks_exact(128).enumerate() {
+            for l in 0..32 {
+                let quarter = |k: usize| half[k * 32 + l];
+                for k in 0..2 {
+                    block[n * 64 + k * 32 + l] = quarter(k) & 0xf | quarter(k + 2) << 4;
+                }
+                block[128 + n * 32 + l] = (0..4).fold(0, |bits, k| bits | (quarter(k) >> 4 & 3) << (2 * k));
+            }
+        }
+    }
+
+    /// The inverse of [`Codes::read_nibbles`].
+    fn write_nibbles(&self, bytes: &mut [u8], half: usize) {
+        for (run, q) in bytes.chunks_exact_mut(half).zip(self.q.chunks_exact(2 * half)) {
+            for (i, b) in run.iter_mut().enumerate() {
+                *b = q[i] & 0xf | q[half + i] << 4;
+            }
+        }
+    }
+
+    /// The inverse of [`Codes::read_six_bit_scales`].
+    fn write_six_bit_scales(&self, s: &mut [u8]) {
+        let sc = |j: usize| self.sc[j].cast_unsigned();
+        for j in 0..4 {
+            s[j] = sc(j) & 63 | sc(j + 4) >> 4 << 6;
+            s[j + 4] = self.m[j] & 63 | self.m[j + 4] >> 4 << 6;
+            s[j + 8] = sc(j + 4) & 0xf | self.m[j + 4] << 4;
+        }
+    }
+
     /// The numbers of the block, in the order of operations of the `gguf` Python package, so the bits agree with it.
     ///
     /// # Panics
@@ -309,6 +386,31 @@ pub fn dequantize(format: Format, bytes: &[u8], out: &mut [f32]) {
             [a, b] if format == Format::F16 => out[0] = f16_to_f32(u16::from_le_bytes([a, b])),
             [a, b] => out[0] = crate::half::bf16_to_f32(u16::from_le_bytes([a, b])),
             _ => Codes::read(format, block).dequantize(format, out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Codes, Format};
+    use crate::pack::tests::Noise;
+
+    /// Any bytes at all are a block: what is read from them is written back as they were.
+    #[test]
+    fn written_blocks_are_those_that_were_read() {
+        let mut noise = Noise(11);
+        for format in Format::ALL.into_iter().filter(|format| format.block_len() > 1) {
+            for round in 0..200 {
+                let byte = |noise: &mut Noise| match round {
+                    0 => 0,
+                    1 => 0xff,
+                    _ => noise.next().to_le_bytes()[0],
+                };
+                let block: Vec<u8> = (0..format.block_bytes()).map(|_| byte(&mut noise)).collect();
+                let mut written = vec![0x5a; block.len()];
+                Codes::read(format, &block).write(format, &mut written);
+                assert_eq!(written, block, "{format}");
+            }
         }
     }
 }

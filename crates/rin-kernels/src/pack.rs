@@ -289,6 +289,25 @@ pub fn unpack_row(format: Format, panel: &[u8], lane: usize, out: &mut [f32]) {
     }
 }
 
+/// Reads one row of a panel back as its file has it, to the bit: the inverse of [`pack_panel`].
+///
+/// # Panics
+///
+/// When `panel` is not `format.panel_bytes(cols)` long, `out` not `format.row_bytes(cols)`, or `lane` is 16 or more.
+pub fn unpack_row_bytes(format: Format, cols: usize, panel: &[u8], lane: usize, out: &mut [u8]) {
+    assert_eq!(format.panel_bytes(cols), Some(panel.len()), "one {format} panel of {cols} columns");
+    assert_eq!(format.row_bytes(cols), Some(out.len()), "one {format} row of {cols} columns");
+    assert!(lane < LANES, "lane {lane}");
+    let (size, blocks) = (format.block_bytes(), cols / format.block_len());
+    for (b, out) in out.chunks_exact_mut(size).enumerate() {
+        if format.block_len() == 1 {
+            out.copy_from_slice(&panel[(b * LANES + lane) * size..][..size]);
+        } else {
+            read_codes(format, panel, blocks, b, lane).write(format, out);
+        }
+    }
+}
+
 /// One number of a float format.
 fn float(format: Format, b: &[u8]) -> f32 {
     match (format, b) {
@@ -301,7 +320,7 @@ fn float(format: Format, b: &[u8]) -> f32 {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{LANES, LINE, NonFinite, pack_panel, unpack_row};
+    use super::{LANES, LINE, NonFinite, pack_panel, unpack_row, unpack_row_bytes};
     use crate::Format;
     use crate::format::dequantize;
 
@@ -369,6 +388,9 @@ pub(crate) mod tests {
                         if file.get(lane).is_some() {
                             let bits = |v: &[f32]| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
                             assert_eq!(bits(&got), bits(&want), "{format} row {lane} of {rows} x {cols}");
+                            let mut bytes = vec![0xaa; file[lane].len()];
+                            unpack_row_bytes(format, cols, &panel, lane, &mut bytes);
+                            assert_eq!(bytes, file[lane], "{format} row {lane} of {rows} x {cols}");
                         } else {
                             assert!(got.iter().all(|&x| x == 0.0), "a missing row is zero");
                         }

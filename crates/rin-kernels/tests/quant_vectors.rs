@@ -1,8 +1,8 @@
 //! Dequantised values against those of the `gguf` Python package, bit for bit.
 
 use rin_kernels::Format;
-use rin_kernels::format::dequantize;
-use rin_kernels::pack::{LANES, pack_panel, unpack_row};
+use rin_kernels::format::{Codes, dequantize};
+use rin_kernels::pack::{LANES, pack_panel, unpack_row, unpack_row_bytes};
 use std::path::Path;
 
 fn read(name: &str) -> Vec<u8> {
@@ -45,7 +45,23 @@ fn packed_values_are_those_of_the_gguf_package() {
                 unpack_row(format, &panel, lane, &mut got);
                 let want = &want[(p * LANES + lane) * cols..][..cols];
                 assert!(got.iter().map(|x| x.to_bits()).eq(want.iter().copied()), "{format} row {}", p * LANES + lane);
+                let mut bytes = vec![0; row_bytes];
+                unpack_row_bytes(format, cols, &panel, lane, &mut bytes);
+                assert_eq!(bytes, rows[lane * row_bytes..][..row_bytes], "{format} row {}", p * LANES + lane);
             }
+        }
+    }
+}
+
+/// The way back: a block that was taken apart is put together as the file has it.
+#[test]
+fn blocks_are_put_together_as_they_were() {
+    for format in Format::ALL.into_iter().filter(|f| f.block_len() > 1) {
+        let file = read(&format!("{format}.bin"));
+        for (i, block) in file.chunks_exact(format.block_bytes()).enumerate() {
+            let mut written = vec![0xaa; block.len()];
+            Codes::read(format, block).write(format, &mut written);
+            assert_eq!(written, block, "{format} block {i}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, fault};
-use crate::family::{FAMILIES, Family};
+use crate::family::{FAMILIES, Family, TensorName, rotated_heads, tensor_names};
 
 /// Bound on every width: embedding, heads × head width, feed-forward, vocabulary.
 const MAX_WIDTH: usize = 1 << 24;
@@ -209,6 +209,22 @@ impl Config {
     /// Width of all key heads together, and of all value heads.
     pub fn kv_dim(&self) -> usize {
         self.n_kv_heads.saturating_mul(self.head_dim)
+    }
+
+    /// The tensors that the network needs: the embedding, layer by layer, what follows.
+    pub fn tensors(&self) -> Vec<TensorName> {
+        tensor_names(self)
+    }
+
+    /// Which elements of a head rotate together in the GGUF files of the family. Hugging Face files have halves.
+    pub fn gguf_pairing(&self) -> Pairing {
+        self.arch.family().pairing
+    }
+
+    /// Number of heads whose rows are reordered when a tensor goes from one [`Pairing`] to the other; none for a tensor
+    /// that stays as it is.
+    pub fn rotated_heads(&self, name: &str) -> Option<usize> {
+        rotated_heads(self, name)
     }
 
     /// Holds the numbers against each other; every width is then from 1 to 2²⁴.

@@ -141,6 +141,34 @@ fn layer_and_rest(text: &str) -> Option<(usize, &str)> {
     (layer.to_string() == digits).then_some((layer, rest))
 }
 
+/// A tensor of a network, by its names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorName {
+    /// Canonical name, that of GGUF.
+    pub name: String,
+    /// Name in Hugging Face files; none where they never have it.
+    pub hf: Option<String>,
+}
+
+/// The names of all tensors that a network needs, layer by layer.
+pub(crate) fn tensor_names(config: &Config) -> Vec<TensorName> {
+    let needed = |rule: &&TensorRule| rule.needed.by(config);
+    let model = |rule: &TensorRule| TensorName {
+        name: rule.name.to_owned(),
+        hf: (!rule.hf.is_empty()).then(|| rule.hf.to_owned()),
+    };
+    let in_layer = |layer: usize| {
+        LAYER.iter().filter(needed).map(move |rule| TensorName {
+            name: layer_name(layer, rule.name),
+            hf: Some(format!("model.layers.{layer}.{}", rule.hf)),
+        })
+    };
+    let is_first = |rule: &&TensorRule| rule.name == EMBEDDING;
+    let first = MODEL.iter().filter(is_first).map(model);
+    let last = MODEL.iter().filter(|rule| !is_first(rule)).filter(needed).map(model);
+    first.chain((0..config.n_layers).flat_map(in_layer)).chain(last).collect()
+}
+
 /// GGUF name of a tensor in a Hugging Face file; none where no family has it.
 pub(crate) fn canonical_name(hf: &str) -> Option<String> {
     if let Some((layer, rest)) = hf.strip_prefix("model.layers.").and_then(layer_and_rest) {
@@ -151,15 +179,16 @@ pub(crate) fn canonical_name(hf: &str) -> Option<String> {
 
 /// Order of the rows of a tensor in a Hugging Face file.
 pub(crate) fn hf_rows(config: &Config, name: &str) -> RowOrder {
-    let in_layer = name.strip_prefix("blk.").and_then(layer_and_rest).map(|(_, rest)| rest);
-    match in_layer {
-        Some("attn_q.weight" | "attn_q.bias") if config.arch.family().hf_half_rows => {
-            RowOrder::HalfToInterleaved { heads: config.n_heads }
-        }
-        Some("attn_k.weight" | "attn_k.bias") if config.arch.family().hf_half_rows => {
-            RowOrder::HalfToInterleaved { heads: config.n_kv_heads }
-        }
-        _ => RowOrder::AsStored,
+    let heads = rotated_heads(config, name).filter(|_| config.arch.family().hf_half_rows);
+    heads.map_or(RowOrder::AsStored, |heads| RowOrder::HalfToInterleaved { heads })
+}
+
+/// Number of heads in a tensor whose rows the rotary embedding pairs: queries and keys.
+pub(crate) fn rotated_heads(config: &Config, name: &str) -> Option<usize> {
+    match name.strip_prefix("blk.").and_then(layer_and_rest).map(|(_, rest)| rest) {
+        Some("attn_q.weight" | "attn_q.bias") => Some(config.n_heads),
+        Some("attn_k.weight" | "attn_k.bias") => Some(config.n_kv_heads),
+        _ => None,
     }
 }
 

@@ -5,6 +5,30 @@ use crate::error::{Error, fault};
 use crate::family::{EMBEDDING, OUTPUT, ROPE_FACTORS, check_tensors};
 use crate::gguf::Metadata;
 use crate::tensor::TensorTable;
+use crate::value::Value;
+
+const ARCHITECTURE: &str = "general.architecture";
+const NAME: &str = "general.name";
+// Keys below the architecture's name; the reader and the writer share them.
+const EMBEDDING_LENGTH: &str = "embedding_length";
+const BLOCK_COUNT: &str = "block_count";
+const CONTEXT_LENGTH: &str = "context_length";
+const FEED_FORWARD_LENGTH: &str = "feed_forward_length";
+const HEAD_COUNT: &str = "attention.head_count";
+const HEAD_COUNT_KV: &str = "attention.head_count_kv";
+const KEY_LENGTH: &str = "attention.key_length";
+const VALUE_LENGTH: &str = "attention.value_length";
+const SLIDING_WINDOW: &str = "attention.sliding_window";
+const NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
+const VOCAB_SIZE: &str = "vocab_size";
+const ROPE_BASE: &str = "rope.freq_base";
+const ROPE_DIMS: &str = "rope.dimension_count";
+const SCALING_TYPE: &str = "rope.scaling.type";
+const SCALING_FACTOR: &str = "rope.scaling.factor";
+const SCALING_ORIGINAL_CTX: &str = "rope.scaling.original_context_length";
+const SCALING_ATTN_FACTOR: &str = "rope.scaling.attn_factor";
+const SCALING_BETA_FAST: &str = "rope.scaling.yarn_beta_fast";
+const SCALING_BETA_SLOW: &str = "rope.scaling.yarn_beta_slow";
 
 /// Keys under the architecture's name that change what is computed in ways that RIN does not know. 0 means absent.
 const UNKNOWN_MEANING: [&str; 4] = ["expert_count", "attention.scale", "logit_scale", "residual_scale"];
@@ -45,44 +69,41 @@ fn missing(key: &str) -> Error {
 
 /// Reads the configuration and checks it against the tensors.
 pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<Config, Error> {
-    const ARCHITECTURE: &str = "general.architecture";
     let arch = Arch::from_gguf(metadata.str(ARCHITECTURE)?.ok_or_else(|| missing(ARCHITECTURE))?)?;
     let keys = Keys { metadata, prefix: arch.family().gguf };
     refuse_unknown_meaning(&keys)?;
-    let dim = keys.needed("embedding_length")?;
-    let n_heads = keys.needed("attention.head_count")?;
-    let head_dim = match keys.number("attention.key_length")? {
+    let dim = keys.needed(EMBEDDING_LENGTH)?;
+    let n_heads = keys.needed(HEAD_COUNT)?;
+    let head_dim = match keys.number(KEY_LENGTH)? {
         Some(head_dim) => head_dim,
         None => derived_head_dim(dim, n_heads)?,
     };
-    let value_length = keys.number("attention.value_length")?.unwrap_or(head_dim);
+    let value_length = keys.number(VALUE_LENGTH)?.unwrap_or(head_dim);
     if value_length != head_dim {
         let found = format!("{head_dim} and {value_length}");
-        return Err(Error::Unsupported(fault("metadata", "attention.value_length", "keys as wide as values", found)));
+        return Err(Error::Unsupported(fault("metadata", VALUE_LENGTH, "keys as wide as values", found)));
     }
     let rows = tensors.get(EMBEDDING).and_then(|tensor| tensor.shape.first().copied());
-    let vocab = match keys.number("vocab_size")? {
+    let vocab = match keys.number(VOCAB_SIZE)? {
         Some(vocab) => vocab,
         None => usize::try_from(rows.unwrap_or(0)).unwrap_or(usize::MAX),
     };
     let has = |name: &str| tensors.get(name).is_some();
     let config = Config {
         arch,
-        name: metadata.str("general.name")?.map(str::to_owned),
-        n_layers: keys.needed("block_count")?,
+        name: metadata.str(NAME)?.map(str::to_owned),
+        n_layers: keys.needed(BLOCK_COUNT)?,
         dim,
         n_heads,
-        n_kv_heads: keys.number("attention.head_count_kv")?.unwrap_or(n_heads),
+        n_kv_heads: keys.number(HEAD_COUNT_KV)?.unwrap_or(n_heads),
         head_dim,
-        ffn_dim: keys.needed("feed_forward_length")?,
+        ffn_dim: keys.needed(FEED_FORWARD_LENGTH)?,
         vocab,
-        ctx: keys.needed("context_length")?,
-        norm_eps: keys
-            .float("attention.layer_norm_rms_epsilon")?
-            .ok_or_else(|| missing(&keys.key("attention.layer_norm_rms_epsilon")))?,
+        ctx: keys.needed(CONTEXT_LENGTH)?,
+        norm_eps: keys.float(NORM_EPS)?.ok_or_else(|| missing(&keys.key(NORM_EPS)))?,
         rope: Rope {
-            base: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
-            dims: keys.number("rope.dimension_count")?.unwrap_or(head_dim),
+            base: keys.float(ROPE_BASE)?.unwrap_or(10_000.0),
+            dims: keys.number(ROPE_DIMS)?.unwrap_or(head_dim),
             pairing: arch.family().pairing,
             scaling: scaling(&keys, has(ROPE_FACTORS))?,
         },
@@ -90,7 +111,7 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<C
         attn_output_bias: has("blk.0.attn_output.bias"),
         mlp_bias: has("blk.0.ffn_up.bias"),
         tied_embeddings: !has(OUTPUT),
-        window: keys.number("attention.sliding_window")?.filter(|&window| window > 0),
+        window: keys.number(SLIDING_WINDOW)?.filter(|&window| window > 0),
         activation: Activation::Silu,
         norm: Norm::Rms,
         eos: Vec::new(),
@@ -122,35 +143,34 @@ fn refuse_unknown_meaning(keys: &Keys<'_, '_>) -> Result<(), Error> {
 }
 
 fn scaling(keys: &Keys<'_, '_>, has_factors: bool) -> Result<RopeScaling, Error> {
-    const TYPE: &str = "rope.scaling.type";
     let old = keys.float("rope.scale_linear")?.filter(|&factor| factor != 0.0);
-    let factor = match keys.float("rope.scaling.factor")? {
+    let factor = match keys.float(SCALING_FACTOR)? {
         Some(factor) => Some(factor),
         None => old,
     };
-    let scaling = match keys.text(TYPE)?.unwrap_or(if old.is_some() { "linear" } else { "none" }) {
+    let scaling = match keys.text(SCALING_TYPE)?.unwrap_or(if old.is_some() { "linear" } else { "none" }) {
         "none" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: factor.unwrap_or(1.0) },
         "yarn" => RopeScaling::Yarn {
             factor: factor.unwrap_or(1.0),
-            original_ctx: match keys.number("rope.scaling.original_context_length")? {
+            original_ctx: match keys.number(SCALING_ORIGINAL_CTX)? {
                 Some(original) => original,
-                None => keys.needed("context_length")?,
+                None => keys.needed(CONTEXT_LENGTH)?,
             },
             attention_factor: None,
-            multiplier: match keys.float("rope.scaling.attn_factor")? {
+            multiplier: match keys.float(SCALING_ATTN_FACTOR)? {
                 Some(multiplier) => multiplier,
                 None => keys.float("rope.scaling.yarn_attn_factor")?.unwrap_or(1.0),
             },
-            beta_fast: keys.float("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-            beta_slow: keys.float("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+            beta_fast: keys.float(SCALING_BETA_FAST)?.unwrap_or(32.0),
+            beta_slow: keys.float(SCALING_BETA_SLOW)?.unwrap_or(1.0),
             mscale: None,
             mscale_all_dim: None,
             truncate: true,
         },
         other => {
             let found = crate::error::shorten(other);
-            return Err(Error::Unsupported(fault("metadata", keys.key(TYPE), "none, linear or yarn", found)));
+            return Err(Error::Unsupported(fault("metadata", keys.key(SCALING_TYPE), "none, linear or yarn", found)));
         }
     };
     match (scaling, has_factors) {
@@ -158,7 +178,68 @@ fn scaling(keys: &Keys<'_, '_>, has_factors: bool) -> Result<RopeScaling, Error>
         (RopeScaling::None, true) => Ok(RopeScaling::Factors),
         (_, true) => {
             let found = format!("both a scaling type and `{ROPE_FACTORS}`");
-            Err(Error::Unsupported(fault("metadata", keys.key(TYPE), "one way of scaling", found)))
+            Err(Error::Unsupported(fault("metadata", keys.key(SCALING_TYPE), "one way of scaling", found)))
         }
+    }
+}
+
+impl Config {
+    /// The keys of a GGUF file of this network, but for those of its tokenizer.
+    ///
+    /// [`RopeScaling::Factors`] lie in the tensor `rope_freqs.weight`; Llama 3's scaling has to be turned into them.
+    ///
+    /// # Errors
+    /// `Unsupported` for what no key of GGUF says.
+    pub fn to_gguf(&self) -> Result<Vec<(String, Value<'_>)>, Error> {
+        let uint = |n: usize| Value::Uint(u64::try_from(n).unwrap_or(u64::MAX));
+        let mut keys = vec![
+            (EMBEDDING_LENGTH, uint(self.dim)),
+            (BLOCK_COUNT, uint(self.n_layers)),
+            (CONTEXT_LENGTH, uint(self.ctx)),
+            (FEED_FORWARD_LENGTH, uint(self.ffn_dim)),
+            (HEAD_COUNT, uint(self.n_heads)),
+            (HEAD_COUNT_KV, uint(self.n_kv_heads)),
+            (NORM_EPS, Value::F32(self.norm_eps)),
+            (VOCAB_SIZE, uint(self.vocab)),
+            (ROPE_BASE, Value::F32(self.rope.base)),
+            (ROPE_DIMS, uint(self.rope.dims)),
+        ];
+        if self.q_dim() != self.dim {
+            keys.extend([(KEY_LENGTH, uint(self.head_dim)), (VALUE_LENGTH, uint(self.head_dim))]);
+        }
+        keys.extend(self.window.map(|window| (SLIDING_WINDOW, uint(window))));
+        match &self.rope.scaling {
+            RopeScaling::None | RopeScaling::Factors => {}
+            RopeScaling::Linear { factor } => {
+                keys.extend([(SCALING_TYPE, Value::Str("linear")), (SCALING_FACTOR, Value::F32(*factor))]);
+            }
+            RopeScaling::Yarn {
+                factor,
+                original_ctx,
+                attention_factor: None,
+                multiplier,
+                beta_fast,
+                beta_slow,
+                mscale: None,
+                mscale_all_dim: None,
+                truncate: true,
+            } => keys.extend([
+                (SCALING_TYPE, Value::Str("yarn")),
+                (SCALING_FACTOR, Value::F32(*factor)),
+                (SCALING_ORIGINAL_CTX, uint(*original_ctx)),
+                (SCALING_ATTN_FACTOR, Value::F32(*multiplier)),
+                (SCALING_BETA_FAST, Value::F32(*beta_fast)),
+                (SCALING_BETA_SLOW, Value::F32(*beta_slow)),
+            ]),
+            other => {
+                let expected = "a scaling that GGUF has keys for";
+                return Err(Error::Unsupported(fault("config", "rope.scaling", expected, format!("{other:?}"))));
+            }
+        }
+        let prefix = self.arch.family().gguf;
+        let general = [(ARCHITECTURE.to_owned(), Value::Str(prefix))];
+        let name = self.name.as_deref().map(|name| (NAME.to_owned(), Value::Str(name)));
+        let keys = keys.into_iter().map(|(suffix, value)| (format!("{prefix}.{suffix}"), value));
+        Ok(general.into_iter().chain(name).chain(keys).collect())
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value, json};
 
 use crate::config::{Activation, Arch, Config, Norm, Rope, RopeScaling, derived_head_dim, inconsistent};
 use crate::error::{Error, fault};
@@ -267,4 +268,135 @@ fn ratio(ctx: usize, original: usize) -> Result<f32, Error> {
     #[expect(clippy::cast_precision_loss, reason = "contexts are far below 2^24 or powers of two")]
     let ratio = ctx as f32 / original as f32;
     if ratio.is_finite() { Ok(ratio) } else { Err(inconsistent("rope.original_ctx", "at least 1", original)) }
+}
+
+impl Config {
+    /// `config.json` of this network, in the form of transformers 4, which version 5 reads too; `dtype` is the type of the
+    /// tensors as PyTorch calls it.
+    ///
+    /// # Errors
+    /// `Unsupported` for what no class of transformers computes.
+    pub fn to_hf(&self, dtype: &str) -> Result<Value, Error> {
+        if self.rope.dims != self.head_dim {
+            let found = format!("{} of {}", self.rope.dims, self.head_dim);
+            return Err(unsupported("rope.dims", "heads that rotate as a whole", found));
+        }
+        let (class, model_type, own) = match (self.arch, self.window) {
+            (Arch::Llama, None) => ("LlamaForCausalLM", "llama", self.llama_fields()?),
+            (Arch::Llama, Some(window)) => {
+                self.refuse_biases("no biases beside an attention window", false)?;
+                ("MistralForCausalLM", "mistral", json!({ "sliding_window": window }))
+            }
+            (Arch::Qwen2, window) => {
+                self.refuse_biases("biases on queries, keys and values alone", true)?;
+                let use_window = window.is_some();
+                let full_layers = if use_window { 0 } else { self.n_layers };
+                let own = json!({
+                    "use_sliding_window": use_window, "sliding_window": window, "max_window_layers": full_layers
+                });
+                ("Qwen2ForCausalLM", "qwen2", own)
+            }
+        };
+        let one_or_all = match self.eos.as_slice() {
+            [] => Value::Null,
+            [one] => json!(one),
+            all => json!(all),
+        };
+        let mut config = json!({
+            "architectures": [class],
+            "model_type": model_type,
+            "hidden_size": self.dim,
+            "intermediate_size": self.ffn_dim,
+            "num_hidden_layers": self.n_layers,
+            "num_attention_heads": self.n_heads,
+            "num_key_value_heads": self.n_kv_heads,
+            "head_dim": self.head_dim,
+            "vocab_size": self.vocab,
+            "max_position_embeddings": self.ctx,
+            "rms_norm_eps": shortest(self.norm_eps),
+            "rope_theta": shortest(self.rope.base),
+            "rope_scaling": self.rope.scaling_json()?,
+            "hidden_act": "silu",
+            "tie_word_embeddings": self.tied_embeddings,
+            "bos_token_id": self.bos,
+            "eos_token_id": one_or_all,
+            "torch_dtype": dtype,
+            "use_cache": true,
+        });
+        if let Value::Object(config) = &mut config {
+            config.extend(own.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())));
+            config.extend(self.name.as_ref().map(|name| ("_name_or_path".to_owned(), json!(name))));
+        }
+        Ok(config)
+    }
+
+    fn llama_fields(&self) -> Result<Value, Error> {
+        if self.qkv_bias != self.attn_output_bias {
+            let found = format!("{} and {}", self.qkv_bias, self.attn_output_bias);
+            return Err(unsupported("qkv_bias, attn_output_bias", "biases on all of attention or on none", found));
+        }
+        Ok(json!({ "attention_bias": self.qkv_bias, "mlp_bias": self.mlp_bias }))
+    }
+
+    fn refuse_biases(&self, expected: &str, qkv: bool) -> Result<(), Error> {
+        if self.qkv_bias == qkv && !self.attn_output_bias && !self.mlp_bias {
+            return Ok(());
+        }
+        let found = format!("{}, {}, {}", self.qkv_bias, self.attn_output_bias, self.mlp_bias);
+        Err(unsupported("qkv_bias, attn_output_bias, mlp_bias", expected, found))
+    }
+}
+
+impl Rope {
+    fn scaling_json(&self) -> Result<Value, Error> {
+        Ok(match &self.scaling {
+            RopeScaling::None => Value::Null,
+            RopeScaling::Linear { factor } => json!({ "rope_type": "linear", "factor": shortest(*factor) }),
+            RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_ctx } => json!({
+                "rope_type": "llama3",
+                "factor": shortest(*factor),
+                "low_freq_factor": shortest(*low_freq_factor),
+                "high_freq_factor": shortest(*high_freq_factor),
+                "original_max_position_embeddings": original_ctx,
+            }),
+            RopeScaling::Yarn {
+                factor,
+                original_ctx,
+                attention_factor,
+                multiplier: _,
+                beta_fast,
+                beta_slow,
+                mscale,
+                mscale_all_dim,
+                truncate,
+            } if self.is_yarn_of_transformers() => {
+                let optional =
+                    [("attention_factor", attention_factor), ("mscale", mscale), ("mscale_all_dim", mscale_all_dim)];
+                let mut yarn = Map::from_iter([
+                    ("rope_type".to_owned(), json!("yarn")),
+                    ("factor".to_owned(), shortest(*factor)),
+                    ("original_max_position_embeddings".to_owned(), json!(original_ctx)),
+                    ("beta_fast".to_owned(), shortest(*beta_fast)),
+                    ("beta_slow".to_owned(), shortest(*beta_slow)),
+                    ("truncate".to_owned(), json!(truncate)),
+                ]);
+                yarn.extend(optional.into_iter().filter_map(|(key, x)| Some((key.to_owned(), shortest((*x)?)))));
+                Value::Object(yarn)
+            }
+            other => {
+                let expected = "a scaling that config.json has a name for";
+                return Err(unsupported("rope.scaling", expected, format!("{other:?}")));
+            }
+        })
+    }
+
+    /// Whether the attention factor is transformers' own, or given as a whole.
+    fn is_yarn_of_transformers(&self) -> bool {
+        matches!(self.scaling, RopeScaling::Yarn { multiplier, .. } if multiplier.to_bits() == 1.0_f32.to_bits())
+    }
+}
+
+/// A number with as few digits as tell it from its neighbours.
+fn shortest(x: f32) -> Value {
+    x.to_string().parse::<f64>().map_or(Value::Null, Value::from)
 }

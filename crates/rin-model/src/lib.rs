@@ -27,6 +27,8 @@ mod gguf_split;
 mod hf_config;
 mod hf_folder;
 mod json;
+#[cfg(unix)]
+mod lost_page;
 mod mmap;
 mod model_file;
 pub mod rin_format;
@@ -38,6 +40,9 @@ mod vocab;
 pub use config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling};
 pub use dtype::DType;
 pub use error::{Error, Fault};
+pub use family::TensorName;
+#[cfg(unix)]
+pub use lost_page::exit_on_lost_page;
 pub use model_file::{FileFormat, ModelFile};
 pub use tensor::{RowOrder, TensorInfo};
 pub use value::{Array, Value};

@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -101,6 +102,18 @@ impl FileBytes {
         Err(Error::FileChanged(fault("file", "", expected, found)).in_file(&self.path))
     }
 
+    /// Tells the operating system that the whole pages within a range are not needed for now.
+    pub(crate) fn not_needed(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Storage::Mapped { map, .. } = &self.storage
+            && range.start <= range.end
+            && range.end <= map.len()
+        {
+            // A hint: a system that refuses it keeps the pages.
+            drop_pages(map, range).ok();
+        }
+    }
+
     /// Tells the operating system that all pages are about to be read.
     pub(crate) fn will_need(&self) {
         #[cfg(unix)]
@@ -109,6 +122,14 @@ impl FileBytes {
             map.advise(memmap2::Advice::WillNeed).ok();
         }
     }
+}
+
+#[cfg(unix)]
+#[expect(unsafe_code, reason = "the system call can drop data where a mapping is private and written to")]
+fn drop_pages(map: &Mmap, range: Range<usize>) -> std::io::Result<()> {
+    // SAFETY: the mapping is of a file and read-only, so nothing is lost: a later access reads the page from the file
+    // again, with the same bytes as long as the file is the same, which every reader of a mapping relies on anyway.
+    unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) }
 }
 
 #[expect(unsafe_code, reason = "mapping a file is the one thing that this crate cannot say in safe Rust")]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -193,12 +194,15 @@ impl ModelFile {
 
     /// The bytes of a tensor of this file; empty for a description that is not from it and leads out of it.
     pub fn bytes(&self, tensor: &TensorInfo) -> &[u8] {
-        let range = || {
-            let start = usize::try_from(tensor.offset).ok()?;
-            let end = start.checked_add(usize::try_from(tensor.n_bytes).ok()?)?;
-            self.files.get(tensor.shard)?.bytes().get(start..end)
-        };
-        range().unwrap_or_default()
+        let bytes = || self.files.get(tensor.shard)?.bytes().get(range_of(tensor)?);
+        bytes().unwrap_or_default()
+    }
+
+    /// Gives the memory of a tensor's pages back; a later look reads them from the file again.
+    pub fn release(&self, tensor: &TensorInfo) {
+        if let (Some(file), Some(range)) = (self.files.get(tensor.shard), range_of(tensor)) {
+            file.not_needed(range);
+        }
     }
 
     /// The description of the tokenizer.
@@ -226,6 +230,18 @@ impl ModelFile {
                     _ => self.gguf_vocab(bytes),
                 }
             }
+        }
+    }
+
+    /// A GGUF file whose keys `tokenizer.*` describe the tokenizer: this file, or the one that a `.rin` file holds. None
+    /// where the tokenizer, if there is one, comes from elsewhere.
+    pub fn vocabulary_bytes(&self) -> Option<&[u8]> {
+        match &self.tokenizer {
+            TokenizerPlace::Gguf => Some(self.first_bytes()),
+            TokenizerPlace::Tensors { tokenizer: Some(tensor), .. } => {
+                Some(self.bytes(tensor)).filter(|bytes| bytes.starts_with(&MAGIC))
+            }
+            TokenizerPlace::Files { .. } | TokenizerPlace::Tensors { .. } => None,
         }
     }
 
@@ -292,4 +308,10 @@ impl ModelFile {
         }
         Err(Error::BadChecksum(fault("rin data", KEY_SHA256, recorded, hash)).in_file(&self.path))
     }
+}
+
+/// Where a tensor lies in its file.
+fn range_of(tensor: &TensorInfo) -> Option<Range<usize>> {
+    let start = usize::try_from(tensor.offset).ok()?;
+    Some(start..start.checked_add(usize::try_from(tensor.n_bytes).ok()?)?)
 }

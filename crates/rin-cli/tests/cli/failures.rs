@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::program::{Place, TINY, conformance, json, output, stderr, stdout};
 
 /// Runs a command that has to fail with a code; standard output stays empty, or holds the error with `--json`.
-fn fails(mut command: Command, code: i32, parts: &[&str]) {
+pub(crate) fn fails(mut command: Command, code: i32, parts: &[&str]) {
     let plain = command.output().unwrap();
     let message = stderr(&plain);
     assert_eq!(plain.status.code(), Some(code), "{message}");
@@ -36,7 +36,7 @@ fn wrong_usage_is_2() {
     fails(place.rin(&["run", "-p", "a"]), 2, &["no model is embedded in this build; give a path"]);
     fails(place.tiny(&[]), 2, &["standard input is empty", "-p"]);
     fails(place.tiny(&["-p", "a", "--tokens", "1"]), 2, &["--prompt and --tokens exclude each other"]);
-    fails(place.tiny(&["--tokens", ""]), 2, &["prompt is empty"]);
+    fails(place.tiny(&["--tokens", ""]), 2, &["an id is missing"]);
     fails(place.tiny(&["--tokens", "1,x"]), 2, &["`x` is no token id"]);
     fails(place.tiny(&["--tokens", "1,288"]), 2, &["288"]);
     fails(place.tiny(&["-p", "a", "--temp", "-1"]), 2, &["temp", "-1"]);
@@ -100,4 +100,24 @@ fn required_energy_is_5() {
     let mut command = place.tiny(&["-p", "a"]);
     command.env("RIN_REQUIRE_ENERGY", "1");
     fails(command, 5, &["no energy meter"]);
+}
+
+#[test]
+fn a_number_of_threads_that_no_pool_has_is_wrong_usage() {
+    let place = Place::new();
+    for threads in ["0", "513", "1000", "18446744073709551615", "-1"] {
+        let output = output(place.rin(&["run", conformance(TINY).to_str().unwrap(), "-p", "x", "--threads", threads]));
+        assert_eq!(output.status.code(), Some(2), "{threads}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("threads"), "{threads}");
+    }
+}
+
+#[test]
+fn a_text_that_cannot_fit_is_refused_before_it_is_cut_up() {
+    let place = Place::new();
+    let long = place.file("long.txt", "Z".repeat(1 << 24));
+    let mut command = place.rin(&["run", conformance(TINY).to_str().unwrap(), "-n", "1"]);
+    let output = command.stdin(std::fs::File::open(long).unwrap()).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the context holds"));
 }

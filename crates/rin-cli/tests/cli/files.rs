@@ -1,6 +1,7 @@
 //! Files that are written and found: logits, imports, the model cache.
 
 use std::path::Path;
+use std::process::Stdio;
 
 use crate::program::{Place, TINY, conformance, ids, json, output, stderr, stdout};
 
@@ -114,4 +115,84 @@ fn names_are_found_in_the_cache() {
     let named = json(&output(inspect("org/four/m.gguf")));
     assert!(path(named).ends_with("snapshots/a/m.gguf"));
     drop(two);
+}
+
+#[test]
+fn logits_never_take_the_place_of_the_model() {
+    let place = Place::new();
+    let model = place.file("model.gguf", std::fs::read(conformance(TINY)).unwrap());
+    let before = std::fs::read(&model).unwrap();
+    for name in ["model.gguf", "./model.gguf"] {
+        let output = output(place.rin(&["run", "model.gguf", "-p", "x", "-n", "1", "--logits", name]));
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("overwrite the model"));
+    }
+    assert_eq!(std::fs::read(&model).unwrap(), before);
+}
+
+#[test]
+fn logits_to_a_folder_or_a_pipe_are_refused_before_anything_runs() {
+    let place = Place::new();
+    for target in ["/", "/dev/stdout"] {
+        let output =
+            output(place.rin(&["run", conformance(TINY).to_str().unwrap(), "-p", "x", "-n", "2", "--logits", target]));
+        assert_eq!(output.status.code(), Some(1), "{target}");
+        assert!(output.stdout.is_empty(), "{target}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+}
+
+#[test]
+fn ids_run_without_a_tokenizer() {
+    let place = Place::new();
+    let source = conformance("models/tiny-llama");
+    for name in ["config.json", "model.safetensors"] {
+        place.file(&format!("bare/{name}"), std::fs::read(source.join(name)).unwrap());
+    }
+    let arguments = ["--tokens", "1,20,30", "-n", "4", "--temp", "0", "--json", "-q"];
+    let run = |model: &str| {
+        let output = output(place.rin(&[&["run", model], &arguments[..]].concat()));
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let (bare, whole) = (run("bare"), run(source.to_str().unwrap()));
+    assert_eq!(bare["text"], "");
+    assert_eq!(bare["tokens"].as_array().unwrap().len(), 4);
+    assert_eq!(bare["digest"], whole["digest"]);
+    let output = output(place.rin(&["run", "bare", "-p", "x"]));
+    assert_eq!(output.status.code(), Some(3), "a prompt needs a tokenizer");
+}
+
+#[test]
+fn a_model_that_is_cut_short_while_it_runs_ends_with_a_word() {
+    let place = Place::new();
+    let source = conformance("models/tiny-llama");
+    let output = output(place.rin(&["import", source.to_str().unwrap(), "-o", "m.rin"]));
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut running = place.rin(&["run", "m.rin", "-p", "x", "-n", "100000", "--ctx", "200000", "--ignore-eos"]);
+    let mut running = running.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Its first text says that it is loaded and runs.
+    let mut first = [0];
+    std::io::Read::read_exact(running.stdout.as_mut().unwrap(), &mut first).unwrap();
+    std::fs::OpenOptions::new().write(true).open(place.path("m.rin")).unwrap().set_len(64).unwrap();
+    let output = running.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{:?}", output.status);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cut short"));
+}
+
+#[test]
+fn a_changed_byte_in_a_rin_file_shows_in_inspect() {
+    let place = Place::new();
+    let source = conformance("models/tiny-llama");
+    output(place.rin(&["import", source.to_str().unwrap(), "-o", "m.rin"]));
+    let problems = || {
+        let output = output(place.rin(&["inspect", "m.rin", "--json"]));
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        object["problems"].as_array().unwrap().len()
+    };
+    assert_eq!(problems(), 0);
+    let mut bytes = std::fs::read(place.path("m.rin")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    place.file("m.rin", bytes);
+    assert_eq!(problems(), 1);
 }

@@ -3,6 +3,10 @@
 #[cfg(test)]
 mod configuration;
 #[cfg(test)]
+mod eval;
+#[cfg(test)]
+mod export;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod files;

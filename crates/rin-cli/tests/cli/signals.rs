@@ -16,7 +16,7 @@ fn started(place: &Place, more: &[&str]) -> (Child, [u8; 1]) {
     (child, first)
 }
 
-fn interrupt(child: &Child) {
+pub(crate) fn interrupt(child: &Child) {
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }
@@ -65,7 +65,7 @@ fn a_cancelled_generation_says_so() {
 }
 
 /// Waits until the program has a handler for interrupts.
-fn wait_for_handler(child: &Child) {
+pub(crate) fn wait_for_handler(child: &Child) {
     const INTERRUPT_BIT: u64 = 1 << 1;
     loop {
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();

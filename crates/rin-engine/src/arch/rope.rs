@@ -16,26 +16,17 @@ fn to_f32(x: f64) -> f32 {
 ///
 /// `factors` are the divisors of `rope_freqs.weight`, for [`RopeScaling::Factors`].
 pub fn frequencies(rope: &Rope, factors: Option<&[f32]>, out: &mut [f32]) -> f32 {
-    for (i, f) in out.iter_mut().enumerate() {
-        let exponent = f64::from((2 * i) as f32 / rope.dims as f32);
-        let power = to_f32(libm::pow(f64::from(rope.base), exponent));
-        *f = 1.0 / power;
-    }
+    unscaled(rope, out);
     match &rope.scaling {
         RopeScaling::Linear { factor } => {
             for f in out.iter_mut() {
                 *f /= factor;
             }
         }
-        RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_ctx } => {
-            let bands = Bands {
-                factor: *factor,
-                low: *low_freq_factor,
-                high: *high_freq_factor,
-                original: *original_ctx as f32,
-            };
-            for f in out.iter_mut() {
-                *f /= bands.divisor(*f);
+        RopeScaling::Llama3 { .. } => {
+            let divisors = llama3_divisors(rope).unwrap_or_default();
+            for (f, divisor) in out.iter_mut().zip(divisors) {
+                *f /= divisor;
             }
         }
         RopeScaling::Factors => {
@@ -53,6 +44,30 @@ pub fn frequencies(rope: &Rope, factors: Option<&[f32]>, out: &mut [f32]) -> f32
         _ => {}
     }
     attention_factor(&rope.scaling)
+}
+
+/// `base^(-2 i / dims)` for each pair.
+fn unscaled(rope: &Rope, out: &mut [f32]) {
+    for (i, f) in out.iter_mut().enumerate() {
+        let exponent = f64::from((2 * i) as f32 / rope.dims as f32);
+        let power = to_f32(libm::pow(f64::from(rope.base), exponent));
+        *f = 1.0 / power;
+    }
+}
+
+/// What [`RopeScaling::Llama3`] divides the frequency of each pair by: the numbers of `rope_freqs.weight`. None for
+/// any other scaling.
+pub fn llama3_divisors(rope: &Rope) -> Option<Vec<f32>> {
+    let RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original_ctx } = rope.scaling else {
+        return None;
+    };
+    let bands = Bands { factor, low: low_freq_factor, high: high_freq_factor, original: original_ctx as f32 };
+    let mut divisors = vec![0.0; rope.dims / 2];
+    unscaled(rope, &mut divisors);
+    for f in &mut divisors {
+        *f = bands.divisor(*f);
+    }
+    Some(divisors)
 }
 
 /// Llama 3's three bands of wavelengths, in f32 throughout: converters to GGUF write these divisors into

@@ -120,24 +120,15 @@ impl Runner {
     }
 
     fn step(&mut self, i: usize, batch: &[BatchToken], rows: usize) -> Result<(), Error> {
-        // The step is copied out of the plan so that the arena can be borrowed beside it; its parts stay there.
+        // Ids are copied out of the plan, so that the arena can be borrowed beside it.
         match self.plan.steps[i] {
             Step::Embed { table, x } => self.embed(batch, table, x),
             Step::RopeTable { cos, sin } => self.rope_table(batch, cos, sin),
-            Step::Norm { x, weight, ref out } => {
-                let out = *out;
-                self.norm(rows, x, weight, &out)
-            }
+            Step::Norm { x, weight, out } => self.norm(rows, x, weight, &out),
             Step::Linear { .. } => self.linear(i, rows),
             Step::RopeStore { q, k, v, cos, sin, kv } => self.rope_store(batch, [q, k, v, cos, sin], kv),
-            Step::Attend { q, kv, ref out } => {
-                let out = *out;
-                self.attend(batch, q, kv, &out)
-            }
-            Step::SwiGlu { ref gate, up } => {
-                let gate = *gate;
-                self.swiglu(rows, &gate, up)
-            }
+            Step::Attend { q, kv, out } => self.attend(batch, q, kv, &out),
+            Step::SwiGlu { gate, up } => self.swiglu(rows, &gate, up),
             Step::Select { x, out } => self.select(batch, x, out),
         }
     }

@@ -6,6 +6,7 @@ use rin_model::{GgufVocab, TokenizerSource};
 
 use super::Tokenizer;
 use super::error::TokenizerError;
+use super::hf;
 use super::pieces::byte_of;
 use super::split::{Pre, SplitRule};
 use super::vocab::{Alphabet, Merging, SpacePrefix, TokenType, Vocab};
@@ -30,22 +31,42 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::from_vocab`]; a model or pre-tokenizer that is not known.
     pub fn from_gguf(source: &GgufVocab<'_>) -> Result<Self, TokenizerError> {
-        let mut vocab = match source.model {
-            "llama" => sentence_piece(source)?,
-            "gpt2" => byte_level(source)?,
-            name => return Err(TokenizerError::UnsupportedModel { name: name.to_owned(), known: MODELS }),
-        };
-        vocab.bos = source.bos.or(vocab.bos);
-        vocab.eos = source.eos.or(vocab.eos);
-        vocab.unk = source.unk.or(vocab.unk);
-        vocab.eot = source.eot;
-        vocab.pad = source.pad;
-        vocab.end.clone_from(&source.eog);
-        // A default is taken only where the file names the token; an explicit wish without a token is an error.
-        vocab.add_bos = source.add_bos.unwrap_or(vocab.add_bos && vocab.bos.is_some());
-        vocab.add_eos = source.add_eos.unwrap_or(false);
-        Self::from_vocab(&vocab)
+        Self::from_vocab(&vocab(source)?)
     }
+}
+
+impl Vocab<'static> {
+    /// The vocabulary of a model file, before it is checked.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::from_source`], but for what only a check finds.
+    pub fn from_source(source: &TokenizerSource<'_>) -> Result<Self, TokenizerError> {
+        match source {
+            TokenizerSource::Gguf(source) => vocab(source).map(Vocab::into_owned),
+            TokenizerSource::HuggingFace(tokenizer, config) => {
+                hf::read(tokenizer, *config, |vocab| Ok(vocab.into_owned()))
+            }
+        }
+    }
+}
+
+/// Puts the vocabulary together from the keys.
+fn vocab<'a>(source: &GgufVocab<'a>) -> Result<Vocab<'a>, TokenizerError> {
+    let mut vocab = match source.model {
+        "llama" => sentence_piece(source)?,
+        "gpt2" => byte_level(source)?,
+        name => return Err(TokenizerError::UnsupportedModel { name: name.to_owned(), known: MODELS }),
+    };
+    vocab.bos = source.bos.or(vocab.bos);
+    vocab.eos = source.eos.or(vocab.eos);
+    vocab.unk = source.unk.or(vocab.unk);
+    vocab.eot = source.eot;
+    vocab.pad = source.pad;
+    vocab.end.clone_from(&source.eog);
+    // A default is taken only where the file names the token; an explicit wish without a token is an error.
+    vocab.add_bos = source.add_bos.unwrap_or(vocab.add_bos && vocab.bos.is_some());
+    vocab.add_eos = source.add_eos.unwrap_or(false);
+    Ok(vocab)
 }
 
 fn tokens<'a>(source: &GgufVocab<'a>) -> Vec<Cow<'a, [u8]>> {

@@ -150,16 +150,25 @@ impl Tokenizer {
     /// [`TokenizerError::UnsupportedComponent`] names a part of the file whose effect is not implemented;
     /// [`TokenizerError::BadJson`] and [`TokenizerError::BadVocab`] say where the file is broken.
     pub fn from_hf_json(tokenizer: &[u8], config: Option<&[u8]>) -> Result<Self, TokenizerError> {
-        let file: File<'_> =
-            serde_json::from_slice(tokenizer).map_err(|source| TokenizerError::BadJson { file: TOKENIZER, source })?;
-        let config: Value = match config {
-            Some(bytes) => {
-                serde_json::from_slice(bytes).map_err(|source| TokenizerError::BadJson { file: CONFIG, source })?
-            }
-            None => Value::Null,
-        };
-        Self::from_vocab(&vocab(&file, &config)?)
+        read(tokenizer, config, |vocab| Self::from_vocab(&vocab))
     }
+}
+
+/// Hands the vocabulary of the two files to `take`; it borrows from what is parsed here.
+pub(super) fn read<T>(
+    tokenizer: &[u8],
+    config: Option<&[u8]>,
+    take: impl FnOnce(Vocab<'_>) -> Result<T, TokenizerError>,
+) -> Result<T, TokenizerError> {
+    let file: File<'_> =
+        serde_json::from_slice(tokenizer).map_err(|source| TokenizerError::BadJson { file: TOKENIZER, source })?;
+    let config: Value = match config {
+        Some(bytes) => {
+            serde_json::from_slice(bytes).map_err(|source| TokenizerError::BadJson { file: CONFIG, source })?
+        }
+        None => Value::Null,
+    };
+    take(vocab(&file, &config)?)
 }
 
 /// Puts the vocabulary together from all sections of the file.

@@ -149,6 +149,11 @@ impl Tokenizer {
         self.trie.exact(text.as_bytes())
     }
 
+    /// Bytes of the longest [`Tokenizer::piece`]: a text of `n` bytes has at least `n / longest_piece` tokens.
+    pub fn longest_piece(&self) -> usize {
+        (0_u32..).map_while(|id| self.piece(id)).map(<[u8]>::len).max().unwrap_or(0)
+    }
+
     /// The bytes that a token appends when it is decoded; none for control and unknown tokens.
     ///
     /// A SentencePiece token at the start of a text still has its space here.

@@ -110,6 +110,19 @@ impl SplitRule {
             .find(|rule| rule.words().and_then(|words| words.strip_suffix(r"|\s+")) == Some(&stem))
     }
 
+    /// The value of `tokenizer.ggml.pre` that stands for the rule, with words that are tokens merged or left whole.
+    pub fn gguf_name(self, ignore_merges: bool) -> Option<&'static str> {
+        let pre = PRE_TOKENIZERS.iter().find(|pre| pre.rule == self && pre.ignore_merges == ignore_merges)?;
+        pre.names.first().copied()
+    }
+
+    /// The pattern as it is published, with its look-ahead; none for rules of more than one pass, or of none.
+    pub fn published_pattern(self) -> Option<String> {
+        let one_pass = self.isolated().0.is_empty() && self.isolated().1.is_empty();
+        let stem = self.words().filter(|_| one_pass)?.strip_suffix(r"|\s+")?;
+        Some(format!("{stem}{LOOK_AHEAD_TAIL}"))
+    }
+
     /// The pattern of words.
     const fn words(self) -> Option<&'static str> {
         match self {
@@ -263,6 +276,14 @@ mod tests {
         assert_eq!(SplitRule::from_pattern(&gpt2.replace("'d", "'e")), None);
         assert_eq!(SplitRule::from_pattern(r"\s+"), None);
         assert!(Pre::find("qwen2").is_ok_and(|pre| pre.rule == SplitRule::Qwen2));
+        for rule in [SplitRule::Gpt2, SplitRule::Llama3, SplitRule::Qwen2, SplitRule::Gpt4o, SplitRule::Tekken] {
+            assert_eq!(SplitRule::from_pattern(&rule.published_pattern().unwrap()), Some(rule));
+        }
+        assert_eq!(SplitRule::Whole.published_pattern(), None);
+        assert_eq!(SplitRule::DigitsGpt2.published_pattern(), None);
+        assert_eq!(SplitRule::Llama3.gguf_name(true), Some("llama-bpe"));
+        assert_eq!(SplitRule::Llama3.gguf_name(false), Some("dbrx"));
+        assert_eq!(SplitRule::Whole.gguf_name(false), None);
         let error = Pre::find("nonesuch").unwrap_err().to_string();
         assert!(error.contains("nonesuch") && error.contains("llama-bpe"), "{error}");
     }

@@ -150,6 +150,18 @@ impl<'a> Vocab<'a> {
             add_eos: false,
         }
     }
+
+    /// The same vocabulary with texts of its own.
+    pub fn into_owned(self) -> Vocab<'static> {
+        let owned = |text: Cow<'_, [u8]>| Cow::Owned(text.into_owned());
+        let merging = match self.merging {
+            Merging::Scores(scores) => Merging::Scores(scores),
+            Merging::Ranks(merges) => {
+                Merging::Ranks(merges.into_iter().map(|(left, right)| (owned(left), owned(right))).collect())
+            }
+        };
+        Vocab { merging, tokens: self.tokens.into_iter().map(owned).collect(), ..self }
+    }
 }
 
 /// Ids with a meaning of their own.

@@ -5,6 +5,12 @@ mod blocks;
 #[cfg(test)]
 mod equal;
 #[cfg(test)]
+mod export;
+#[cfg(test)]
+mod export_places;
+#[cfg(test)]
+mod export_tokenizers;
+#[cfg(test)]
 mod models;
 #[cfg(test)]
 mod parts;
