@@ -1,6 +1,6 @@
 """Writes a GGUF of a known model's shape with random weights, for speed measurements.
 
-    python bench/make_random_model.py llama-1b Q8_0 /tmp/llama-1b-q8_0.gguf [tokenizer.gguf]
+    python bench/make_random_model.py llama-1b Q8_0 llama-1b-q8_0.gguf [tokenizer.gguf]
 
 Speed does not depend on the values of weights; text from such a file is noise. The tokenizer is copied from the
 GGUF named last, or made of bare numbers. Needs numpy and gguf (bench/requirements.txt).

@@ -118,3 +118,83 @@ fn misfit(tensor: &NewTensor) -> Error {
         found: tensor.bytes.len(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{NewModel, NewTensor, write};
+    use crate::Error;
+    use rin_kernels::Format;
+    use rin_model::{Activation, Arch, Config, ModelFile, Norm, Pairing, Rope, RopeScaling};
+
+    fn config() -> Config {
+        Config {
+            arch: Arch::Llama,
+            name: None,
+            n_layers: 1,
+            dim: 4,
+            n_heads: 1,
+            n_kv_heads: 1,
+            head_dim: 4,
+            ffn_dim: 4,
+            vocab: 4,
+            ctx: 8,
+            norm_eps: 1e-5,
+            rope: Rope { base: 10_000.0, dims: 4, pairing: Pairing::Interleaved, scaling: RopeScaling::None },
+            qkv_bias: false,
+            attn_output_bias: false,
+            mlp_bias: false,
+            tied_embeddings: true,
+            window: None,
+            activation: Activation::Silu,
+            norm: Norm::Rms,
+            eos: Vec::new(),
+            bos: None,
+        }
+    }
+
+    /// All that the network needs, each number its place in its tensor.
+    fn tensors() -> Vec<NewTensor> {
+        let parts = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+        let names = parts.map(|part| (format!("blk.0.{part}.weight"), vec![4, 4])).into_iter();
+        let vectors = ["blk.0.attn_norm.weight", "blk.0.ffn_norm.weight", "output_norm.weight"];
+        let names = names.chain(vectors.map(|name| (name.to_owned(), vec![4])));
+        let names = names.chain([("token_embd.weight".to_owned(), vec![4, 4])]);
+        let tensor = |(name, shape): (String, Vec<usize>)| {
+            let n: u8 = shape.iter().product::<usize>().try_into().unwrap();
+            let bytes = (0..n).flat_map(|i| f32::from(i).to_le_bytes()).collect();
+            NewTensor { name, format: Format::F32, shape, bytes }
+        };
+        names.map(tensor).collect()
+    }
+
+    #[test]
+    fn a_model_in_memory_is_written_or_nothing_is() {
+        let path = std::env::temp_dir().join(format!("rin-import-write-{}.rin", std::process::id()));
+        let config = config();
+        let model =
+            NewModel { config: &config, tokenizer: b"{}", tokenizer_config: None, source: "a test", quant: None };
+        let with = |change: &dyn Fn(&mut Vec<NewTensor>)| {
+            let mut tensors = tensors();
+            change(&mut tensors);
+            write(&path, &model, &tensors, false)
+        };
+        let short = with(&|tensors| tensors[0].bytes.truncate(60));
+        assert!(matches!(short, Err(Error::BytesDoNotFit { found: 60, .. })), "{short:?}");
+        let cube = with(&|tensors| tensors[0].shape = vec![2, 2, 4]);
+        assert!(matches!(cube, Err(Error::BytesDoNotFit { .. })), "{cube:?}");
+        let nan = with(&|tensors| tensors[1].bytes[20..24].copy_from_slice(&f32::NAN.to_le_bytes()));
+        assert!(matches!(nan, Err(Error::OutOfRange { row: 1, col: 1, .. })), "{nan:?}");
+        let missing = with(&|tensors| tensors.truncate(3));
+        assert!(matches!(missing, Err(Error::Model(_))), "{missing:?}");
+        assert!(!path.exists());
+
+        let report = with(&|_| {}).unwrap();
+        let file = ModelFile::open(&path).unwrap();
+        file.verify_sha256().unwrap();
+        assert_eq!(file.config().unwrap(), &config);
+        assert_eq!((report.n_tensors, report.n_quantized), (12, 0));
+        let again = with(&|_| {});
+        assert!(matches!(again, Err(Error::Exists(_))), "{again:?}");
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,184 @@
+//! Whole trainings of a few steps: results, checkpoints, interruptions, refusals.
+#![expect(clippy::unwrap_used, reason = "a failure ends the test")]
+
+mod refusals;
+
+use rin_engine::tokenizer::{DecodeOptions, EncodeOptions, Tokenizer};
+use rin_engine::{Engine, LoadOptions};
+use rin_model::{ModelFile, TokenizerSource};
+use rin_train::config::TrainConfig;
+use rin_train::train::{Summary, run_config};
+use rin_train::{Error, Event, Outcome, RunOptions};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A folder of its own for each test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("rin-train-{name}-{}", std::process::id()));
+        std::fs::remove_dir_all(&path).ok();
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("text.txt"), text()).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// A configuration of a tiny network; `train` are further keys of its section.
+    fn config(&self, model: &str, train: &str) -> TrainConfig {
+        let dir = self.0.to_str().unwrap();
+        let text = format!(
+            "[model]\ndim = 32\nlayers = 1\nheads = 2\nffn = 32\nctx = 16\n{model}\n\
+             [data]\nfiles = ['{dir}/text.txt']\n\
+             [train]\nbatch = 4\nwarmup = 1\nlog_every = 1\n{train}\n\
+             [output]\ndir = '{dir}'\nname = 'tiny'\n"
+        );
+        TrainConfig::parse(&text, Path::new("tiny.toml")).unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+fn text() -> String {
+    "How much wood would a woodchuck chuck, if a woodchuck could chuck wood?\nAs much as it could!\n".repeat(20)
+}
+
+fn never() -> Arc<AtomicBool> {
+    Arc::new(AtomicBool::new(false))
+}
+
+fn finish(config: TrainConfig, options: RunOptions) -> Summary {
+    match run_config(config, options, &mut |_: &Event<'_>| {}, never()).unwrap() {
+        Outcome::Finished(summary) => *summary,
+        Outcome::Cancelled { .. } => panic!("nobody cancelled"),
+    }
+}
+
+/// Runs until `step` is done, and cancels.
+fn cancel_after(config: TrainConfig, options: RunOptions, step: usize) -> Outcome {
+    let cancel = never();
+    let flag = cancel.clone();
+    let mut progress = move |event: &Event<'_>| {
+        if let Event::Step { step: done, .. } = event
+            && *done == step
+        {
+            flag.store(true, Ordering::Relaxed);
+        }
+    };
+    run_config(config, options, &mut progress, cancel).unwrap()
+}
+
+/// The training losses of a log, as they are spelled.
+fn losses(log: &Path) -> Vec<String> {
+    let log = std::fs::read_to_string(log).unwrap();
+    let loss = |line: &str| -> Option<String> {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        (line["event"] == "train").then(|| line["loss"].to_string())
+    };
+    log.lines().filter_map(loss).collect()
+}
+
+#[test]
+fn a_training_learns_and_its_result_runs() {
+    let folder = Folder::new("learns");
+    let config = folder.config("tokenizer = 'char'", "steps = 120\nlr = 0.01\nema = 0.9\neval_every = 30");
+    let summary = finish(config, RunOptions { plot: true, ..RunOptions::default() });
+    // The text has 24 symbols, so chance is 3.2 nats.
+    assert!(summary.evaluation.nats_per_char < 1.6, "{}", summary.evaluation.nats_per_char);
+    let [low, high] = summary.evaluation.interval;
+    assert!(low <= summary.evaluation.nats_per_char && summary.evaluation.nats_per_char <= high);
+    assert_eq!(summary.evaluation.tokens, summary.evaluation.chars);
+    assert_eq!(summary.formats.len(), 3);
+    assert!(summary.formats[1].more_than_f32.abs() < 0.02 && summary.formats[1].same_argmax > 0.97);
+    assert!(std::fs::read_to_string(folder.file("tiny.svg")).unwrap().contains("polyline"));
+    let file = ModelFile::open(&summary.model).unwrap();
+    file.verify_sha256().unwrap();
+    let Ok(TokenizerSource::HuggingFace(json, None)) = file.tokenizer() else { panic!("a tokenizer.json") };
+    let tokenizer = Tokenizer::from_hf_json(json, None).unwrap();
+    let prompt = tokenizer.encode("How much wood would a woodchuck ", EncodeOptions::default()).unwrap();
+    let mut engine =
+        Engine::load(file, &LoadOptions { threads: Some(1), ctx: Some(64), ..Default::default() }, |_| {}).unwrap();
+    let mut sequence = engine.sequence().unwrap();
+    let logits = engine.feed(&mut sequence, &prompt).unwrap();
+    let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+    let next = tokenizer.decode_with(&[u32::try_from(best).unwrap()], DecodeOptions::default());
+    assert_eq!(next, "c");
+}
+
+#[test]
+fn bytes_and_pairs_of_them_train_too() {
+    for (name, model) in [("byte", "tokenizer = 'byte'"), ("bpe", "tokenizer = 'bpe'\nvocab = 280")] {
+        let folder = Folder::new(name);
+        let config = folder.config(model, "steps = 3\nquant = 'q8_0'\naccumulate = 2\ndropout = 0.1");
+        let summary = finish(config, RunOptions::default());
+        assert_eq!(summary.vocab, if name == "byte" { 256 } else { 280 });
+        assert_eq!(summary.quant, "Q8_0");
+        let validation = text().len() - text().len() * 9 / 10;
+        assert!(validation - summary.evaluation.chars < 8, "{name}: all but the first token count");
+    }
+}
+
+#[test]
+fn a_resumed_training_has_the_losses_of_an_uninterrupted_one() {
+    for (name, train) in [
+        ("float", "steps = 12\nema = 0.99\ndropout = 0.2\neval_every = 5"),
+        ("quant", "steps = 12\nquant = 'q4_0'\nquant_from_step = 8\nstep_size = 'learned'\nema = 0.99"),
+    ] {
+        let whole = Folder::new(&format!("whole-{name}"));
+        let summary = finish(whole.config("tokenizer = 'char'", train), RunOptions::default());
+        let want = losses(&whole.file("tiny.jsonl"));
+        assert_eq!(want.len(), 12);
+
+        let parts = Folder::new(&format!("parts-{name}"));
+        let config = || parts.config("tokenizer = 'char'", train);
+        let resume = RunOptions { resume: true, ..RunOptions::default() };
+        assert!(matches!(cancel_after(config(), RunOptions::default(), 7), Outcome::Cancelled { step: 7, .. }));
+        assert!(matches!(cancel_after(config(), resume, 9), Outcome::Cancelled { step: 9, .. }));
+        let resumed = finish(config(), resume);
+        assert_eq!(losses(&parts.file("tiny.jsonl")), want, "{name}");
+        assert_eq!(resumed.sha256, summary.sha256, "{name}");
+    }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_the_one_before_it_stands() {
+    let folder = Folder::new("damaged");
+    let config = || folder.config("tokenizer = 'char'", "steps = 8\ncheckpoint_every = 2");
+    cancel_after(config(), RunOptions::default(), 5);
+    let checkpoint = folder.file("tiny.checkpoint");
+    let mut bytes = std::fs::read(&checkpoint).unwrap();
+    let middle = bytes.len() * 3 / 4;
+    bytes[middle] ^= 1;
+    std::fs::write(&checkpoint, &bytes).unwrap();
+    let mut notes = Vec::new();
+    let mut progress = |event: &Event<'_>| match event {
+        Event::Note(note) => notes.push((*note).to_owned()),
+        Event::Started { resumed_at, .. } => notes.push(format!("resumed at {resumed_at}")),
+        _ => {}
+    };
+    let resume = RunOptions { resume: true, ..RunOptions::default() };
+    run_config(config(), resume, &mut progress, never()).unwrap();
+    assert!(notes[0].contains("SHA-256") && notes[1] == "resumed at 4", "{notes:?}");
+
+    std::fs::write(&checkpoint, b"short").unwrap();
+    std::fs::write(folder.file("tiny.checkpoint.previous"), b"short").unwrap();
+    let found = run_config(config(), resume, &mut |_: &Event<'_>| {}, never());
+    assert!(matches!(found, Err(Error::BrokenCheckpoint { .. })), "{found:?}");
+}
+
+#[test]
+fn training_ends_when_patience_does() {
+    let folder = Folder::new("patience");
+    let config = folder.config("tokenizer = 'char'", "steps = 500\neval_every = 1\npatience = 3\nlr = 3.0\nclip = 0.0");
+    finish(config, RunOptions::default());
+    assert!(losses(&folder.file("tiny.jsonl")).len() < 100);
+}
