@@ -13,19 +13,10 @@ mod published {
     const PLAIN: EncodeOptions = EncodeOptions { add_special: false, parse_special: false };
     const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
 
-    /// A file of the shared data; absent, the test is skipped unless `RIN_REQUIRE_DATA` is set.
+    /// A file of the shared tokenizers.
     fn shared(name: &str) -> Option<Vec<u8>> {
-        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/tokenizers")).join(name);
-        let bytes = std::fs::read(&path).ok();
-        if bytes.is_none() {
-            assert!(
-                std::env::var_os("RIN_REQUIRE_DATA").is_none_or(|value| value != "1"),
-                "{} is missing",
-                path.display()
-            );
-            eprintln!("SKIPPED: {} is missing", path.display());
-        }
-        bytes
+        let path = rin_testkit::data::shared(&format!("tokenizers/{name}"))?;
+        Some(std::fs::read(path).unwrap())
     }
 
     fn gguf(name: &str) -> Option<Tokenizer> {

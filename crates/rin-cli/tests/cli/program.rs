@@ -5,27 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub(crate) use rin_testkit::data::{conformance, shared};
 use serde_json::Value;
 
 /// A model of the repository: F32 GGUF, 288 tokens.
 pub(crate) const TINY: &str = "models/tiny-llama-tied/tiny-llama-tied-f32.gguf";
-
-/// A file of the repository's conformance folder.
-pub(crate) fn conformance(name: &str) -> PathBuf {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance")).join(name)
-}
-
-/// A file of the shared data; absent, the test is skipped unless `RIN_REQUIRE_DATA` is set.
-pub(crate) fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")).join(name);
-    if path.exists() {
-        return Some(path);
-    }
-    let required = std::env::var_os("RIN_REQUIRE_DATA").is_some_and(|value| value == "1");
-    assert!(!required, "{} is missing", path.display());
-    eprintln!("SKIPPED: {} is missing", path.display());
-    None
-}
 
 /// An empty folder that is gone at the end, and the command in it.
 pub(crate) struct Place {

@@ -221,6 +221,6 @@ impl Attend<'_> {
             let valid = [(lo, hi); GROUP];
             self.runner.attention.page.run(out, &mut state[..rows], q, k_page, v_page, &valid[..rows], scale);
         }
-        self.runner.finish.run(out, &state[..rows], hd);
+        self.runner.attention.finish.run(out, &state[..rows], hd);
     }
 }

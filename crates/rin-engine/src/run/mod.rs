@@ -14,7 +14,7 @@ use crate::pool::Pool;
 use crate::weights::Weights;
 use rin_kernels::Cpu;
 use rin_kernels::format::Activation;
-use rin_kernels::ops::attention::{Attention, FinishAttention};
+use rin_kernels::ops::attention::Attention;
 use rin_kernels::ops::linear::{Input, Linear, QuantRows};
 use rin_kernels::ops::quantize::QuantizeRow;
 use rin_kernels::ops::rms_norm::RmsNorm;
@@ -47,13 +47,11 @@ pub struct Kernels {
     rope: Rope,
     swiglu: SwiGlu,
     attention: Attention,
-    finish: FinishAttention,
 }
 
 impl Kernels {
     /// Picks the best variants that `cpu` can run.
     pub fn select(plan: &Plan, cpu: &Cpu) -> Self {
-        let attention = Attention::select(plan.kv_type, cpu);
         Self {
             linear: Format::ALL.map(|f| Linear::select(f, cpu)),
             norm: RmsNorm::select(cpu),
@@ -61,8 +59,7 @@ impl Kernels {
             rope_table: RopeTable::select(cpu),
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
-            finish: attention.finish,
-            attention,
+            attention: Attention::select(plan.kv_type, cpu),
         }
     }
 
