@@ -27,20 +27,37 @@ fn main() -> ExitCode {
 /// Format, lints, documentation; warnings are errors.
 fn check() -> bool {
     cargo(&["fmt", "--all", "--check"], &[])
-        && cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])
+        && cargo(&[&["clippy", "--workspace", "--all-targets"], ALL, &["--", "-D", "warnings"]].concat(), &[])
+        && cargo(&[&["clippy", "--all-targets"], BARE, &["--", "-D", "warnings"]].concat(), &[])
         && cargo(&["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")])
 }
 
-/// All tests in the dev profile, and in release those whose claims are about release builds: allocations.
+/// `rin` with everything.
+const ALL: &[&str] = &["--locked", "--features", "rin-cli/train"];
+
+/// `rin` with nothing that can be left out, and its tests for what it says then.
+const BARE: &[&str] = &["--locked", "-p", "rin-cli", "--no-default-features"];
+const BARE_TESTS: &str = "a_build_without";
+
+/// Tests whose claims are about release builds: allocations, page faults, system calls, peak memory.
+const RELEASE: [&str; 4] = ["allocation", "pool_alloc", "no_surprise", "memory"];
+
+/// All tests in the dev profile, and those of [`RELEASE`] in release too.
 fn test() -> bool {
-    let release = ["--release", "--locked", "-p", "rin-engine", "--test", "allocation", "--test", "pool_alloc"];
+    let packages = ["--release", "--locked", "-p", "rin-engine", "-p", "rin-cli"];
+    let tests = RELEASE.iter().flat_map(|test| ["--test", test]);
+    let release: Vec<&str> = packages.into_iter().chain(tests).collect();
     if nextest() {
         let release = [&["nextest", "run"], &release[..]].concat();
-        cargo(&release, &[]) && cargo(&["nextest", "run", "--workspace", "--locked", "--no-fail-fast"], &[])
+        cargo(&release, &[])
+            && cargo(&[&["nextest", "run"], BARE, &[BARE_TESTS]].concat(), &[])
+            && cargo(&[&["nextest", "run", "--workspace", "--no-fail-fast"], ALL].concat(), &[])
     } else {
         eprintln!("cargo-nextest is not installed; the slower `cargo test` does the same");
         let release = [&["test"], &release[..]].concat();
-        cargo(&release, &[]) && cargo(&["test", "--workspace", "--locked", "--no-fail-fast"], &[])
+        cargo(&release, &[])
+            && cargo(&[&["test"], BARE, &[BARE_TESTS]].concat(), &[])
+            && cargo(&[&["test", "--workspace", "--no-fail-fast"], ALL].concat(), &[])
     }
 }
 

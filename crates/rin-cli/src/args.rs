@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rin_bench::report::Form;
 use rin_engine::LoadOptions;
 use rin_engine::engine::DEFAULT_CTX;
 use rin_engine::sampler::SamplingParams;
@@ -23,6 +24,14 @@ const SOURCES: &str = "\
 Every flag --some-name can also be given as the variable RIN_SOME_NAME, as `some-name = …` in ./rin.toml or in \
 the user's rin/config.toml, at the top or in a table named after the command. A flag counts before a variable, a \
 variable before ./rin.toml, that before the user's file.";
+
+/// What MODEL may be.
+const MODEL_HELP: &str = if cfg!(feature = "embedded") {
+    "A .gguf, .rin or .safetensors file, a Hugging Face folder, or a name in the local cache (org/name[/FILE]) \
+     [default: the model inside the binary]"
+} else {
+    "A .gguf, .rin or .safetensors file, a Hugging Face folder, or a name in the local cache (org/name[/FILE])"
+};
 
 /// Runs language models on the processor: same bits on every machine, every byte planned.
 #[derive(Debug, Parser)]
@@ -46,6 +55,12 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Measure how well a model predicts a text, and how far it is from a reference
     Eval(EvalArgs),
+    /// Train a network that rin runs
+    Train(TrainArgs),
+    /// Measure speed and memory, or compare two measurements
+    Bench(Box<BenchArgs>),
+    /// Prove that the logits are the same bits in every way to compute them
+    Verify(VerifyArgs),
     /// Show what this machine offers and what stands in the way
     Doctor(DoctorArgs),
     /// Write the completions of a shell
@@ -62,6 +77,9 @@ impl Command {
             Self::Import(args) => args.output,
             Self::Export(args) => args.output,
             Self::Eval(args) => args.output,
+            Self::Bench(args) => args.output(),
+            Self::Verify(args) => args.output,
+            Self::Train(args) => args.output,
             Self::Doctor(args) => args.output,
             Self::Completions(args) => args.output,
         }
@@ -80,8 +98,7 @@ pub(crate) struct OutputArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// A .gguf, .rin or .safetensors file, a Hugging Face folder, or a name in the local cache (org/name[/FILE])
-    #[arg(value_name = "MODEL")]
+    #[arg(value_name = "MODEL", help = MODEL_HELP)]
     pub(crate) model: Option<PathBuf>,
 }
 
@@ -91,52 +108,68 @@ pub(crate) struct MachineArgs {
     /// Threads [default: physical cores within the processor quota and the affinity mask]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<NonZeroUsize>,
+    /// The highest instruction tier to use [default: the best there is]
+    #[arg(long, value_name = "TIER", value_parser = values::tier())]
+    tier: Option<Tier>,
+    /// How keys and values are stored [default: f32 beside F32 weights, f16 otherwise]
+    #[arg(long, value_name = "TYPE", value_parser = values::kv_type())]
+    kv_type: Option<KvType>,
+    /// What the model computes [default: what the file says]
+    #[arg(long, value_name = "MODE", value_parser = values::mode())]
+    mode: Option<Mode>,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+/// The flags of the machine that take one value even where several configurations are compared.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct PlaceArgs {
     /// Where threads are pinned
     #[arg(long, value_name = "POLICY", value_parser = values::affinity(),
         default_value = values::policy_name(LoadOptions::default().affinity))]
     affinity: Policy,
-    /// The highest instruction tier to use [default: the best there is]
-    #[arg(long, value_name = "TIER", value_parser = values::tier())]
-    tier: Option<Tier>,
     #[arg(long, value_name = "N", allow_negative_numbers = true, help = format!("Positions of the context [default: the model's, at most {DEFAULT_CTX}]"))]
     ctx: Option<NonZeroUsize>,
     /// Most tokens of a prompt in one step
     #[arg(long, value_name = "N", default_value_t = LoadOptions::default().n_batch, allow_negative_numbers = true)]
     batch: usize,
-    /// How keys and values are stored [default: f32 beside F32 weights, f16 otherwise]
-    #[arg(long, value_name = "TYPE", value_parser = values::kv_type())]
-    kv_type: Option<KvType>,
-    /// Keep the model in memory, or fail
+    /// Keep the model in memory, out of reach of swapping, where the system permits it
     #[arg(long)]
     mlock: bool,
-    /// Ask for huge pages
+    /// Use huge pages, where the system has them
     #[arg(long)]
     huge_pages: bool,
     /// A memory limit beside those of the system, as 1500000000, 1500MB or 2GiB
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     memory_limit: Option<Bytes>,
-    /// What the model computes [default: what the file says]
-    #[arg(long, value_name = "MODE", value_parser = values::mode())]
-    mode: Option<Mode>,
+}
+
+impl PlaceArgs {
+    /// The engine's options, so far as these flags say them.
+    pub(crate) fn load_options(&self) -> LoadOptions {
+        let mut options = LoadOptions {
+            affinity: self.affinity,
+            ctx: self.ctx.map(NonZeroUsize::get),
+            n_batch: self.batch,
+            memory_limit: self.memory_limit.map(|limit| limit.0),
+            ..LoadOptions::default()
+        };
+        options.arena.mlock = self.mlock;
+        options.arena.huge_pages = self.huge_pages;
+        options
+    }
 }
 
 impl MachineArgs {
     /// The engine's options.
     pub(crate) fn load_options(&self) -> LoadOptions {
-        let defaults = LoadOptions::default();
-        let mut options = LoadOptions {
+        LoadOptions {
             threads: self.threads.map(NonZeroUsize::get),
-            affinity: self.affinity,
             tier: self.tier,
-            ctx: self.ctx.map(NonZeroUsize::get),
-            n_batch: self.batch,
             kv_type: self.kv_type,
-            memory_limit: self.memory_limit.map(|limit| limit.0),
-            ..defaults
-        };
-        options.arena.mlock = self.mlock;
-        options.arena.huge_pages = self.huge_pages;
-        options
+            ..self.place.load_options()
+        }
     }
 
     /// The mode of a network of any family that exists in this version.
@@ -212,6 +245,37 @@ impl SamplingArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Context")]
+pub(crate) struct ContextArgs {
+    /// Save the text and its KV cache at the end, to go on from
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_state: Option<PathBuf>,
+    /// Go on from a saved text; a prompt continues it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) load_state: Option<PathBuf>,
+    /// When the context is full, go on with its later half instead of ending
+    #[arg(long)]
+    pub(crate) context_shift: bool,
+    /// Tokens at the start that stay when the context is shifted
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) keep: usize,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Guessing")]
+pub(crate) struct GuessArgs {
+    /// Guess tokens from earlier places in the text: same result, faster where the text repeats itself
+    #[arg(long)]
+    pub(crate) lookup: bool,
+    /// Guess tokens with a smaller model of the same vocabulary: same result, faster where it guesses right
+    #[arg(long, value_name = "MODEL2")]
+    pub(crate) draft: Option<PathBuf>,
+    /// Most tokens to guess at a time
+    #[arg(long, value_name = "N", default_value_t = 8, allow_negative_numbers = true)]
+    pub(crate) draft_max: usize,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = SOURCES)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
@@ -235,6 +299,10 @@ pub(crate) struct RunArgs {
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+    #[command(flatten)]
+    pub(crate) context: ContextArgs,
+    #[command(flatten)]
+    pub(crate) guess: GuessArgs,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
 }
@@ -340,6 +408,147 @@ pub(crate) struct EvalArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = SOURCES, args_conflicts_with_subcommands = true)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) what: Option<BenchCommand>,
+    #[arg(value_name = "MODEL", help = MODEL_HELP)]
+    pub(crate) models: Vec<PathBuf>,
+    /// Tokens of the prompt; 0 leaves it out
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    pub(crate) n_prompt: usize,
+    /// Steps of generation; 0 leaves it out
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
+    pub(crate) n_gen: usize,
+    /// Repetitions, interleaved over all configurations
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 10, allow_negative_numbers = true)]
+    pub(crate) repetitions: usize,
+    /// Sequences that generate at once, as 1,4,16
+    #[arg(short = 'b', long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) parallel: Vec<usize>,
+    /// Threads, as 1,2 [default: physical cores within the processor quota and the affinity mask]
+    #[arg(short = 't', long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) threads: Vec<NonZeroUsize>,
+    /// Instruction tiers, as scalar,avx2 [default: the best there is]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::tier())]
+    pub(crate) tier: Vec<Tier>,
+    /// How keys and values are stored, as f32,q8 [default: f32 beside F32 weights, f16 otherwise]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::kv_type())]
+    pub(crate) kv_type: Vec<KvType>,
+    /// How the rows are written
+    #[arg(short = 'o', long, value_name = "FORM", value_parser = values::form(), default_value = Form::Markdown.name())]
+    pub(crate) output_format: Form,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
+}
+
+impl BenchArgs {
+    /// How the result is wanted.
+    pub(crate) fn output(&self) -> OutputArgs {
+        match &self.what {
+            Some(BenchCommand::Compare(args)) => args.output,
+            Some(BenchCommand::Profile(args)) => args.output,
+            None => self.output,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Test whether two measurements differ
+    Compare(CompareArgs),
+    /// Attribute the time of a step to the operations of the network
+    Profile(ProfileArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// What `rin bench -o json` wrote before
+    #[arg(value_name = "A.json")]
+    pub(crate) a: PathBuf,
+    /// What it wrote afterwards
+    #[arg(value_name = "B.json")]
+    pub(crate) b: PathBuf,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProfileArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Tokens of the prompt; 0 leaves it out
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    pub(crate) n_prompt: usize,
+    /// Steps of generation; 0 leaves it out
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
+    pub(crate) n_gen: usize,
+    /// Repetitions
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 10, allow_negative_numbers = true)]
+    pub(crate) repetitions: usize,
+    /// Also write the steps of one pass in the Trace Event Format, for Perfetto and the like
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Also draw where the time goes
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Text to begin with [default: 100 ids spread over the vocabulary]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+    /// Token ids in place of the prompt, as 1,2,3
+    #[arg(long, value_name = "IDS", allow_negative_numbers = true)]
+    pub(crate) tokens: Option<Ids>,
+    /// Tokens to generate after it
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, allow_negative_numbers = true)]
+    pub(crate) max_tokens: usize,
+    /// Run every combination; otherwise a quarter of them, in which every pair of values occurs
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// Also show a digest of what each step of the network computes, to compare machines layer by layer
+    #[arg(long)]
+    pub(crate) trace: bool,
+    /// Fail where one of these tiers is missing, as avx2,amx-int8
+    #[arg(long, value_name = "TIERS", value_delimiter = ',', value_parser = values::tier())]
+    pub(crate) require_tiers: Vec<Tier>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct TrainArgs {
+    /// What to train, on what, and how: a TOML file (see docs/train.md)
+    #[arg(value_name = "CONFIG.toml")]
+    pub(crate) config: PathBuf,
+    /// Go on from the last checkpoint
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Draw the losses as SVG when the training ends
+    #[arg(long)]
+    pub(crate) plot: bool,
+    /// Replace the results of an earlier training
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = SOURCES)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
@@ -399,7 +608,16 @@ impl Command {
     fn settle(mut self, matches: &ArgMatches) -> Result<Self, clap::Error> {
         let Some((_, matches)) = matches.subcommand() else { return Ok(self) };
         match &mut self {
-            Self::Run(args) => match strongest(matches, &["prompt", "tokens"])? {
+            Self::Run(args) => {
+                match strongest(matches, &["prompt", "tokens"])? {
+                    Some("tokens") => args.prompt = None,
+                    _ => args.tokens = None,
+                }
+                let kept = strongest(matches, &["lookup", "draft"])?;
+                args.guess.lookup &= kept == Some("lookup");
+                args.guess.draft = args.guess.draft.take().filter(|_| kept == Some("draft"));
+            }
+            Self::Verify(args) => match strongest(matches, &["prompt", "tokens"])? {
                 Some("tokens") => args.prompt = None,
                 _ => args.tokens = None,
             },

@@ -165,7 +165,7 @@ impl Doctor {
         );
         add(
             !self.mlock_unlimited,
-            "memory can be locked up to a limit only: --mlock fails for larger plans".to_owned(),
+            "memory can be locked up to a limit only: --mlock leaves larger plans unlocked".to_owned(),
             "raise it: ulimit -l, LimitMEMLOCK= of a service, --ulimit memlock= of a container",
         );
         add(

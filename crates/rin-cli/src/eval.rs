@@ -27,6 +27,8 @@ struct EvalJson {
     kl_mean: Option<f64>,
     kl_p99: Option<f64>,
     top1_agreement: Option<f64>,
+    nll_more: Option<f64>,
+    nll_more_ci95: Option<[f64; 2]>,
     bits_per_weight: f64,
     file_bytes: u64,
     nll_per_byte: Option<f64>,
@@ -160,6 +162,8 @@ impl EvalJson {
             kl_mean: compared.map(|c| c.kl_mean),
             kl_p99: compared.map(|c| c.kl_p99),
             top1_agreement: compared.map(|c| c.top1_agreement),
+            nll_more: compared.map(|c| c.nll_more),
+            nll_more_ci95: compared.and_then(|c| c.nll_more_ci95),
             bits_per_weight,
             file_bytes,
             nll_per_byte: found.nll_per_byte,
@@ -181,6 +185,13 @@ impl EvalJson {
         writeln!(text, "\nperplexity  {:.6}", self.perplexity)?;
         if let (Some(mean), Some(p99), Some(agreement)) = (self.kl_mean, self.kl_p99, self.top1_agreement) {
             writeln!(text, "divergence  {mean:.6} nats per token from the reference, 99th percentile {p99:.6}")?;
+            if let Some(more) = self.nll_more {
+                write!(text, "against it  {more:+.6} nats per token")?;
+                match self.nll_more_ci95 {
+                    Some([low, high]) => writeln!(text, ", 95 % interval {low:+.6} to {high:+.6}")?,
+                    None => writeln!(text)?,
+                }
+            }
             writeln!(text, "agreement   {:.3} % of the tokens ranked first", 100.0 * agreement)?;
         }
         writeln!(text, "weights     {:.3} bits each, file {}", self.bits_per_weight, Size(self.file_bytes))?;

@@ -4,10 +4,12 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::Error;
+use rin_bench::Error as BenchError;
 use rin_engine::Error as EngineError;
 use rin_engine::arena::ArenaError;
 use rin_engine::eval::EvalError;
 use rin_engine::sampler::SamplingError;
+use rin_engine::state::StateError;
 use rin_engine::tokenizer::TokenizerError;
 use rin_import::Error as ImportError;
 use rin_model::Error as ModelError;
@@ -19,9 +21,18 @@ use crate::output;
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
+/// Logits differ where the contract says that they do not.
+#[derive(Debug)]
+pub(crate) struct Mismatch(pub(crate) String);
+
 /// Energy was required and cannot be measured.
 #[derive(Debug)]
 pub(crate) struct NoEnergyMeter;
+
+/// The user ended it: what is kept, and how to go on.
+#[cfg(feature = "train")]
+#[derive(Debug)]
+pub(crate) struct Interrupted(pub(crate) String);
 
 /// Standard output was closed by its reader: no failure, and nothing more to say.
 #[derive(Debug)]
@@ -42,6 +53,9 @@ macro_rules! plain_error {
 pub(crate) const NO_METER: &str = "this version has no energy meter";
 
 plain_error!(Usage, self => "{}", self.0);
+plain_error!(Mismatch, self => "{}", self.0);
+#[cfg(feature = "train")]
+plain_error!(Interrupted, self => "{}", self.0);
 plain_error!(NoEnergyMeter, self => "energy cannot be measured: {NO_METER}; run without --require-energy");
 plain_error!(ReaderGone, self => "the reader of standard output is gone");
 
@@ -114,7 +128,11 @@ fn class_of_engine(error: &EngineError) -> Class {
             (Code::Memory, "DoesNotFit")
         }
         EngineError::PlanOverflow { .. } => (Code::Memory, "PlanOverflow"),
-        EngineError::Arena(ArenaError::Lock { .. }) => (Code::Memory, "CannotLock"),
+        EngineError::CacheFull { .. } => (Code::Memory, "CacheFull"),
+        EngineError::OtherVocabulary { .. } => (Code::Usage, "OtherVocabulary"),
+        EngineError::State(StateError::Io { .. }) => (Code::Failed, "Io"),
+        EngineError::State(StateError::Other { .. }) => (Code::Usage, "OtherState"),
+        EngineError::State(_) => (Code::Failed, "DamagedState"),
         _ => (Code::Failed, "Failed"),
     }
 }
@@ -147,6 +165,50 @@ fn class_of_import(error: &ImportError) -> Class {
     }
 }
 
+fn class_of_bench(error: &BenchError) -> Class {
+    match error {
+        BenchError::NothingToMeasure => (Code::Usage, "NothingToMeasure"),
+        BenchError::BadOption { .. } => (Code::Usage, "BadOption"),
+        BenchError::NoSuchTier { .. } => (Code::Usage, "NoSuchTier"),
+        BenchError::ContextTooShort { .. } => (Code::Usage, "ContextTooShort"),
+        BenchError::Unrepeatable { .. } => (Code::Failed, "Unrepeatable"),
+        BenchError::Engine(error) => class_of_engine(error),
+        BenchError::Model(error) => class_of_model(error),
+        _ => (Code::Failed, "Failed"),
+    }
+}
+
+#[cfg(feature = "train")]
+fn class_of_train(error: &rin_train::Error) -> Class {
+    use rin_train::Error as TrainError;
+    match error {
+        TrainError::ConfigSyntax { .. } => (Code::Usage, "ConfigSyntax"),
+        TrainError::ConfigValue { .. } => (Code::Usage, "ConfigValue"),
+        TrainError::DataTooShort { .. } => (Code::Usage, "DataTooShort"),
+        TrainError::Exists(_) => (Code::Usage, "Exists"),
+        TrainError::NoCheckpoint(_) => (Code::Usage, "NoCheckpoint"),
+        TrainError::OtherTraining { .. } => (Code::Usage, "OtherTraining"),
+        TrainError::NotText { .. } => (Code::Failed, "NotText"),
+        TrainError::BrokenCheckpoint { .. } => (Code::Failed, "BrokenCheckpoint"),
+        TrainError::Diverged { .. } => (Code::Failed, "Diverged"),
+        TrainError::Read { .. } | TrainError::Write { .. } => (Code::Failed, "Io"),
+        TrainError::Export(error) => class_of_import(error),
+        TrainError::Tokenizer(error) => class_of_tokenizer(error),
+        _ => (Code::Failed, "Failed"),
+    }
+}
+
+#[cfg(feature = "train")]
+fn class_of_training(cause: &(dyn std::error::Error + 'static)) -> Option<Class> {
+    let interrupted = || cause.downcast_ref::<Interrupted>().map(|_| (Code::Interrupted, "Cancelled"));
+    cause.downcast_ref().map(class_of_train).or_else(interrupted)
+}
+
+#[cfg(not(feature = "train"))]
+fn class_of_training(_: &(dyn std::error::Error + 'static)) -> Option<Class> {
+    None
+}
+
 /// The first error of the chain that has a class.
 fn classify(error: &Error) -> Class {
     // Context added with a value is found by `downcast_ref` on the whole, errors below it in the chain.
@@ -155,12 +217,22 @@ fn classify(error: &Error) -> Class {
     }
     let class = error.chain().find_map(|cause| {
         let engine = cause.downcast_ref().map(class_of_engine);
+        let bench = || cause.downcast_ref().map(class_of_bench);
+        let mismatch = || cause.downcast_ref::<Mismatch>().map(|_| (Code::Failed, "Mismatch"));
         let import = || cause.downcast_ref().map(class_of_import);
         let model = || cause.downcast_ref().map(class_of_model);
         let tokenizer = || cause.downcast_ref().map(class_of_tokenizer);
         let energy = || cause.downcast_ref::<NoEnergyMeter>().map(|_| (Code::Energy, "NoEnergyMeter"));
         let io = || cause.downcast_ref::<io::Error>().map(|_| (Code::Failed, "Io"));
-        engine.or_else(import).or_else(model).or_else(tokenizer).or_else(energy).or_else(io)
+        engine
+            .or_else(bench)
+            .or_else(mismatch)
+            .or_else(|| class_of_training(cause))
+            .or_else(import)
+            .or_else(model)
+            .or_else(tokenizer)
+            .or_else(energy)
+            .or_else(io)
     });
     class.unwrap_or((Code::Failed, "Failed"))
 }

@@ -71,6 +71,8 @@ pub(crate) struct Run {
     pub(crate) finish_reason: &'static str,
     pub(crate) timings: Timings,
     pub(crate) memory: Memory,
+    pub(crate) drafted_tokens: usize,
+    pub(crate) accepted_tokens: usize,
     pub(crate) allocations_during_inference: u64,
     pub(crate) energy: Energy,
     pub(crate) digest: String,

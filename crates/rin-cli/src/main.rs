@@ -4,6 +4,7 @@
 //! Results go to standard output, everything else to standard error; [`exit`] turns failures into exit codes.
 
 mod args;
+mod bench;
 mod completions;
 mod config_file;
 mod doctor;
@@ -20,7 +21,9 @@ mod output;
 mod report;
 mod run;
 mod tokens;
+mod train;
 mod values;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -41,6 +44,9 @@ fn main() -> ExitCode {
         args::Command::Import(args) => import::import(&args),
         args::Command::Export(args) => export::export(&args),
         args::Command::Eval(args) => eval::eval(&args),
+        args::Command::Bench(args) => bench::bench(&args),
+        args::Command::Verify(args) => verify::verify(&args),
+        args::Command::Train(args) => train::train(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Completions(args) => completions::completions(&args),
     };

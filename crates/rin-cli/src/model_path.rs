@@ -11,15 +11,37 @@ use rin_model::ModelFile;
 use crate::args::ModelArgs;
 use crate::exit::Usage;
 
-/// Opens the model that the command line names.
+/// Opens the model that the command line names, or the one inside the binary.
 ///
 /// # Errors
-/// [`Usage`] where none is named; otherwise what [`ModelFile::open`] finds.
+/// [`Usage`] where none is named and none is inside; otherwise what [`ModelFile::open`] finds.
 pub(crate) fn open(args: &ModelArgs) -> Result<ModelFile> {
     let Some(model) = &args.model else {
-        return Err(Usage("no model is embedded in this build; give a path".to_owned()).into());
+        return Ok(embedded_source()?()?);
     };
     Ok(ModelFile::open(&resolve(model)?)?)
+}
+
+/// Opens a model.
+type Source = fn() -> Result<ModelFile, rin_model::Error>;
+
+/// The model inside the binary.
+///
+/// # Errors
+/// [`Usage`] where there is none.
+#[cfg(feature = "embedded")]
+#[expect(clippy::unnecessary_wraps, reason = "other builds have none")]
+pub(crate) fn embedded_source() -> Result<Source> {
+    Ok(rin_embedded::model)
+}
+
+/// The model inside the binary, which this build has not.
+///
+/// # Errors
+/// [`Usage`], always.
+#[cfg(not(feature = "embedded"))]
+pub(crate) fn embedded_source() -> Result<Source> {
+    Err(Usage("no model is embedded in this build; give a path".to_owned()).into())
 }
 
 /// The tokenizer of a model, with all ids that end its texts.

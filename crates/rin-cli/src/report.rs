@@ -20,6 +20,17 @@ pub(crate) fn token_progress(total: u64, what: &str, quiet: bool) -> ProgressBar
     progress(total, what, "{msg} [{bar:40}] {pos}/{len} tokens ({per_sec}, {eta} left)", quiet)
 }
 
+/// A bar over `total` cases on standard error; hidden where that is no terminal.
+pub(crate) fn case_progress(total: u64, what: &str, quiet: bool) -> ProgressBar {
+    progress(total, what, "{msg} [{bar:40}] {pos}/{len} ({eta} left)", quiet)
+}
+
+/// A bar over the steps of a training on standard error; hidden where that is no terminal.
+#[cfg(feature = "train")]
+pub(crate) fn step_progress(quiet: bool) -> ProgressBar {
+    progress(0, "", "training [{bar:40}] {pos}/{len} {msg}", quiet)
+}
+
 fn progress(total: u64, what: &str, template: &str, quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
     let bar = ProgressBar::with_draw_target(Some(total), target).with_message(what.to_owned());
@@ -64,6 +75,9 @@ pub(crate) fn summary(
         engine.tier(),
         engine.threads(),
     )?;
+    if outcome.drafted > 0 {
+        writeln!(text, "guessed {} tokens, {} of them right", outcome.drafted, outcome.accepted)?;
+    }
     write!(text, "digest {}", outcome.digest)?;
     Ok(text)
 }

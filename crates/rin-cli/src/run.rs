@@ -6,12 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rin_engine::generate::{Listener, Outcome, Request, generate};
+use rin_engine::generate::{Drafter, Listener, Outcome, Request, Shift, continue_with};
+use rin_engine::state::Restored;
 use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
-use rin_engine::{Engine, LoadOptions};
+use rin_engine::{Engine, LoadOptions, Plan};
 use rin_model::ModelFile;
 
-use crate::args::RunArgs;
+use crate::args::{ModelArgs, RunArgs};
 use crate::exit::{NoEnergyMeter, ReaderGone, Usage};
 use crate::npy::NpyWriter;
 use crate::{interrupt, json, model_path, output, report};
@@ -39,12 +40,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         (tokenizer, _) => Some(tokenizer?),
     };
     let opened = start.elapsed();
-    let options = args.machine.load_options();
+    let mut options = args.machine.load_options();
+    if args.guess.lookup || args.guess.draft.is_some() {
+        options.n_logits = args.guess.draft_max.saturating_add(1).min(MAX_DRAFT);
+    }
     let plan = options.plan(&file)?;
     if let Some(logits) = &args.logits {
         refuse_the_model(logits, &file)?;
     }
-    let request = request(args, tokenizer.as_ref(), plan.options.ctx)?;
+    if let Some(path) = &args.context.save_state {
+        check_folder(path)?;
+    }
+    let mut request = request(args, tokenizer.as_ref(), plan.options.ctx)?;
     let trained = plan.config.ctx;
     if plan.options.ctx > trained && !args.output.quiet {
         output::tell(&format!(
@@ -52,19 +59,65 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         ));
     }
     let start = Instant::now();
+    let mut draft = load_draft(args, &plan, &options)?;
     let mut engine = load(file, &options, plan.weights.bytes(), args.output.quiet)?;
+    let mut sequence = match &args.context.load_state {
+        None => engine.sequence()?,
+        Some(path) => {
+            let Restored { sequence, mut tokens } = engine.restore(path)?;
+            tokens.append(&mut request.prompt);
+            request.prompt = tokens;
+            sequence
+        }
+    };
+    let mut drafter = match &mut draft {
+        Some(draft) => Some(Drafter::model(draft, &engine)?),
+        None => args.guess.lookup.then_some(Drafter::Lookup),
+    };
     let load = opened + start.elapsed();
 
     let mut listener = Stream::new(args, engine.plan().config.vocab)?;
     interrupt::begin();
-    let outcome = generate(&mut engine, tokenizer.as_ref(), &request, &mut listener);
+    let outcome =
+        continue_with(&mut engine, &mut sequence, tokenizer.as_ref(), &request, drafter.as_mut(), &mut listener);
     interrupt::end();
     let outcome = outcome?;
+    if let Some(path) = &args.context.save_state {
+        engine.save(&sequence, &outcome.context, path).map_err(rin_engine::Error::from)?;
+    }
     let Heard { steps, failure } = listener.finish()?;
     let reader_gone = failure.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
     tell(args, description, &engine, request.prompt.len(), steps, load, outcome)?;
     if reader_gone { Err(ReaderGone.into()) } else { Ok(()) }
 }
+
+/// Says before anything is computed that its result could not be kept.
+fn check_folder(path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || !folder.is_dir() {
+        return Err(
+            Usage(format!("--save-state {}: there is no such folder, or it is one itself", path.display())).into()
+        );
+    }
+    Ok(())
+}
+
+/// Loads the model that guesses, if there is one, where both fit.
+fn load_draft(args: &RunArgs, target: &Plan, options: &LoadOptions) -> Result<Option<Engine>> {
+    let Some(path) = &args.guess.draft else { return Ok(None) };
+    let file = model_path::open(&ModelArgs { model: Some(path.clone()) })?;
+    let options = LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, ..options.clone() };
+    let plan = options.plan(&file)?;
+    if let Some(limit) = options.limit() {
+        limit
+            .admit((target.total_bytes() as u64).saturating_add(plan.total_bytes() as u64))
+            .map_err(rin_engine::Error::from)?;
+    }
+    load(file, &options, plan.weights.bytes(), args.output.quiet).map(Some)
+}
+
+/// Most tokens of a step with guesses.
+const MAX_DRAFT: usize = 256;
 
 /// The result as JSON, or what is left to say about it.
 fn tell(
@@ -93,6 +146,8 @@ fn tell(
         finish_reason: outcome.finish.name(),
         timings,
         memory,
+        drafted_tokens: outcome.drafted,
+        accepted_tokens: outcome.accepted,
         allocations_during_inference: outcome.allocations,
         energy: json::Energy::UNMEASURED,
         digest: outcome.digest.to_string(),
@@ -115,10 +170,12 @@ fn refuse_the_model(logits: &Path, file: &ModelFile) -> Result<()> {
 fn request(args: &RunArgs, tokenizer: Option<&Tokenizer>, ctx: usize) -> Result<Request> {
     let prompt = match (&args.tokens, tokenizer) {
         (Some(ids), _) => ids.0.clone(),
+        // A saved text can go on by itself.
+        (None, _) if args.context.load_state.is_some() && args.prompt.is_none() => Vec::new(),
         (None, Some(tokenizer)) => {
             let text = prompt_text(args.prompt.as_deref(), "--tokens IDS")?;
             refuse_hopeless(&text, tokenizer, ctx)?;
-            encode(tokenizer, &text, args.no_special)?
+            encode(tokenizer, &text, args.no_special || args.context.load_state.is_some())?
         }
         (None, None) => Vec::new(),
     };
@@ -128,6 +185,8 @@ fn request(args: &RunArgs, tokenizer: Option<&Tokenizer>, ctx: usize) -> Result<
         sampling: args.sampling.params(),
         stop: args.sampling.stop.clone(),
         ignore_eos: args.sampling.ignore_eos,
+        shift: args.context.context_shift.then_some(Shift { keep: args.context.keep }),
+        max_draft: args.guess.draft_max.min(MAX_DRAFT),
     })
 }
 

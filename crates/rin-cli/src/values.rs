@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use rin_bench::report::Form;
 use rin_engine::topology::Policy;
 use rin_import::DTYPES;
 use rin_import::quantize::TARGETS;
@@ -94,6 +95,11 @@ pub(crate) fn tier() -> impl TypedValueParser<Value = Tier> {
 /// `--kv-type`.
 pub(crate) fn kv_type() -> impl TypedValueParser<Value = KvType> {
     one_of(&KvType::ALL, KvType::name)
+}
+
+/// `--output-format`.
+pub(crate) fn form() -> impl TypedValueParser<Value = Form> {
+    one_of(&Form::ALL, Form::name)
 }
 
 /// `--quant`.

@@ -26,7 +26,7 @@ const SMALL_PAGE: usize = 4096;
 pub struct ArenaOptions {
     /// Ask for transparent huge pages; a refusal is a note.
     pub huge_pages: bool,
-    /// Keep the arena in memory; a refusal is an error.
+    /// Keep the arena in memory, out of reach of swapping; a refusal is a note.
     pub mlock: bool,
     /// Touch every page now, from the calling thread (which puts them on its NUMA node), rather than at first use.
     pub prefault: bool,
@@ -51,19 +51,6 @@ pub enum ArenaError {
         needed: u64,
         /// Bytes available, where the system says so.
         available: Option<u64>,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// The operating system refuses to keep the memory resident.
-    #[error(
-        "cannot lock {needed} bytes in memory ({source}); {}: raise it (`ulimit -l`, LimitMEMLOCK= of a service, \
-         --ulimit memlock= of a container), grant CAP_IPC_LOCK, or run without --mlock", lock_words(*.permitted)
-    )]
-    Lock {
-        /// Bytes to lock.
-        needed: u64,
-        /// Bytes that this process may lock; `None` when that is not limited or not known.
-        permitted: Option<u64>,
         /// The system's answer.
         source: io::Error,
     },
@@ -96,8 +83,18 @@ fn available_words(available: Option<u64>) -> String {
     available.map_or_else(|| "what is available is not known".to_owned(), |bytes| format!("{bytes} are available"))
 }
 
-fn lock_words(permitted: Option<u64>) -> String {
-    permitted.map_or_else(|| "the limit is not known".to_owned(), |bytes| format!("the limit is {bytes} bytes"))
+/// What happened to memory that could not be locked, and what helps.
+pub(crate) fn lock_note(needed: u64, answer: &io::Error) -> String {
+    lock_words(needed, memlock_limit(), answer)
+}
+
+/// `permitted` is `None` where locking is not limited or the limit is not known.
+fn lock_words(needed: u64, permitted: Option<u64>, answer: &io::Error) -> String {
+    let limit = permitted.map_or_else(String::new, |bytes| format!("the limit (RLIMIT_MEMLOCK) is {bytes} bytes: "));
+    format!(
+        "{needed} bytes cannot be locked in memory and may be swapped out ({answer}); {limit}raise it (`ulimit -l`, \
+         LimitMEMLOCK= of a service, --ulimit memlock= of a container) or grant CAP_IPC_LOCK"
+    )
 }
 
 /// Zeroed memory for one run, in one private mapping.
@@ -112,8 +109,8 @@ impl Arena {
     /// Maps `bytes` zero bytes. The start is aligned to a page, or to a huge page where those are asked for.
     ///
     /// # Errors
-    /// [`ArenaError::AddressSpace`] and [`ArenaError::Map`] when the memory is not to be had, [`ArenaError::Lock`] when
-    /// it may not be locked.
+    /// [`ArenaError::AddressSpace`] and [`ArenaError::Map`] when the memory is not to be had. Huge pages and locking are
+    /// tried, see [`Arena::notes`].
     pub fn new(bytes: u64, options: ArenaOptions) -> Result<Arena, ArenaError> {
         let maximum = isize::MAX.unsigned_abs() - HUGE_PAGE;
         let too_large = || ArenaError::AddressSpace { needed: bytes, maximum: maximum as u64 };
@@ -128,14 +125,19 @@ impl Arena {
         let start = if slack > 0 { map.as_ptr().align_offset(HUGE_PAGE).min(slack) } else { 0 };
         let mut arena = Arena { map, range: start..start + len, notes: Vec::new() };
         // Before anything is touched, or the pages would already be small.
-        if options.huge_pages
-            && let Err(error) = arena.advise_huge_pages()
-        {
-            arena.notes.push(format!("huge pages are not to be had for the arena: {error}"));
+        if options.huge_pages {
+            let note = match arena.advise_huge_pages() {
+                Err(error) => Some(format!("huge pages are not to be had for {bytes} bytes: {error}")),
+                // The system takes the advice and does not heed it.
+                Ok(()) if huge_pages_are_off() => Some(format!("huge pages are switched off: {HUGE_PAGE_SWITCH}")),
+                Ok(()) => None,
+            };
+            arena.notes.extend(note);
         }
-        if options.mlock {
-            let locked = arena.map.lock();
-            locked.map_err(|source| ArenaError::Lock { needed: bytes, permitted: memlock_limit(), source })?;
+        if options.mlock
+            && let Err(answer) = arena.map.lock()
+        {
+            arena.notes.push(lock_note(bytes, &answer));
         }
         if options.prefault {
             arena.prefault();
@@ -195,7 +197,8 @@ impl Arena {
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    fn prefault(&mut self) {
+    /// Touches every page now, from the calling thread, as [`ArenaOptions::prefault`] does at the beginning.
+    pub fn prefault(&mut self) {
         // One system call where the kernel (Linux 5.14) knows it, which faults in huge pages as such.
         #[cfg(target_os = "linux")]
         if self.map.advise_range(Advice::PopulateWrite, self.range.start, self.len()).is_ok() {
@@ -205,6 +208,18 @@ impl Arena {
             *byte = 0;
         }
     }
+}
+
+/// Where Linux says when it gives huge pages.
+const HUGE_PAGE_SWITCH: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+fn huge_pages_are_off() -> bool {
+    std::fs::read_to_string(HUGE_PAGE_SWITCH).is_ok_and(|switch| says_never(&switch))
+}
+
+/// The choice that holds stands in brackets.
+fn says_never(switch: &str) -> bool {
+    switch.split_ascii_whitespace().any(|choice| choice == "[never]")
 }
 
 #[cfg(unix)]
@@ -277,22 +292,56 @@ mod tests {
     }
 
     #[test]
+    fn a_note_about_locking_has_the_limit_and_the_remedy() {
+        let note = lock_words(9, Some(8), &io::ErrorKind::PermissionDenied.into());
+        assert!(note.contains("9 bytes") && note.contains("is 8 bytes") && note.contains("`ulimit -l`"), "{note}");
+        let note = lock_words(9, None, &io::ErrorKind::OutOfMemory.into());
+        assert!(!note.contains("RLIMIT_MEMLOCK") && note.contains("CAP_IPC_LOCK"), "{note}");
+    }
+
+    #[test]
+    fn huge_pages_are_off_where_the_switch_says_never() {
+        assert!(says_never("always madvise [never]\n"));
+        assert!(!says_never("always [madvise] never\n") && !says_never("") && !says_never("never"));
+    }
+
     #[cfg(target_os = "linux")]
-    fn locking_is_done_or_refused_with_a_remedy() {
-        let options = ArenaOptions { mlock: true, ..ArenaOptions::default() };
-        match Arena::new(64 << 10, options) {
-            Ok(arena) => {
-                let status = std::fs::read_to_string("/proc/self/status").unwrap();
-                let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).unwrap();
-                let kib: usize = locked.trim().trim_end_matches(" kB").parse().unwrap();
-                assert!(kib * 1024 >= arena.len(), "{locked}");
-            }
-            Err(error) => assert!(matches!(error, ArenaError::Lock { .. }), "{error}"),
+    fn status_kib(key: &str) -> usize {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let value = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn locking_is_done_or_noted_and_never_fails() {
+        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+        const SIZE: usize = 1 << 20;
+        let options = ArenaOptions { mlock: true, prefault: true, ..ArenaOptions::default() };
+        let arena = Arena::new(SIZE as u64, options).unwrap();
+        if arena.notes().is_empty() {
+            assert!(status_kib("VmLck:") * 1024 >= SIZE);
         }
-        let refusal =
-            ArenaError::Lock { needed: 9, permitted: Some(8), source: io::ErrorKind::PermissionDenied.into() };
-        let words = refusal.to_string();
-        assert!(words.contains("the limit is 8 bytes") && words.contains("ulimit -l"), "{words}");
+        drop(arena);
+
+        // Without the right to lock more than a little, on a thread of its own: capabilities belong to threads.
+        let before = getrlimit(Resource::Memlock);
+        let permitted = before.maximum.unwrap_or(u64::MAX).min(64 << 10);
+        setrlimit(Resource::Memlock, Rlimit { current: Some(permitted), maximum: before.maximum }).unwrap();
+        let refused = std::thread::spawn(move || {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::IPC_LOCK);
+            set_capabilities(None, sets).unwrap();
+            Arena::new(SIZE as u64, options).unwrap()
+        });
+        let mut refused = refused.join().unwrap();
+        setrlimit(Resource::Memlock, before).unwrap();
+        let [note] = refused.notes() else { panic!("{:?}", refused.notes()) };
+        let limit = format!("is {permitted} bytes");
+        assert!(note.contains("1048576 bytes cannot be locked") && note.contains(&limit), "{note}");
+        refused.bytes_mut().fill(1);
     }
 
     #[test]

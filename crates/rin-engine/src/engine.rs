@@ -3,15 +3,17 @@
 use crate::Error;
 use crate::arch::rope;
 use crate::arena::{Arena, ArenaOptions, cast_mut};
+use crate::cache::{Copied, PageCache};
 use crate::limits::MemoryLimit;
 use crate::plan::{Plan, PlanOptions};
 use crate::pool::{MAX_THREADS, Pool, PoolOptions};
 use crate::run::{BatchToken, Kernels, Runner};
 use crate::topology::{Policy, Topology};
 use crate::weights::Weights;
-use rin_kernels::ops::attention::KvType;
+use rin_kernels::ops::attention::{KvType, PAGE};
 use rin_kernels::{Cpu, FloatEnv, Tier};
 use rin_model::ModelFile;
+use std::time::{Duration, Instant};
 
 /// How a model is loaded.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct LoadOptions {
     pub n_sequences: usize,
     /// Most rows of logits in one step.
     pub n_logits: usize,
+    /// Positions of the KV cache that all sequences share; none: enough for every sequence to fill its context.
+    pub kv_positions: Option<usize>,
     /// How keys and values are stored.
     pub kv_type: Option<KvType>,
     /// A limit in bytes beside those of the machine.
@@ -54,6 +58,7 @@ impl Default for LoadOptions {
             n_batch: DEFAULT_BATCH,
             n_sequences: 1,
             n_logits: 1,
+            kv_positions: None,
             kv_type: None,
             memory_limit: None,
             arena: ArenaOptions { prefault: true, ..ArenaOptions::default() },
@@ -68,10 +73,7 @@ impl LoadOptions {
     ///
     /// As for [`Plan::new`].
     pub fn plan(&self, file: &ModelFile) -> Result<Plan, Error> {
-        if let Some(threads) = self.threads.filter(|n| !(1..=MAX_THREADS).contains(n)) {
-            let expected = format!("1 to {MAX_THREADS}");
-            return Err(Error::BadOption { field: "threads", expected, found: threads.to_string() });
-        }
+        self.threads.map_or(Ok(()), check_threads)?;
         let ctx = match self.ctx {
             Some(ctx) => ctx,
             None => file.config()?.ctx.min(DEFAULT_CTX),
@@ -81,6 +83,7 @@ impl LoadOptions {
             n_batch: self.n_batch.min(ctx.saturating_mul(self.n_sequences)),
             n_sequences: self.n_sequences,
             n_logits: self.n_logits.max(self.n_sequences),
+            kv_positions: self.kv_positions,
             kv_type: self.kv_type,
         };
         Plan::new(file, options)
@@ -92,17 +95,61 @@ impl LoadOptions {
     }
 }
 
-/// Tokens that share a KV cache. Made by [`Engine::sequence`], given back to [`Engine::release`].
+/// Tokens in the KV cache. Made by [`Engine::sequence`] or [`Engine::admit`], given back to [`Engine::release`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sequence {
-    index: usize,
-    position: usize,
+    row: usize,
 }
 
-impl Sequence {
-    /// Tokens fed so far: the position of the next one.
-    pub fn position(&self) -> usize {
-        self.position
+/// Which logits of a [`Feed`] are wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rows {
+    /// None: the tokens are only stored.
+    None,
+    /// Those after the last token.
+    #[default]
+    Last,
+    /// Those after every token.
+    All,
+}
+
+/// What one sequence takes part in a step with.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed<'a> {
+    /// The sequence.
+    pub sequence: &'a Sequence,
+    /// Its next tokens.
+    pub tokens: &'a [u32],
+    /// The logits that are wanted.
+    pub rows: Rows,
+}
+
+/// A row that a step of the plan wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Trace<'a> {
+    /// Which [`Feed`] it belongs to.
+    pub feed: usize,
+    /// Position of its token.
+    pub position: usize,
+    /// The step of the plan.
+    pub step: usize,
+    /// The layer of that step.
+    pub layer: Option<usize>,
+    /// What the step computes.
+    pub operation: &'static str,
+    /// Which of its outputs: queries, keys, values of one product.
+    pub part: usize,
+    /// The values.
+    pub values: &'a [f32],
+}
+
+impl Feed<'_> {
+    fn n_rows(&self) -> usize {
+        match self.rows {
+            Rows::None => 0,
+            Rows::Last => usize::from(!self.tokens.is_empty()),
+            Rows::All => self.tokens.len(),
+        }
     }
 }
 
@@ -111,7 +158,6 @@ impl Sequence {
 pub struct Engine {
     runner: Runner,
     tier: Tier,
-    in_use: Vec<bool>,
     batch: Vec<BatchToken>,
 }
 
@@ -132,16 +178,30 @@ impl Engine {
             cpu = cpu.up_to(tier);
         }
         let mut pool = make_pool(options)?;
-        let mut arena = Arena::new(plan.arena_bytes() as u64, options.arena)?;
+        // Touched below, when the pages that packing reads from are gone: the peak is then that of running.
+        let untouched = ArenaOptions { prefault: false, ..options.arena };
+        let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
         let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
         plan.weights = weights.table().clone();
+        if options.arena.prefault {
+            arena.prefault();
+        }
         let rope_factor = fill_frequencies(&plan, &weights, &mut arena)?;
-        let (n, pages) = (plan.options.n_sequences, plan.pages_per_sequence());
-        let page_tables = (0..n * pages).map(|i| u32::try_from(i).unwrap_or(u32::MAX)).collect();
         let kernels = Kernels::select(&plan, &cpu);
         let batch = Vec::with_capacity(plan.options.n_batch);
-        let runner = Runner { plan, weights, arena, pool, kernels, page_tables, rope_factor };
-        Ok(Self { runner, tier: cpu.best(), in_use: vec![false; n], batch })
+        let cache = PageCache::new(plan.cache_shape());
+        let runner = Runner {
+            plan,
+            weights,
+            arena,
+            pool,
+            kernels,
+            cache,
+            rope_factor,
+            #[cfg(test)]
+            fault: None,
+        };
+        Ok(Self { runner, tier: cpu.best(), batch })
     }
 
     /// The plan that is held.
@@ -171,27 +231,236 @@ impl Engine {
 
     /// What the system did not grant: pins, huge pages.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
-        self.runner.pool.notes().iter().chain(self.runner.arena.notes()).map(String::as_str)
+        let Runner { pool, arena, weights, .. } = &self.runner;
+        pool.notes().iter().chain(arena.notes()).chain(weights.notes()).map(String::as_str)
     }
 
-    /// A new, empty sequence; its cache was reserved by the plan.
+    /// A new, empty sequence with room for a whole context.
     ///
     /// # Errors
     ///
-    /// [`Error::NoSequenceLeft`] when all are in use.
+    /// [`Error::NoSequenceLeft`] when all are in use, [`Error::CacheFull`] when they share a cache and it has no room.
     pub fn sequence(&mut self) -> Result<Sequence, Error> {
-        let free = self.in_use.iter().position(|used| !used);
-        let index = free.ok_or(Error::NoSequenceLeft(self.in_use.len()))?;
-        self.in_use[index] = true;
-        Ok(Sequence { index, position: 0 })
+        self.admit(&[], self.runner.plan.options.ctx)
     }
 
-    /// Gives a sequence's cache back.
+    /// A new sequence with room for `limit` positions. Of `prompt`, it holds the tokens that the cache has already:
+    /// [`position`](Self::position) says how many; they are whole pages of 64 and never all of it. The rest is to be fed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSequenceLeft`], [`Error::CacheFull`]; [`Error::PromptTooLong`] when `limit` is larger than the context.
+    pub fn admit(&mut self, prompt: &[u32], limit: usize) -> Result<Sequence, Error> {
+        let ctx = self.runner.plan.options.ctx;
+        if limit > ctx {
+            return Err(Error::PromptTooLong { tokens: limit, ctx });
+        }
+        Ok(Sequence { row: self.runner.admit(prompt, limit)? })
+    }
+
+    /// Tokens that a sequence holds: the position of the next one.
+    pub fn position(&self, sequence: &Sequence) -> usize {
+        self.runner.cache.position(sequence.row)
+    }
+
+    /// Positions of the cache that could be promised to new sequences now.
+    pub fn available_positions(&self) -> usize {
+        self.runner.cache.available() * PAGE
+    }
+
+    /// Gives a sequence's place back. Its full pages stay for sequences that begin alike, until their room is needed.
     #[expect(clippy::needless_pass_by_value, reason = "a released sequence must not be fed again")]
     pub fn release(&mut self, sequence: Sequence) {
-        if let Some(used) = self.in_use.get_mut(sequence.index) {
-            *used = false;
+        self.runner.cache.release(sequence.row);
+    }
+
+    /// Gives a sequence's place back and begins another one in it; see [`admit`](Self::admit).
+    ///
+    /// # Errors
+    ///
+    /// As for [`admit`](Self::admit); the sequence is empty then.
+    pub fn restart(&mut self, sequence: &mut Sequence, prompt: &[u32], limit: usize) -> Result<(), Error> {
+        self.runner.cache.release(sequence.row);
+        let ctx = self.runner.plan.options.ctx;
+        let admitted = if limit > ctx {
+            Err(Error::PromptTooLong { tokens: limit, ctx })
+        } else {
+            self.runner.admit(prompt, limit)
+        };
+        sequence.row = match admitted {
+            Ok(row) => row,
+            Err(error) => {
+                // The place that was given back a moment ago; without room in it, nothing can be fed.
+                sequence.row = self.runner.admit(&[], 0)?;
+                return Err(error);
+            }
+        };
+        Ok(())
+    }
+
+    /// The weights that are held.
+    pub fn weights(&self) -> &Weights {
+        &self.runner.weights
+    }
+
+    pub(crate) fn runner_and_row(&mut self, sequence: &Sequence) -> (&mut Runner, usize) {
+        (&mut self.runner, sequence.row)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn break_step(&mut self, step: Option<usize>) {
+        self.runner.fault = step;
+    }
+
+    /// Runs on other threads or another tier from now on: the bits stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadOption`] for a number of threads out of range; when threads cannot be started.
+    pub fn reconfigure(&mut self, tier: Tier, threads: usize, affinity: Policy) -> Result<(), Error> {
+        let cpu = Cpu::detect().up_to(tier);
+        if threads != self.threads() {
+            let options = LoadOptions { threads: Some(threads), affinity, ..LoadOptions::default() };
+            check_threads(threads)?;
+            self.runner.pool = make_pool(&options)?;
         }
+        self.runner.kernels = Kernels::select(&self.runner.plan, &cpu);
+        self.tier = cpu.best();
+        Ok(())
+    }
+
+    /// Forgets the pages that no sequence uses: prompts begin from nothing again.
+    pub fn forget_prefixes(&mut self) {
+        self.runner.cache.clear();
+    }
+
+    /// Goes back to the first `n` tokens of a sequence.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::OutOfWindow`] where a sliding window has left the position behind; [`Error::CacheFull`] where pages are
+    /// shared and there is no room for own ones. Nothing changes then.
+    pub fn truncate(&mut self, sequence: &Sequence, n: usize) -> Result<(), Error> {
+        if let Some(Copied { from, to }) = self.runner.cache.truncate(sequence.row, n)? {
+            self.runner.copy_page(from, to);
+        }
+        Ok(())
+    }
+
+    /// Runs one step over several sequences, each with its own tokens at its own positions; returns the rows of logits
+    /// that are wanted, `(rows, vocab)`, in the order of `feeds`. What is computed beside a sequence changes none of its
+    /// bits, nor does the cut of its tokens into steps.
+    ///
+    /// # Errors
+    ///
+    /// When there are more tokens or rows than were planned for, an id is not in the vocabulary, a sequence is named
+    /// twice or has no room; nothing is fed then.
+    pub fn step(&mut self, feeds: &[Feed<'_>]) -> Result<&[f32], Error> {
+        self.step_watched(feeds, |_, _, _| {})
+    }
+
+    /// As [`step`](Self::step); `trace` gets every f32 row that a step of the plan writes, token by token.
+    ///
+    /// # Errors
+    ///
+    /// As for [`step`](Self::step).
+    pub fn step_traced(&mut self, feeds: &[Feed<'_>], mut trace: impl FnMut(&Trace<'_>)) -> Result<&[f32], Error> {
+        let mut tokens: Vec<(usize, usize, bool)> = Vec::new();
+        for (i, feed) in feeds.iter().enumerate() {
+            let first = self.position(feed.sequence);
+            let last = feed.tokens.len();
+            tokens.extend((0..last).map(|t| (i, first + t, feed.rows == Rows::All || t + 1 == last)));
+        }
+        self.step_watched(feeds, |runner, step, rows| {
+            let selected = rows < tokens.len() || step >= runner.plan.head;
+            let of = &runner.plan.steps[step];
+            for (part, (slot, cols)) in of.outputs(&runner.plan).into_iter().flatten().enumerate() {
+                let Ok(values) = runner.values(slot, rows * cols) else { continue };
+                let shown = tokens.iter().filter(|(_, _, wanted)| *wanted || !selected);
+                for (values, &(feed, position, _)) in values.chunks_exact(cols.max(1)).zip(shown) {
+                    let (layer, operation) = (runner.plan.layers[step], of.name());
+                    trace(&Trace { feed, position, step, layer, operation, part, values });
+                }
+            }
+        })
+    }
+
+    /// As [`step`](Self::step); after each step of the plan `heard` gets its place in [`Plan::steps`] and the time that it
+    /// took, handing work to the threads and waiting for them included. The time of `heard` itself is not counted.
+    ///
+    /// # Errors
+    ///
+    /// As for [`step`](Self::step).
+    pub fn step_timed(&mut self, feeds: &[Feed<'_>], mut heard: impl FnMut(usize, Duration)) -> Result<&[f32], Error> {
+        let rows = self.take_batch(feeds)?;
+        let mut start = Instant::now();
+        self.runner.forward_watched(&self.batch, |_, step, _| {
+            heard(step, start.elapsed());
+            start = Instant::now();
+        })?;
+        self.commit(feeds, rows)
+    }
+
+    fn step_watched(&mut self, feeds: &[Feed<'_>], watch: impl FnMut(&Runner, usize, usize)) -> Result<&[f32], Error> {
+        let rows = self.take_batch(feeds)?;
+        self.runner.forward_watched(&self.batch, watch)?;
+        self.commit(feeds, rows)
+    }
+
+    /// Checks a step, takes its pages of the cache and lays out its batch; returns its rows of logits.
+    fn take_batch(&mut self, feeds: &[Feed<'_>]) -> Result<usize, Error> {
+        let rows = self.check_step(feeds)?;
+        self.batch.clear();
+        for feed in feeds {
+            let first = self.position(feed.sequence);
+            self.runner.take_pages(feed.sequence.row, feed.tokens)?;
+            let last = feed.tokens.len().saturating_sub(1);
+            for (i, &id) in feed.tokens.iter().enumerate() {
+                let wanted = match feed.rows {
+                    Rows::None => false,
+                    Rows::Last => i == last,
+                    Rows::All => true,
+                };
+                self.batch.push(BatchToken {
+                    id,
+                    // The plan holds both below 2^31.
+                    position: u32::try_from(first + i).unwrap_or(u32::MAX),
+                    sequence: u32::try_from(feed.sequence.row).unwrap_or(u32::MAX),
+                    logits: wanted,
+                });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Ends a step that has run: its tokens are part of their sequences.
+    fn commit(&mut self, feeds: &[Feed<'_>], rows: usize) -> Result<&[f32], Error> {
+        for feed in feeds {
+            self.runner.commit(feed.sequence.row, feed.tokens.len())?;
+        }
+        self.runner.logits(rows)
+    }
+
+    /// Checks a step before anything is fed; returns its rows of logits.
+    fn check_step(&self, feeds: &[Feed<'_>]) -> Result<usize, Error> {
+        let PlanOptions { n_batch, n_logits, .. } = self.runner.plan.options;
+        let too_large = |what, found, most| Err(Error::StepTooLarge { what, found, most });
+        let n_tokens: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
+        if n_tokens > n_batch {
+            return too_large("tokens", n_tokens, n_batch);
+        }
+        let rows: usize = feeds.iter().map(Feed::n_rows).sum();
+        if rows > n_logits {
+            return too_large("rows of logits", rows, n_logits);
+        }
+        for (i, feed) in feeds.iter().enumerate() {
+            self.check(feed.sequence, feed.tokens)?;
+            let turns = feeds.iter().filter(|other| other.sequence.row == feed.sequence.row).count();
+            if turns > 1 && i > 0 {
+                return too_large("turns of one sequence", turns, 1);
+            }
+        }
+        Ok(rows)
     }
 
     /// Feeds tokens to one sequence in steps of up to `n_batch`; returns the logits of the last one, `(vocab)`.
@@ -199,13 +468,14 @@ impl Engine {
     /// # Errors
     ///
     /// When there is no token, an id is not in the vocabulary, or the context is too small; nothing is fed then.
-    pub fn feed(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32], Error> {
+    pub fn feed(&mut self, sequence: &Sequence, tokens: &[u32]) -> Result<&[f32], Error> {
         self.check(sequence, tokens)?;
-        for chunk in tokens.chunks(self.runner.plan.options.n_batch) {
-            let last = sequence.position + chunk.len();
-            self.step(sequence, chunk, |position| position + 1 == last)?;
+        let n_batch = self.runner.plan.options.n_batch;
+        let (before, last) = tokens.split_at((tokens.len() - 1) / n_batch * n_batch);
+        for tokens in before.chunks(n_batch) {
+            self.step(&[Feed { sequence, tokens, rows: Rows::None }])?;
         }
-        self.runner.logits(1)
+        self.step(&[Feed { sequence, tokens: last, rows: Rows::Last }])
     }
 
     /// Feeds tokens to one sequence; `each` gets the logits of every one, in order.
@@ -213,51 +483,37 @@ impl Engine {
     /// # Errors
     ///
     /// As for [`Engine::feed`].
-    pub fn feed_all(
-        &mut self,
-        sequence: &mut Sequence,
-        tokens: &[u32],
-        mut each: impl FnMut(&[f32]),
-    ) -> Result<(), Error> {
+    pub fn feed_all(&mut self, sequence: &Sequence, tokens: &[u32], mut each: impl FnMut(&[f32])) -> Result<(), Error> {
         self.check(sequence, tokens)?;
-        let options = self.runner.plan.options;
-        for chunk in tokens.chunks(options.n_batch.min(options.n_logits)) {
-            self.step(sequence, chunk, |_| true)?;
-            let logits = self.runner.logits(chunk.len())?;
-            logits.chunks_exact(self.runner.plan.config.vocab).for_each(&mut each);
+        let (options, vocab) = (self.runner.plan.options, self.runner.plan.config.vocab);
+        for tokens in tokens.chunks(options.n_batch.min(options.n_logits)) {
+            let logits = self.step(&[Feed { sequence, tokens, rows: Rows::All }])?;
+            logits.chunks_exact(vocab).for_each(&mut each);
         }
         Ok(())
     }
 
     fn check(&self, sequence: &Sequence, tokens: &[u32]) -> Result<(), Error> {
-        let Plan { config, options, .. } = &self.runner.plan;
+        let Plan { config, .. } = &self.runner.plan;
+        let (position, limit) = (self.position(sequence), self.runner.cache.limit(sequence.row));
         if tokens.is_empty() {
             return Err(Error::EmptyPrompt);
         }
-        if tokens.len() > options.ctx - sequence.position.min(options.ctx) {
-            return Err(Error::PromptTooLong { tokens: sequence.position + tokens.len(), ctx: options.ctx });
+        if tokens.len() > limit.saturating_sub(position) {
+            return Err(Error::PromptTooLong { tokens: position + tokens.len(), ctx: limit });
         }
         match tokens.iter().find(|&&id| id as usize >= config.vocab) {
             Some(&id) => Err(Error::UnknownToken { id, n_vocab: config.vocab }),
             None => Ok(()),
         }
     }
+}
 
-    fn step(&mut self, sequence: &mut Sequence, ids: &[u32], logits: impl Fn(usize) -> bool) -> Result<(), Error> {
-        self.batch.clear();
-        for &id in ids {
-            let position = sequence.position;
-            self.batch.push(BatchToken {
-                id,
-                // The plan holds both below 2^31.
-                position: u32::try_from(position).unwrap_or(u32::MAX),
-                sequence: u32::try_from(sequence.index).unwrap_or(u32::MAX),
-                logits: logits(position),
-            });
-            sequence.position += 1;
-        }
-        self.runner.forward(&self.batch)
+fn check_threads(threads: usize) -> Result<(), Error> {
+    if (1..=MAX_THREADS).contains(&threads) {
+        return Ok(());
     }
+    Err(Error::BadOption { field: "threads", expected: format!("1 to {MAX_THREADS}"), found: threads.to_string() })
 }
 
 fn make_pool(options: &LoadOptions) -> Result<Pool, Error> {

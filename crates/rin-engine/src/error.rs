@@ -5,6 +5,7 @@ use crate::eval::EvalError;
 use crate::limits::LimitError;
 use crate::pool::PoolError;
 use crate::sampler::SamplingError;
+use crate::state::StateError;
 use crate::tokenizer::TokenizerError;
 
 /// Failures of the engine.
@@ -102,6 +103,47 @@ pub enum Error {
     /// All places for sequences are taken.
     #[error("all {0} sequences of the plan are in use; release one, or plan for more")]
     NoSequenceLeft(usize),
+    /// The KV cache has no room for a sequence, or a sequence none for more tokens.
+    #[error(
+        "the KV cache has room for {available} more positions here, {needed} are needed; end other sequences, or plan for more"
+    )]
+    CacheFull {
+        /// Positions that are needed.
+        needed: usize,
+        /// Positions that there are.
+        available: usize,
+    },
+    /// A position that a sliding window has left behind.
+    #[error(
+        "position {position} has fallen out of the attention window and cannot be gone back to; begin a new sequence"
+    )]
+    OutOfWindow {
+        /// The position.
+        position: usize,
+    },
+    /// More tokens or rows of logits in one step than the plan holds, or a sequence named twice.
+    #[error("a step of {found} {what} is more than the {most} that were planned for")]
+    StepTooLarge {
+        /// Tokens, rows of logits, or turns of one sequence.
+        what: &'static str,
+        /// How many were asked for.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// A model that guesses tokens has another vocabulary than the one that it guesses for.
+    #[error(
+        "the draft model has a vocabulary of {draft} tokens, the model of {target}; take a draft of the same family"
+    )]
+    OtherVocabulary {
+        /// Tokens that the draft model knows.
+        draft: usize,
+        /// Tokens that the model knows.
+        target: usize,
+    },
+    /// A saved sequence that cannot be used or written.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// Arithmetic on sizes left the address space.
     #[error("the plan's {what} is larger than the address space")]
     PlanOverflow {

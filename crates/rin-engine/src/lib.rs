@@ -8,6 +8,7 @@
 
 pub mod arch;
 pub mod arena;
+pub mod cache;
 pub mod digest;
 pub mod engine;
 mod error;
@@ -18,11 +19,13 @@ pub mod plan;
 pub mod pool;
 pub mod run;
 pub mod sampler;
+pub mod state;
 pub mod text_stop;
 pub mod tokenizer;
 pub mod topology;
+pub mod verify;
 pub mod weights;
 
-pub use engine::{Engine, LoadOptions, Sequence};
+pub use engine::{Engine, Feed, LoadOptions, Rows, Sequence, Trace};
 pub use error::Error;
 pub use plan::{Plan, PlanOptions};

@@ -182,6 +182,63 @@ mod tests {
     }
 
     #[test]
+    fn version_1_counts_every_level() {
+        let tree = Tree::new("mem-v1-nested");
+        let group = |path: &str, limit: &str, usage: &str| {
+            let folder = format!("sys/fs/cgroup/memory/{path}");
+            tree.file(&format!("{folder}memory.limit_in_bytes"), limit);
+            tree.file(&format!("{folder}memory.usage_in_bytes"), usage);
+        };
+        tree.file("proc/meminfo", MEMINFO).file("proc/self/cgroup", "7:cpu,cpuacct:/other\n5:hugetlb,memory:/a/b\n");
+        group("", "9223372036854771712\n", "900\n");
+        group("a/", "5000\n", "1000\n");
+        group("a/b/", "7000\n", "500\n");
+        assert_eq!(read(&tree, None), (4000, "memory.limit_in_bytes".to_owned()), "the parent leaves less");
+        group("a/b/", "4300\n", "500\n");
+        assert_eq!(read(&tree, None).0, 3800);
+        group("", "3000\n", "900\n");
+        let limit = MemoryLimit::read(tree.root(), None).unwrap();
+        assert_eq!(limit.bytes, 2100, "the mount point is a level as well");
+        assert!(limit.source.ends_with("cgroup/memory/memory.limit_in_bytes"), "{}", limit.source);
+        assert_eq!(read(&tree, Some(2000)), (2000, "--memory-limit".to_owned()));
+        assert_eq!(read(&tree, Some(2200)).0, 2100);
+    }
+
+    #[test]
+    fn a_container_sees_its_own_group_at_the_mount_point() {
+        for (line, limit, usage) in [
+            ("3:memory:/docker/0123\n", "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+            ("0::/kubepods/pod/0123\n", "memory.max", "memory.current"),
+            ("0::/\n", "memory.max", "memory.current"),
+            // The hybrid layout: processes by version 2, memory by version 1.
+            ("3:memory:/\n0::/\n", "memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+            ("3:memory:/job\n0::/\n", "memory/job/memory.limit_in_bytes", "memory/job/memory.usage_in_bytes"),
+            ("0::/../../job\n", "job/memory.max", "job/memory.current"),
+            ("1:name=systemd:/\n0::/job\n", "unified/job/memory.max", "unified/job/memory.current"),
+        ] {
+            let tree = Tree::new("mem-container");
+            tree.file("proc/meminfo", MEMINFO).file("proc/self/cgroup", line);
+            tree.file(&format!("sys/fs/cgroup/{limit}"), "1000000\n");
+            tree.file(&format!("sys/fs/cgroup/{usage}"), "250000\n");
+            assert_eq!(read(&tree, None).0, 750_000, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_tightest_of_both_versions_counts() {
+        let tree = Tree::new("mem-both");
+        tree.file("proc/meminfo", MEMINFO)
+            .file("proc/self/cgroup", "4:memory:/a\n0::/b\n")
+            .file("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "5000\n")
+            .file("sys/fs/cgroup/unified/b/memory.max", "4000\n");
+        assert_eq!(read(&tree, None), (4000, "memory.max".to_owned()));
+        tree.file("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "3000\n");
+        assert_eq!(read(&tree, None), (3000, "memory.limit_in_bytes".to_owned()));
+        tree.file("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "-1\n");
+        assert_eq!(read(&tree, None), (4000, "memory.max".to_owned()), "-1 is no limit");
+    }
+
+    #[test]
     fn malformed_files_set_no_limit() {
         let tree = Tree::new("mem-bad");
         tree.file("proc/meminfo", "MemAvailable: lots\nMemFree:\n")

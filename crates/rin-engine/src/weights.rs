@@ -4,11 +4,12 @@
 //! one mapping, or, for `.rin`, leaves them where they are in the file's mapping.
 
 use crate::Error;
-use crate::arena::{Arena, ArenaOptions, cast};
+use crate::arena::{Arena, ArenaOptions, cast, lock_note};
 use crate::pool::Pool;
 use rin_kernels::pack::{LANES, pack_panel, unpack_row};
 use rin_kernels::{Format, format::dequantize};
 use rin_model::{DType, Fault, ModelFile, RowOrder, TensorInfo};
+use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -201,23 +202,40 @@ pub fn pack_tensor_panel(
     })
 }
 
-/// Packs a whole matrix, its panels dealt out to the workers.
+/// Bytes of a source that are packed between two releases of its pages.
+const BAND: usize = 2 << 20;
+
+/// One fault can map what lies around the missing page, released pages too: up to a large page of the file cache.
+const MAPPED_AROUND: usize = 2 << 20;
+
+/// Packs a whole matrix in bands of rows, the panels of a band dealt out to the workers.
 fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) -> Result<(), Error> {
     let t = &file.tensors()[m.tensor];
     let bytes = file.bytes(t);
-    let panels = m.rows.div_ceil(LANES);
-    let share = panels.div_ceil(pool.threads()).max(1);
-    let mut parts: Vec<_> = store.chunks_mut(share * m.panel_bytes.max(1)).map(Some).collect();
-    let failure = Mutex::new(None);
-    pool.run_parts(&mut parts, |i, part| {
-        for (p, panel) in part.chunks_exact_mut(m.panel_bytes.max(1)).enumerate() {
-            if let Err(error) = pack_tensor_panel(t, bytes, m.format, i * share + p, panel) {
-                *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-                return;
+    let panel_bytes = m.panel_bytes.max(1);
+    let panel_source = (bytes.len() / m.rows.max(1)).saturating_mul(LANES).max(1);
+    let band_panels = (BAND / panel_source).max(pool.threads());
+    for (band, store) in store.chunks_mut(band_panels.saturating_mul(panel_bytes)).enumerate() {
+        let first = band * band_panels;
+        let failure = Mutex::new(None);
+        let share = (store.len() / panel_bytes).div_ceil(pool.threads()).max(1);
+        let mut parts: Vec<_> = store.chunks_mut(share * panel_bytes).map(Some).collect();
+        pool.run_parts(&mut parts, |i, part| {
+            for (p, panel) in part.chunks_exact_mut(panel_bytes).enumerate() {
+                if let Err(error) = pack_tensor_panel(t, bytes, m.format, first + i * share + p, panel) {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                    return;
+                }
             }
+        });
+        if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            return Err(error);
         }
-    });
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        // The packed copy is what runs: the pages of the source would only count twice.
+        let packed = first * panel_source;
+        file.release(t, packed.saturating_sub(MAPPED_AROUND)..packed + band_panels * panel_source);
+    }
+    Ok(())
 }
 
 /// A vector as f32, in the order that the network wants.
@@ -246,6 +264,7 @@ pub struct Weights {
     file: ModelFile,
     /// Packed copies; none where the file's own mapping is run.
     packed: Option<Arena>,
+    notes: Vec<String>,
 }
 
 impl Weights {
@@ -264,14 +283,21 @@ impl Weights {
     ) -> Result<Self, Error> {
         let mapped = table.matrices.iter().all(|m| file.tensors()[m.tensor].packed);
         if mapped {
-            return Ok(Self { table, file, packed: None });
+            let mut notes = Vec::new();
+            if options.mlock
+                && let Err(answer) = file.lock()
+            {
+                notes.push(lock_note(table.bytes as u64, &answer));
+            }
+            if options.prefault {
+                file.populate();
+            }
+            return Ok(Self { table, file, packed: None, notes });
         }
         let mut arena = Arena::new(table.bytes as u64, options)?;
         let store = arena.bytes_mut();
         for m in &table.matrices {
             pack_matrix(&file, m, &mut store[m.place.clone()], pool)?;
-            // The packed copy is what runs: the pages of the source would only count twice.
-            file.release(&file.tensors()[m.tensor]);
             progress(m.place.len());
         }
         for v in &table.vectors {
@@ -281,7 +307,15 @@ impl Weights {
                 to.copy_from_slice(&from.to_ne_bytes());
             }
         }
-        Ok(Self { table, file, packed: Some(arena) })
+        // What was mapped around tensors, and the vectors.
+        file.release_all();
+        let notes = arena.notes().to_vec();
+        Ok(Self { table, file, packed: Some(arena), notes })
+    }
+
+    /// Wishes that the system did not grant, in words.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What is loaded.
@@ -315,9 +349,30 @@ impl Weights {
         }
         let found = self.file.bytes(&self.file.tensors()[v.tensor]);
         let (expected, found_bytes) = (v.len * 4, found.len() as u64);
-        let short = Error::PackedSize { tensor: v.name.clone(), expected: expected as u64, found: found_bytes };
-        let bytes = found.get(..expected).ok_or(short)?;
+        // Made only where it is needed: the name would be a copy on the heap.
+        let short = || Error::PackedSize { tensor: v.name.clone(), expected: expected as u64, found: found_bytes };
+        let bytes = found.get(..expected).ok_or_else(short)?;
         Ok(cast(bytes)?)
+    }
+
+    /// What tells these weights from others: SHA-256, in hexadecimal, over names and shapes, both ends of every packed
+    /// matrix (1 KiB each) and all vectors. One model has one fingerprint, in whichever file it lies.
+    pub fn fingerprint(&self) -> String {
+        const END: usize = 1024;
+        let mut hash = Sha256::new();
+        for (i, m) in self.table.matrices.iter().enumerate() {
+            let panels = self.panels(MatrixId(i));
+            hash.update(format!("{} {} {} {}\n", m.name, m.format, m.rows, m.cols));
+            hash.update(&panels[..panels.len().min(END)]);
+            hash.update(&panels[panels.len().saturating_sub(END)..]);
+        }
+        for (i, v) in self.table.vectors.iter().enumerate() {
+            hash.update(format!("{} {}\n", v.name, v.len));
+            for value in self.values(VectorId(i)).unwrap_or_default() {
+                hash.update(value.to_le_bytes());
+            }
+        }
+        rin_model::rin_format::hex(&hash.finalize())
     }
 
     /// Row `row` of a matrix as numbers: the embedding look-up.

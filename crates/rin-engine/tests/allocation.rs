@@ -1,6 +1,6 @@
 //! Nothing is allocated after load, on any thread. The counter is process-wide, so this file has one test.
 
-use rin_engine::generate::{Request, Silent, generate};
+use rin_engine::generate::{Drafter, Request, Silent, continue_with, generate};
 use rin_engine::sampler::SamplingParams;
 use rin_engine::tokenizer::Tokenizer;
 use rin_engine::{Engine, LoadOptions};
@@ -30,6 +30,7 @@ fn nothing_is_allocated_after_load() {
             kv_type: Some(kv),
             ctx: Some(200),
             n_batch: 32,
+            n_logits: 5,
             ..LoadOptions::default()
         };
         let file = ModelFile::open(&conformance(path)).unwrap();
@@ -50,11 +51,22 @@ fn nothing_is_allocated_after_load() {
             sampling,
             stop: vec!["never seen in this text".to_owned()],
             ignore_eos: true,
+            max_draft: 4,
+            ..Request::default()
         };
         for _ in 0..2 {
             let outcome = generate(&mut engine, Some(&tokenizer), &request, &mut Silent).unwrap();
             assert_eq!(outcome.tokens.len(), 60);
             assert_eq!(outcome.allocations, 0, "{path} with {kv} on {threads} threads");
         }
+        // Guesses, several sequences and what follows a shared prefix allocate as little.
+        let mut sequence = engine.admit(&request.prompt, 200).unwrap();
+        assert_eq!(engine.position(&sequence), 64, "the first page is there");
+        let mut drafter = Drafter::Lookup;
+        let greedy = Request { sampling: SamplingParams { temp: 0.0, ..SamplingParams::default() }, ..request };
+        let guess = Some(&mut drafter);
+        let outcome = continue_with(&mut engine, &mut sequence, Some(&tokenizer), &greedy, guess, &mut Silent).unwrap();
+        assert_eq!((outcome.tokens.len(), outcome.allocations), (60, 0), "{path} with guesses");
+        engine.release(sequence);
     }
 }

@@ -23,8 +23,8 @@ fn engine(path: &Path, change: impl FnOnce(&mut LoadOptions)) -> Engine {
 
 fn all_logits(engine: &mut Engine, tokens: &[u32]) -> Vec<Vec<f32>> {
     let mut rows = Vec::new();
-    let mut sequence = engine.sequence().unwrap();
-    engine.feed_all(&mut sequence, tokens, |l| rows.push(l.to_vec())).unwrap();
+    let sequence = engine.sequence().unwrap();
+    engine.feed_all(&sequence, tokens, |l| rows.push(l.to_vec())).unwrap();
     engine.release(sequence);
     rows
 }

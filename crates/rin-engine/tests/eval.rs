@@ -45,8 +45,8 @@ fn bits(values: &[f64]) -> Vec<u64> {
 /// −ln of the last token's probability after the others.
 fn naive(engine: &mut Engine, tokens: &[u32]) -> f64 {
     let (target, before) = tokens.split_last().unwrap();
-    let mut sequence = engine.sequence().unwrap();
-    let row: Vec<f64> = engine.feed(&mut sequence, before).unwrap().iter().map(|x| f64::from(*x)).collect();
+    let sequence = engine.sequence().unwrap();
+    let row: Vec<f64> = engine.feed(&sequence, before).unwrap().iter().map(|x| f64::from(*x)).collect();
     engine.release(sequence);
     let sum: f64 = row.iter().map(|x| libm::exp(*x)).sum();
     libm::log(sum) - row[*target as usize]
@@ -128,9 +128,9 @@ fn the_distance_to_a_reference_is_that_of_the_definition() {
     let found = run(&mut model, Some(&mut reference), &text).unwrap().comparison.unwrap();
     let [p, q] = [&mut reference, &mut model].map(|engine| {
         let mut rows: Vec<Vec<f64>> = Vec::new();
-        let mut sequence = engine.sequence().unwrap();
+        let sequence = engine.sequence().unwrap();
         let each = |row: &[f32]| rows.push(row.iter().map(|x| f64::from(*x)).collect());
-        engine.feed_all(&mut sequence, &text.ids[..31], each).unwrap();
+        engine.feed_all(&sequence, &text.ids[..31], each).unwrap();
         engine.release(sequence);
         rows
     });
@@ -138,14 +138,17 @@ fn the_distance_to_a_reference_is_that_of_the_definition() {
         let sum: f64 = row.iter().map(|x| libm::exp(*x)).sum();
         row.iter().map(|x| libm::exp(*x) / sum).collect::<Vec<_>>()
     };
-    let mut kl = Vec::new();
+    let (mut kl, mut more) = (Vec::new(), 0.0);
     let mut agreed = 0;
-    for (p, q) in p.iter().zip(&q) {
+    for ((p, q), &target) in p.iter().zip(&q).zip(&text.ids[1..]) {
         let best = |row: &[f64]| (0..row.len()).rev().max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
         agreed += u32::from(best(p) == best(q));
+        more += libm::log(softmax(p)[target as usize] / softmax(q)[target as usize]);
         kl.push(softmax(p).iter().zip(softmax(q)).map(|(p, q)| p * libm::log(p / q)).sum::<f64>());
     }
     let n = kl.len() as f64;
+    assert!((found.nll_more - more / n).abs() < 1e-12, "{} instead of {}", found.nll_more, more / n);
+    assert!(more.abs() > 1e-6 && found.nll_more_ci95.is_none());
     let mean = kl.iter().sum::<f64>() / n;
     eprintln!("KL {mean:e} nats, {agreed} of {n} agree");
     assert!((found.kl_mean - mean).abs() < 1e-12 * mean.max(1.0), "{} instead of {mean}", found.kl_mean);

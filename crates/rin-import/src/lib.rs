@@ -100,7 +100,10 @@ pub fn import(
     let sources = source::files(&file)?;
     staged::check_destination(dst, &sources, options.overwrite)?;
     // Of the plan only the list of its weights is wanted, and that does not depend on these sizes.
-    let plan = Plan::new(&file, PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_type: None })?;
+    let plan = Plan::new(
+        &file,
+        PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_positions: None, kv_type: None },
+    )?;
     let mut layout = Layout::new(&file, &plan.weights, options.quant)?;
     vocabulary::add(&file, &mut layout)?;
     let hashed =

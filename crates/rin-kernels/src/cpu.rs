@@ -148,27 +148,74 @@ impl FloatEnv {
     ///
     /// A host program may have switched on flush-to-zero; every worker calls this once before it computes.
     pub fn set() {
-        #[cfg(target_arch = "x86_64")]
-        {
-            const DEFAULT_MXCSR: u32 = 0x1f80;
-            let value = DEFAULT_MXCSR;
-            // SAFETY: 0x1f80 is the power-on value: all exceptions masked, round to nearest, no reserved bit set.
-            unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, readonly)) };
-        }
+        float_control::write(float_control::CONTRACT);
     }
 
     /// Whether this thread's float environment is the one of the bit contract.
     pub fn is_set() -> bool {
-        #[cfg(target_arch = "x86_64")]
-        {
-            const CONTROL_BITS: u32 = 0xffc0;
-            let mut value = 0_u32;
-            // SAFETY: stores the four bytes of MXCSR into a local.
-            unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack)) };
-            value & CONTROL_BITS == 0x1f80
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        true
+        float_control::read() & float_control::MASK == float_control::CONTRACT
+    }
+}
+
+/// The register that says how this thread rounds: MXCSR.
+#[cfg(target_arch = "x86_64")]
+mod float_control {
+    /// The power-on value: all exceptions masked, round to nearest, no flag raised.
+    pub(super) const CONTRACT: u32 = 0x1f80;
+    /// All but the flags of exceptions that were raised.
+    pub(super) const MASK: u32 = 0xffc0;
+    /// Flush to zero and denormals are zero.
+    #[cfg(test)]
+    pub(super) const FLUSH: u32 = 0x8040;
+
+    pub(super) fn write(value: u32) {
+        // SAFETY: only values made of the constants above come here, none of which sets a reserved bit.
+        unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, readonly)) };
+    }
+
+    pub(super) fn read() -> u32 {
+        let mut value = 0_u32;
+        // SAFETY: stores the four bytes of MXCSR into a local.
+        unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack)) };
+        value
+    }
+}
+
+/// The register that says how this thread rounds: FPCR.
+#[cfg(target_arch = "aarch64")]
+mod float_control {
+    /// Round to nearest, no flush to zero, NaNs keep their payload, IEEE halves, exceptions masked: all bits clear.
+    pub(super) const CONTRACT: u64 = 0;
+    pub(super) const MASK: u64 = u64::MAX;
+    /// Flush to zero.
+    #[cfg(test)]
+    pub(super) const FLUSH: u64 = 1 << 24;
+
+    pub(super) fn write(value: u64) {
+        // SAFETY: only the constants above come here; the register governs arithmetic alone.
+        unsafe { std::arch::asm!("msr fpcr, {}", in(reg) value, options(nostack)) };
+    }
+
+    pub(super) fn read() -> u64 {
+        let value: u64;
+        // SAFETY: reads a register that every program may read.
+        unsafe { std::arch::asm!("mrs {}, fpcr", out(reg) value, options(nostack)) };
+        value
+    }
+}
+
+/// No register that RIN knows of: what the platform does is taken as it is.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod float_control {
+    pub(super) const CONTRACT: u32 = 0;
+    pub(super) const MASK: u32 = 0;
+    #[cfg(test)]
+    pub(super) const FLUSH: u32 = 0;
+
+    pub(super) fn write(_: u32) {}
+
+    pub(super) fn read() -> u32 {
+        0
     }
 }
 
@@ -195,6 +242,7 @@ mod amx {
 
 #[cfg(test)]
 mod tests {
+    use super::float_control::{CONTRACT, FLUSH, write};
     use super::{Cpu, FloatEnv, Tier};
 
     /// `RIN_REQUIRE_TIERS=avx2,amx-int8` turns a missing tier from a skip into a failure.
@@ -237,7 +285,10 @@ mod tests {
 
     #[test]
     fn the_float_environment_is_restored_from_flush_to_zero() {
+        write(CONTRACT | FLUSH);
+        let flushed = FLUSH == 0 || !FloatEnv::is_set();
         FloatEnv::set();
-        assert!(FloatEnv::is_set());
+        assert!(flushed && FloatEnv::is_set());
+        assert!(std::hint::black_box(f32::MIN_POSITIVE) / 2.0 > 0.0);
     }
 }

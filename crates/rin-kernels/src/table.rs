@@ -77,7 +77,8 @@ macro_rules! kernel {
 
 /// Compiles one always-inlined body once per tier: `tiers!(fn name(args) = body);` gives a module `name` with
 /// `scalar`, `avx2` and `avx512`, to be named in a `kernel!` table. The compiler may vectorise the body; it may
-/// neither reassociate nor contract it, so every tier returns the same bits.
+/// neither reassociate nor contract it, so every tier returns the same bits. On aarch64 there is only `scalar`: NEON
+/// and the fused multiply-add are part of the baseline there, so it is compiled to them already.
 macro_rules! tiers {
     ( fn $name:ident ( $($arg:ident : $ty:ty),* $(,)? ) = $body:path; ) => {
         mod $name {

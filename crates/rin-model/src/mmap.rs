@@ -16,6 +16,9 @@ use memmap2::Mmap;
 
 use crate::error::{Error, fault};
 
+/// The smallest page that any supported system has.
+const SMALL_PAGE: usize = 4096;
+
 /// Bytes of one file, or bytes that were given.
 #[derive(Debug)]
 pub(crate) struct FileBytes {
@@ -111,6 +114,31 @@ impl FileBytes {
         {
             // A hint: a system that refuses it keeps the pages.
             drop_pages(map, range).ok();
+        }
+    }
+
+    /// Reads all pages in, so that no later look waits for one or faults.
+    pub(crate) fn populate(&self) {
+        if let Storage::Mapped { map, .. } = &self.storage {
+            // One system call where the kernel (Linux 5.14) knows it.
+            #[cfg(target_os = "linux")]
+            if map.advise(memmap2::Advice::PopulateRead).is_ok() {
+                return;
+            }
+            map.iter().step_by(SMALL_PAGE).for_each(|byte| {
+                std::hint::black_box(*byte);
+            });
+        }
+    }
+
+    /// Keeps all pages in memory, out of reach of reclaim.
+    pub(crate) fn lock(&self) -> std::io::Result<()> {
+        match &self.storage {
+            #[cfg(unix)]
+            Storage::Mapped { map, .. } => map.lock(),
+            #[cfg(not(unix))]
+            Storage::Mapped { .. } => Err(std::io::ErrorKind::Unsupported.into()),
+            Storage::Held(_) => Ok(()),
         }
     }
 

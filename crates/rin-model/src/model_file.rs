@@ -198,11 +198,31 @@ impl ModelFile {
         bytes().unwrap_or_default()
     }
 
-    /// Gives the memory of a tensor's pages back; a later look reads them from the file again.
-    pub fn release(&self, tensor: &TensorInfo) {
+    /// Gives the memory of pages of a tensor back, `bytes` counting from its start; a later look reads them from the
+    /// file again.
+    pub fn release(&self, tensor: &TensorInfo, bytes: Range<usize>) {
         if let (Some(file), Some(range)) = (self.files.get(tensor.shard), range_of(tensor)) {
-            file.not_needed(range);
+            let at = |offset: usize| range.start.saturating_add(offset).min(range.end);
+            file.not_needed(at(bytes.start)..at(bytes.end));
         }
+    }
+
+    /// Gives the memory of all pages back; a later look reads them from the file again.
+    pub fn release_all(&self) {
+        self.files.iter().for_each(|file| file.not_needed(0..file.bytes().len()));
+    }
+
+    /// Reads all pages into memory, so that no later look waits for one or faults.
+    pub fn populate(&self) {
+        self.files.iter().for_each(FileBytes::populate);
+    }
+
+    /// Keeps all pages in memory, out of reach of reclaim.
+    ///
+    /// # Errors
+    /// What the operating system answers.
+    pub fn lock(&self) -> std::io::Result<()> {
+        self.files.iter().try_for_each(FileBytes::lock)
     }
 
     /// The description of the tokenizer.

@@ -32,6 +32,9 @@ pub struct Evaluation {
     /// Loss of each token.
     #[serde(skip)]
     pub losses: Vec<f64>,
+    /// Characters of each token.
+    #[serde(skip)]
+    pub characters: Vec<usize>,
     /// Most probable token at each place; ties go to the lowest id.
     #[serde(skip)]
     pub argmax: Vec<u32>,
@@ -86,8 +89,18 @@ pub fn evaluate(
         tokens: n,
         chars: n_chars,
         losses,
+        characters: chars,
         argmax,
     }))
+}
+
+impl Evaluation {
+    /// How much larger the loss is than that of `other` on the same tokens, in nats per character, and the 95 %
+    /// interval of it: by the bootstrap over the differences token by token.
+    pub fn more_than(&self, other: &Self) -> (f64, [f64; 2]) {
+        let more: Vec<f64> = self.losses.iter().zip(&other.losses).map(|(a, b)| a - b).collect();
+        (self.nats_per_char - other.nats_per_char, bootstrap(&more, &self.characters))
+    }
 }
 
 /// A window of inputs.
@@ -153,7 +166,7 @@ fn bootstrap(losses: &[f64], chars: &[usize]) -> [f64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Window, bootstrap, most_probable, windows};
+    use super::{Evaluation, Window, bootstrap, most_probable, windows};
     use crate::kernels::Kernels;
     use crate::ops::log_sums;
     use crate::random::uniform;
@@ -181,6 +194,26 @@ mod tests {
             assert!((sum - want).abs() < 1e-6);
         }
         assert_eq!(most_probable(&logits), 1);
+    }
+
+    #[test]
+    fn a_difference_is_paired() {
+        let evaluation = |shift: f64| {
+            let losses: Vec<f64> = (0..50_000).map(|i| 3.0 * uniform(4, i) + shift + 0.01 * uniform(5, i)).collect();
+            Evaluation {
+                nats_per_char: losses.iter().sum::<f64>() / losses.len() as f64,
+                interval: [0.0, 0.0],
+                nats_per_token: 0.0,
+                tokens: losses.len(),
+                chars: losses.len(),
+                characters: vec![1; losses.len()],
+                argmax: Vec::new(),
+                losses,
+            }
+        };
+        let (more, [low, high]) = evaluation(0.25).more_than(&evaluation(0.0));
+        assert!((more - 0.25).abs() < 1e-9 && low - 1e-9 <= more && more <= high + 1e-9);
+        assert!(high - low < 1e-9, "what both find hard does not count: {low} to {high}");
     }
 
     #[test]

@@ -29,4 +29,4 @@ pub mod weights;
 
 pub use config::TrainConfig;
 pub use error::Error;
-pub use train::{Event, Outcome, Progress, RunOptions, run};
+pub use train::{Event, Outcome, Progress, RunOptions, Summary, run};

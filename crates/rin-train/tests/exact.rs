@@ -114,9 +114,9 @@ fn of_runtime(path: &Path, tokens: &[u32], tier: Option<Tier>) -> Vec<f32> {
         ..LoadOptions::default()
     };
     let mut engine = Engine::load(file, &options, |_| {}).unwrap();
-    let mut sequence = engine.sequence().unwrap();
+    let sequence = engine.sequence().unwrap();
     let mut logits = Vec::new();
-    engine.feed_all(&mut sequence, tokens, |row| logits.extend_from_slice(row)).unwrap();
+    engine.feed_all(&sequence, tokens, |row| logits.extend_from_slice(row)).unwrap();
     logits
 }
 

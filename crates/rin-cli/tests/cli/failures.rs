@@ -28,12 +28,25 @@ pub(crate) fn fails(mut command: Command, code: i32, parts: &[&str]) {
     }
 }
 
+#[cfg(not(feature = "embedded"))]
+#[test]
+fn a_build_without_a_model_says_so() {
+    let place = Place::new();
+    fails(place.rin(&["run", "-p", "a"]), 2, &["no model is embedded in this build; give a path"]);
+}
+
+#[cfg(not(feature = "train"))]
+#[test]
+fn a_build_without_a_trainer_says_so() {
+    let place = Place::new();
+    fails(place.rin(&["train", "x.toml"]), 2, &["no trainer", "--features train"]);
+}
+
 #[test]
 fn wrong_usage_is_2() {
     let place = Place::new();
     fails(place.rin(&["walk"]), 2, &["walk"]);
     fails(place.rin(&["run", "--grammar", "x"]), 2, &["--grammar"]);
-    fails(place.rin(&["run", "-p", "a"]), 2, &["no model is embedded in this build; give a path"]);
     fails(place.tiny(&[]), 2, &["standard input is empty", "-p"]);
     fails(place.tiny(&["-p", "a", "--tokens", "1"]), 2, &["--prompt and --tokens exclude each other"]);
     fails(place.tiny(&["--tokens", ""]), 2, &["an id is missing"]);

@@ -35,6 +35,7 @@ fn json_has_the_fields_of_the_contract() {
     let place = Place::new();
     let object = json(&output(place.tiny(&["-p", "hello", "-n", "4", "--json", "--seed", "9"])));
     let expected = "model prompt_tokens generated_tokens tokens text finish_reason timings memory \
+                    drafted_tokens accepted_tokens \
                     allocations_during_inference energy digest tier threads seed version";
     assert_eq!(keys(&object), expected.split_whitespace().collect::<Vec<_>>());
     let model = &object["model"];

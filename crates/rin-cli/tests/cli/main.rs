@@ -1,7 +1,12 @@
 //! The `rin` binary from outside: arguments in; streams, JSON, files and exit codes out.
 
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod configuration;
+#[cfg(test)]
+#[cfg(feature = "embedded")]
+mod embedded;
 #[cfg(test)]
 mod eval;
 #[cfg(test)]
@@ -21,3 +26,8 @@ mod program;
 mod signals;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+#[cfg(all(feature = "train", target_os = "linux"))]
+mod train;
+#[cfg(test)]
+mod verify;

@@ -94,6 +94,13 @@ fn an_interrupt_outside_a_generation_is_130() {
 
 #[test]
 fn a_second_interrupt_ends_the_program_and_leaves_no_half_file() {
+    // An interrupt that comes before the prompt is begun ends the generation cleanly; then this is tried again.
+    let code = (0..20).map(|_| interrupted_twice()).find(|code| *code != Some(0));
+    assert_eq!(code, Some(Some(130)));
+}
+
+/// The exit code of a run that is interrupted until it ends.
+fn interrupted_twice() -> Option<i32> {
     let place = Place::new();
     // A prompt that takes minutes: within it a generation cannot be ended cleanly.
     let ids = vec!["70"; 30_000].join(",");
@@ -103,12 +110,14 @@ fn a_second_interrupt_ends_the_program_and_leaves_no_half_file() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let status = loop {
-        interrupt(&child);
         std::thread::sleep(Duration::from_millis(20));
+        interrupt(&child);
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
     };
-    assert_eq!(status.code(), Some(130));
-    assert_eq!(std::fs::read_dir(&place.folder).unwrap().count(), 0);
+    if status.code() != Some(0) {
+        assert_eq!(std::fs::read_dir(&place.folder).unwrap().count(), 0);
+    }
+    status.code()
 }

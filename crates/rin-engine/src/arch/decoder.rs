@@ -21,6 +21,7 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
     let angles = p.rope_table(c.rope.dims / 2);
     for layer in 0..c.n_layers {
         let name = |part: &str| format!("blk.{layer}.{part}");
+        p.layer(Some(layer));
         let kv = p.kv_cache(layer, c, kv_type);
 
         let (wq, wk) = (p.matrix(&name("attn_q.weight"))?, p.matrix(&name("attn_k.weight"))?);
@@ -55,6 +56,7 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
         let f = p.swiglu(gu[0], gu[1], c.ffn_dim, &[down]);
         p.linear_add(&f, down, bd, x);
     }
+    p.layer(None);
     x = p.select(x, c.dim);
     let output = p.matrix(if c.tied_embeddings { "token_embd.weight" } else { "output.weight" })?;
     let norm = p.vector("output_norm.weight")?;

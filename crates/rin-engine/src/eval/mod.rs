@@ -54,6 +54,11 @@ pub struct Comparison {
     pub kl_p99: f64,
     /// Share of the scored tokens for which both rank the same token first; of equal logits the lowest id is first.
     pub top1_agreement: f64,
+    /// How much larger the mean loss is than the reference's, in nats per token.
+    pub nll_more: f64,
+    /// The 95 % interval of it: [`mean_interval`] over the differences token by token, so that what both models find
+    /// hard does not widen it; none for a short text.
+    pub nll_more_ci95: Option<[f64; 2]>,
 }
 
 /// Bytes of logits that one step computes at most, unless a single row is larger.
@@ -136,12 +141,12 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn window(&mut self, window: Window, progress: impl FnMut(usize) -> ControlFlow<()>) -> Result<(), Error> {
-        let mut sequence = self.model.sequence()?;
-        let mut reference = match &mut self.reference {
+        let sequence = self.model.sequence()?;
+        let reference = match &mut self.reference {
             Some(reference) => Some(reference.sequence()?),
             None => None,
         };
-        let outcome = self.score(window, &mut sequence, reference.as_mut(), progress);
+        let outcome = self.score(window, &sequence, reference.as_ref(), progress);
         self.model.release(sequence);
         if let (Some(engine), Some(sequence)) = (&mut self.reference, reference) {
             engine.release(sequence);
@@ -152,8 +157,8 @@ impl Run<'_> {
     fn score(
         &mut self,
         window: Window,
-        sequence: &mut Sequence,
-        mut reference: Option<&mut Sequence>,
+        sequence: &Sequence,
+        reference: Option<&Sequence>,
         mut progress: impl FnMut(usize) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         // The last token is predicted, not fed.
@@ -164,7 +169,7 @@ impl Run<'_> {
         let (context, predictors) = fed.split_at(fed.len().saturating_sub(targets.len()));
         if !context.is_empty() {
             self.model.feed(sequence, context)?;
-            if let (Some(engine), Some(sequence)) = (&mut self.reference, reference.as_deref_mut()) {
+            if let (Some(engine), Some(sequence)) = (&mut self.reference, reference) {
                 engine.feed(sequence, context)?;
             }
         }
@@ -173,7 +178,7 @@ impl Run<'_> {
                 return Err(EvalError::Cancelled.into());
             }
             self.reference_rows.clear();
-            if let (Some(engine), Some(sequence)) = (&mut self.reference, reference.as_deref_mut()) {
+            if let (Some(engine), Some(sequence)) = (&mut self.reference, reference) {
                 let rows = &mut self.reference_rows;
                 engine.feed_all(sequence, predictors, |row| rows.extend_from_slice(row))?;
             }
@@ -201,6 +206,8 @@ impl Run<'_> {
 struct Scores {
     nll: Vec<f64>,
     kl: Vec<f64>,
+    /// Loss less the reference's.
+    more: Vec<f64>,
     agreed: usize,
     /// The two distributions, kept to be overwritten.
     weights: Vec<f64>,
@@ -211,13 +218,15 @@ impl Scores {
     /// Adds a token; none where logits are no numbers.
     fn add(&mut self, row: &[f32], reference: Option<&[f32]>, target: Option<&u32>) -> Option<()> {
         let model = Distribution { row, softmax: LogSoftmax::of(row, &mut self.weights)? };
-        let logit = *row.get(*target? as usize)?;
+        let target = *target? as usize;
+        let nll = -model.softmax.log_p(*row.get(target)?);
         if let Some(row) = reference {
             let reference = Distribution { row, softmax: LogSoftmax::of(row, &mut self.reference_weights)? };
             self.kl.push(reference.divergence(&self.reference_weights, &model));
             self.agreed += usize::from(argmax(row) == argmax(model.row));
+            self.more.push(nll + reference.softmax.log_p(*row.get(target)?));
         }
-        self.nll.push(-model.softmax.log_p(logit));
+        self.nll.push(nll);
         Some(())
     }
 
@@ -226,14 +235,17 @@ impl Scores {
         let sum: f64 = self.nll.iter().sum();
         let nll_mean = sum / n;
         let per = |count: usize| (count > 0).then(|| sum / as_f64(count));
+        let block = block_tokens(self.nll.len(), text.chars);
         let comparison = compared.then(|| Comparison {
             kl_mean: self.kl.iter().sum::<f64>() / n,
             kl_p99: nearest_rank_p99(self.kl),
             top1_agreement: as_f64(self.agreed) / n,
+            nll_more: self.more.iter().sum::<f64>() / n,
+            nll_more_ci95: mean_interval(&self.more, block),
         });
         Evaluation {
             nll_mean,
-            nll_ci95: mean_interval(&self.nll, block_tokens(self.nll.len(), text.chars)),
+            nll_ci95: mean_interval(&self.nll, block),
             perplexity: libm::exp(nll_mean),
             nll_per_byte: per(text.bytes),
             nll_per_char: per(text.chars),

@@ -39,6 +39,8 @@ pub struct Builder<'f> {
     options: PlanOptions,
     rows: usize,
     steps: Vec<Step>,
+    /// Where layers begin and end: the first step, and the layer from there on.
+    marks: Vec<(usize, Option<usize>)>,
     head: Option<usize>,
     slots: Vec<Slot>,
     weights: WeightTable,
@@ -53,11 +55,17 @@ impl<'f> Builder<'f> {
             options,
             rows: options.n_batch,
             steps: Vec::new(),
+            marks: Vec::new(),
             head: None,
             slots: Vec::new(),
             weights: WeightTable::default(),
             overflow: false,
         }
+    }
+
+    /// The steps from here on belong to this layer, or to none.
+    pub fn layer(&mut self, layer: Option<usize>) {
+        self.marks.push((self.steps.len(), layer));
     }
 
     /// The matrix called `name`.
@@ -216,8 +224,7 @@ impl<'f> Builder<'f> {
     /// The cache of one layer: `(kv heads, pages, K page | V page)`.
     pub fn kv_cache(&mut self, layer: usize, config: &Config, kv: KvType) -> SlotId {
         let page = kv.k_page_bytes(config.head_dim) + kv.v_page_bytes(config.head_dim);
-        let pages = self.options.ctx.div_ceil(PAGE).checked_mul(self.options.n_sequences);
-        let n = pages.and_then(|p| p.checked_mul(config.n_kv_heads));
+        let n = super::cache_shape(config, &self.options).pages.checked_mul(config.n_kv_heads);
         self.slot(format!("blk.{layer}.kv {kv}"), n, page, true)
     }
 
@@ -227,6 +234,8 @@ impl<'f> Builder<'f> {
     ///
     /// When a size leaves the address space.
     pub fn finish(mut self, config: Config, kv_type: KvType, inv_freq: SlotId, logits: SlotId) -> Result<Plan, Error> {
+        let pages = super::cache_shape(&config, &self.options).pages;
+        let page_tokens = self.slot("tokens of the cache".to_owned(), pages.checked_mul(PAGE), 4, true);
         if self.overflow {
             return Err(Error::PlanOverflow { what: "slot" });
         }
@@ -241,7 +250,10 @@ impl<'f> Builder<'f> {
         if total.is_none() {
             return Err(Error::PlanOverflow { what: "total" });
         }
+        let layer_of =
+            |step: usize| self.marks.iter().rev().find(|(first, _)| *first <= step).and_then(|(_, layer)| *layer);
         Ok(Plan {
+            layers: (0..self.steps.len()).map(layer_of).collect(),
             config,
             options: self.options,
             kv_type,
@@ -249,6 +261,7 @@ impl<'f> Builder<'f> {
             steps: self.steps,
             slots: self.slots,
             inv_freq,
+            page_tokens,
             logits,
             state_bytes,
             scratch_bytes,

@@ -10,6 +10,7 @@ mod layout;
 pub use builder::{Act, Builder, QuantAct};
 
 use crate::Error;
+use crate::cache::CacheShape;
 use crate::weights::{MatrixId, VectorId, WeightTable};
 use rin_kernels::ops::attention::{KvType, PAGE};
 use rin_model::{Config, ModelFile};
@@ -26,6 +27,8 @@ pub struct PlanOptions {
     pub n_sequences: usize,
     /// Most rows of logits in one step.
     pub n_logits: usize,
+    /// Positions of the KV cache that all sequences share; none: enough for every sequence to fill its context.
+    pub kv_positions: Option<usize>,
     /// How keys and values are stored; none: f32 beside F32 weights, f16 otherwise.
     pub kv_type: Option<KvType>,
 }
@@ -141,6 +144,53 @@ pub enum Step {
     },
 }
 
+impl Step {
+    /// What it computes.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Embed { .. } => "embedding",
+            Self::RopeTable { .. } => "rope table",
+            Self::Norm { .. } => "norm",
+            Self::Linear { add: false, .. } => "linear",
+            Self::Linear { add: true, .. } => "linear + residual",
+            Self::RopeStore { .. } => "rope and store",
+            Self::Attend { .. } => "attention",
+            Self::SwiGlu { .. } => "swiglu",
+            Self::Select { .. } => "select",
+        }
+    }
+
+    /// The f32 slots that it writes, each with the number of values per token.
+    pub fn outputs(&self, plan: &Plan) -> [Option<(SlotId, usize)>; MAX_PARTS] {
+        let c = &plan.config;
+        let one = |slot: SlotId, cols: usize| [Some((slot, cols)), None, None];
+        match self {
+            Self::Embed { x, .. } | Self::Select { out: x, .. } => one(*x, c.dim),
+            Self::RopeTable { cos, sin } => [Some((*cos, c.rope.dims / 2)), Some((*sin, c.rope.dims / 2)), None],
+            Self::Norm { out, .. } | Self::Attend { out, .. } => one(out.x, out.cols),
+            Self::SwiGlu { gate, .. } => one(gate.x, gate.cols),
+            Self::RopeStore { q, k, .. } => {
+                [Some((*q, c.n_heads * c.head_dim)), Some((*k, c.n_kv_heads * c.head_dim)), None]
+            }
+            Self::Linear { parts, .. } => {
+                let mut outs = [None; MAX_PARTS];
+                for (out, part) in outs.iter_mut().zip(parts) {
+                    *out = Some((part.out, plan.weights.get(part.matrix).rows));
+                }
+                outs
+            }
+        }
+    }
+
+    /// The matrices that it multiplies with.
+    pub fn matrices(&self) -> &[Part] {
+        match self {
+            Self::Linear { parts, .. } => parts,
+            _ => &[],
+        }
+    }
+}
+
 /// A forward pass with all its bytes.
 #[derive(Debug)]
 pub struct Plan {
@@ -152,12 +202,16 @@ pub struct Plan {
     pub kv_type: KvType,
     /// Operations, in order.
     pub steps: Vec<Step>,
+    /// The layer of each step; none for those before and after the layers.
+    pub layers: Vec<Option<usize>>,
     /// The steps from here on run over the selected rows.
     pub head: usize,
     /// Slots of the arena.
     pub slots: Vec<Slot>,
     /// Rotation frequencies `(rope dims / 2)`, filled at load.
     pub inv_freq: SlotId,
+    /// Ids of the tokens in the cache, u32 `(pages, 64)`.
+    pub page_tokens: SlotId,
     /// Where the last step leaves its logits, f32 `(n_logits, vocab)`.
     pub logits: SlotId,
     /// Bytes of state: from the start of the arena.
@@ -190,10 +244,21 @@ impl Plan {
         self.weights.bytes() + self.arena_bytes()
     }
 
-    /// Pages of the KV cache that one sequence needs.
-    pub fn pages_per_sequence(&self) -> usize {
-        self.options.ctx.div_ceil(PAGE)
+    /// Sizes of the KV cache.
+    pub fn cache_shape(&self) -> CacheShape {
+        cache_shape(&self.config, &self.options)
     }
+}
+
+/// Sizes of the KV cache: from the options, less what a sliding window never looks at.
+pub(crate) fn cache_shape(config: &Config, options: &PlanOptions) -> CacheShape {
+    let row_pages = options.ctx.div_ceil(PAGE);
+    // One page more, since windows and steps do not begin where pages do.
+    let of_window = |w: usize| w.saturating_add(options.n_batch).div_ceil(PAGE).saturating_add(1);
+    let window_pages = config.window.map_or(row_pages, of_window).min(row_pages);
+    let most = options.n_sequences.saturating_mul(window_pages);
+    let pages = options.kv_positions.map_or(most, |n| n.div_ceil(PAGE));
+    CacheShape { pages, rows: options.n_sequences, row_pages, window: config.window, window_pages }
 }
 
 /// The longest context that positions are counted for.
@@ -209,6 +274,7 @@ fn check_options(config: &Config, o: &PlanOptions) -> Result<(), Error> {
     check("ctx", o.ctx, MAX_CTX)?;
     check("batch", o.n_batch, 1 << 20)?;
     check("sequences", o.n_sequences, 1 << 20)?;
+    check("positions of the cache", o.kv_positions.unwrap_or(1), MAX_CTX)?;
     check("rows of logits", o.n_logits, 1 << 20)?;
     check("vocabulary", config.vocab, 1 << 31)
 }

@@ -91,8 +91,8 @@ pub struct Pool {
     worker_setup: fn(),
     /// Token of the thread that is worker 0.
     caller: AtomicU64,
-    /// Thread that was pinned by the pool, and its mask before.
-    pinned_caller: Option<(u64, Affinity)>,
+    /// Thread that was pinned by the pool.
+    pinned_caller: Option<u64>,
     notes: Vec<String>,
 }
 
@@ -126,13 +126,18 @@ impl Pool {
         }
         // Only now, for spawned threads inherit the mask of their parent.
         let pinned = cpus.first().copied().flatten().filter(|_| pin_caller);
-        let before = Affinity::current();
+        // Workers inherit the mask of a caller that another pool has pinned.
+        let own = Affinity::own();
         let notes = Mutex::new(Vec::new());
         let set_up = |index: usize| {
             let cpu = if index == 0 { pinned } else { cpus.get(index).copied().flatten() };
-            if let Some(cpu) = cpu
-                && let Err(error) = Affinity::new([cpu]).apply()
-            {
+            let placed = match cpu {
+                Some(cpu) if index == 0 => Affinity::pin(cpu),
+                Some(cpu) => Affinity::new([cpu]).apply(),
+                None if index > 0 && Affinity::current() != own => own.apply(),
+                None => Ok(()),
+            };
+            if let (Err(error), Some(cpu)) = (placed, cpu) {
                 lock(&notes).push((index, format!("worker {index} cannot be pinned to {cpu}: {error}")));
             }
             if index > 0 {
@@ -141,10 +146,11 @@ impl Pool {
         };
         // The caller's set-up comes with its adoption. The job also waits until all threads have started.
         let outcome = catch_unwind(AssertUnwindSafe(|| pool.run(set_up)));
-        pool.pinned_caller = pinned.map(|_| (thread_token(), before));
         outcome.map_err(|payload| PoolError::Setup { message: panic_message(payload.as_ref()) })?;
         let mut notes = notes.into_inner().unwrap_or_default();
         notes.sort_unstable();
+        let refused = notes.first().is_some_and(|(index, _)| *index == 0);
+        pool.pinned_caller = pinned.filter(|_| !refused).map(|_| thread_token());
         pool.notes = notes.into_iter().map(|(_, note)| note).collect();
         Ok(pool)
     }
@@ -251,11 +257,8 @@ impl Drop for Pool {
             // A worker catches every panic of a job, so there is no outcome to look at.
             drop(worker.join());
         }
-        if let Some((token, before)) = self.pinned_caller.take()
-            && token == thread_token()
-        {
-            // Nothing can be done about a mask that is no longer permitted.
-            drop(before.apply());
+        if self.pinned_caller.take() == Some(thread_token()) {
+            Affinity::unpin();
         }
     }
 }

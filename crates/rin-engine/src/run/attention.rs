@@ -7,6 +7,7 @@ use super::split::{deal, rows_of};
 use super::{ActRows, BatchToken, QuantizeAct, Runner};
 use crate::Error;
 use crate::arena::{cast, cast_mut};
+use crate::cache::PageCache;
 use crate::plan::{Act, SlotId};
 use crate::pool::partition;
 use rin_kernels::MatMut;
@@ -18,32 +19,29 @@ const GROUP: usize = 32;
 
 /// Sizes of a layer's cache.
 #[derive(Clone, Copy, Debug)]
-struct Cache {
+pub(super) struct Cache {
     head_dim: usize,
-    n_kv_heads: usize,
+    pub(super) n_kv_heads: usize,
     /// Query heads per key head.
     group: usize,
     k_bytes: usize,
-    page_bytes: usize,
+    pub(super) page_bytes: usize,
     /// Bytes of all pages of a head.
-    head_bytes: usize,
-    pages_per_sequence: usize,
+    pub(super) head_bytes: usize,
 }
 
 impl Runner {
-    fn cache(&self) -> Cache {
+    pub(super) fn cache_sizes(&self) -> Cache {
         let c = &self.plan.config;
         let k_bytes = self.plan.kv_type.k_page_bytes(c.head_dim);
         let page_bytes = k_bytes + self.plan.kv_type.v_page_bytes(c.head_dim);
-        let pages_per_sequence = self.plan.pages_per_sequence();
         Cache {
             head_dim: c.head_dim,
             n_kv_heads: c.n_kv_heads,
             group: c.n_heads / c.n_kv_heads.max(1),
             k_bytes,
             page_bytes,
-            head_bytes: page_bytes * pages_per_sequence * self.plan.options.n_sequences,
-            pages_per_sequence,
+            head_bytes: page_bytes * self.plan.cache_shape().pages,
         }
     }
 
@@ -53,7 +51,7 @@ impl Runner {
         [q, k, v, cos, sin]: [SlotId; 5],
         kv: SlotId,
     ) -> Result<(), Error> {
-        let cache = self.cache();
+        let cache = self.cache_sizes();
         let (hd, heads, rows) = (cache.head_dim, cache.n_kv_heads, batch.len());
         let pairs = self.plan.config.rope.dims / 2;
         let interleaved = self.plan.config.rope.pairing == Pairing::Interleaved;
@@ -69,15 +67,14 @@ impl Runner {
         let (v, cos, sin) = (cast::<f32>(v)?, cast::<f32>(cos)?, cast::<f32>(sin)?);
         let mut rest =
             Some((rows_of(cast_mut(q)?, rows, heads * cache.group * hd), rows_of(cast_mut(k)?, rows, heads * hd), kv));
-        let (kernels, tables) = (&self.kernels, &self.page_tables);
+        let (kernels, pages) = (&self.kernels, &self.cache);
         let run = |(first, mut q, mut k, kv): Heads<'_>| {
             for (r, token) in batch.iter().enumerate() {
                 let angles = (&cos[r * pairs..][..pairs], &sin[r * pairs..][..pairs]);
                 kernels.rope.run(q.row_mut(r), angles.0, angles.1, hd, interleaved);
                 kernels.rope.run(k.row_mut(r), angles.0, angles.1, hd, interleaved);
                 let position = token.position as usize;
-                let table = &tables[token.sequence as usize * cache.pages_per_sequence..];
-                let page = table[position / PAGE] as usize;
+                let page = pages.row(token.sequence as usize)[position / PAGE] as usize;
                 let values = &v[(r * heads + first) * hd..];
                 let keys = k.row(r).chunks_exact(hd);
                 for ((head, key), value) in kv.chunks_exact_mut(cache.head_bytes).zip(keys).zip(values.chunks_exact(hd))
@@ -104,7 +101,7 @@ impl Runner {
     }
 
     pub(super) fn attend(&mut self, batch: &[BatchToken], q: SlotId, kv: SlotId, out: &Act) -> Result<(), Error> {
-        let cache = self.cache();
+        let cache = self.cache_sizes();
         let rows = batch.len();
         let act = self.act_ranges(rows, out);
         let [a, b, c, d, e, f, g, _] = act;
@@ -113,7 +110,7 @@ impl Runner {
         let [a, b, c, d, e, f, g, q, kv] = self.arena.slices_mut(ranges)?;
         let (q, kv): (&[f32], &[u8]) = (cast(q)?, kv);
         let window = self.plan.config.window;
-        let attend = Attend { runner: &self.kernels, cache, batch, q, kv, tables: &self.page_tables, window };
+        let attend = Attend { runner: &self.kernels, cache, batch, q, kv, pages: &self.cache, window };
         let mut whole = ActRows::new([a, b, c, d, e, f, g], rows, out)?;
         let threads = self.pool.threads();
         let quantize = QuantizeAct::new(out);
@@ -182,7 +179,7 @@ struct Attend<'a> {
     batch: &'a [BatchToken],
     q: &'a [f32],
     kv: &'a [u8],
-    tables: &'a [u32],
+    pages: &'a PageCache,
     window: Option<usize>,
 }
 
@@ -203,12 +200,12 @@ impl Attend<'_> {
 
     /// Up to [`GROUP`] query heads over one key head.
     fn head(&self, token: BatchToken, kv_head: usize, q: &[f32], out: &mut [f32]) {
-        let Cache { head_dim: hd, k_bytes, page_bytes, head_bytes, pages_per_sequence, .. } = self.cache;
+        let Cache { head_dim: hd, k_bytes, page_bytes, head_bytes, .. } = self.cache;
         let rows = out.len() / hd;
         let mut state = [RowState::EMPTY; GROUP];
         let end = token.position as usize + 1;
         let start = self.window.map_or(0, |w| end.saturating_sub(w));
-        let table = &self.tables[token.sequence as usize * pages_per_sequence..][..pages_per_sequence];
+        let table = self.pages.row(token.sequence as usize);
         let cache = &self.kv[kv_head * head_bytes..][..head_bytes];
         let scale = 1.0 / (hd as f32).sqrt();
         for logical in start / PAGE..end.div_ceil(PAGE) {

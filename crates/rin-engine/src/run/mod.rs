@@ -4,11 +4,13 @@
 //! allocates: the parts of a step lie on the stack.
 
 mod attention;
+mod kv;
 mod linear;
 mod split;
 
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};
+use crate::cache::PageCache;
 use crate::plan::{Act, Plan, QuantAct, SlotId, Step};
 use crate::pool::Pool;
 use crate::weights::Weights;
@@ -82,10 +84,13 @@ pub struct Runner {
     pub pool: Pool,
     /// The handles.
     pub kernels: Kernels,
-    /// Physical pages of each sequence, `pages_per_sequence` each.
-    pub page_tables: Vec<u32>,
+    /// Whose the pages of the KV cache are.
+    pub cache: PageCache,
     /// Factor on cosines and sines.
     pub rope_factor: f32,
+    /// A step that goes wrong on more than one thread, for the tests of what finds that.
+    #[cfg(test)]
+    pub(crate) fault: Option<usize>,
 }
 
 impl Runner {
@@ -95,6 +100,19 @@ impl Runner {
     ///
     /// Only where the plan and the arena do not fit each other.
     pub fn forward(&mut self, batch: &[BatchToken]) -> Result<(), Error> {
+        self.forward_watched(batch, |_, _, _| {})
+    }
+
+    /// As [`Runner::forward`]; `watch` hears after each step which it was and for how many rows.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Runner::forward`].
+    pub fn forward_watched(
+        &mut self,
+        batch: &[BatchToken],
+        mut watch: impl FnMut(&Self, usize, usize),
+    ) -> Result<(), Error> {
         let wanted = batch.iter().filter(|t| t.logits).count();
         for i in 0..self.plan.steps.len() {
             if i >= self.plan.head && wanted == 0 {
@@ -102,6 +120,9 @@ impl Runner {
             }
             let rows = if i >= self.plan.head { wanted } else { batch.len() };
             self.step(i, batch, rows)?;
+            #[cfg(test)]
+            self.go_wrong(i, rows);
+            watch(self, i, rows);
         }
         Ok(())
     }
@@ -112,8 +133,7 @@ impl Runner {
     ///
     /// Only where the plan and the arena do not fit each other.
     pub fn logits(&self, rows: usize) -> Result<&[f32], Error> {
-        let range = self.range(self.plan.logits, rows * self.plan.config.vocab * 4);
-        Ok(cast(self.arena.bytes().get(range).unwrap_or_default())?)
+        self.values(self.plan.logits, rows * self.plan.config.vocab)
     }
 
     fn step(&mut self, i: usize, batch: &[BatchToken], rows: usize) -> Result<(), Error> {
@@ -130,8 +150,31 @@ impl Runner {
         }
     }
 
+    #[cfg(test)]
+    fn go_wrong(&mut self, step: usize, rows: usize) {
+        if self.fault != Some(step) || self.pool.threads() == 1 {
+            return;
+        }
+        for (slot, cols) in self.plan.steps[step].outputs(&self.plan).into_iter().flatten().skip(1) {
+            // A bit of the sixth value of every row that half precision keeps.
+            for row in 0..rows {
+                let at = self.plan.slots[slot.0].offset + (row * cols + 5) * 4 + 2;
+                self.arena.bytes_mut()[at] ^= 0x10;
+            }
+        }
+    }
+
+    /// The first `n` values of an f32 slot.
+    ///
+    /// # Errors
+    ///
+    /// Only where the plan and the arena do not fit each other.
+    pub fn values(&self, slot: SlotId, n: usize) -> Result<&[f32], Error> {
+        Ok(cast(self.arena.bytes().get(self.range(slot, n * 4)).unwrap_or_default())?)
+    }
+
     /// The first `bytes` of a slot.
-    fn range(&self, id: SlotId, bytes: usize) -> Range<usize> {
+    pub(crate) fn range(&self, id: SlotId, bytes: usize) -> Range<usize> {
         let slot = &self.plan.slots[id.0];
         slot.offset..slot.offset + bytes.min(slot.bytes)
     }

@@ -1,8 +1,14 @@
 //! The processors that a thread may run on, asked for and set.
 
+use std::cell::RefCell;
 use std::io;
 
 use super::cpu_list::CpuId;
+
+thread_local! {
+    /// How many pools have pinned this thread, and its mask before the first did.
+    static PINNED: RefCell<Option<(usize, Affinity)>> = const { RefCell::new(None) };
+}
 
 /// Processors that the operating system lets this thread use, ascending.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +30,32 @@ impl Affinity {
         }
         let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Affinity::new((0..).take(count).map(CpuId))
+    }
+
+    /// The mask of the calling thread, as it was before a pool pinned it: what another engine on this thread may use.
+    pub fn own() -> Affinity {
+        PINNED.with_borrow(|pinned| pinned.as_ref().map(|(_, before)| before.clone())).unwrap_or_else(Self::current)
+    }
+
+    /// Confines the calling thread to one processor, until as many [`unpin`](Self::unpin) follow.
+    pub(crate) fn pin(cpu: CpuId) -> io::Result<()> {
+        let own = Self::own();
+        Self::new([cpu]).apply()?;
+        PINNED.with_borrow_mut(|pinned| pinned.get_or_insert((0, own)).0 += 1);
+        Ok(())
+    }
+
+    /// Takes one pin of the calling thread back; the last one gives it its own mask.
+    pub(crate) fn unpin() {
+        let before = PINNED.with_borrow_mut(|pinned| {
+            let (count, _) = pinned.as_mut()?;
+            *count -= 1;
+            if *count == 0 { pinned.take() } else { None }
+        });
+        if let Some((_, before)) = before {
+            // Nothing can be done about a mask that is no longer permitted.
+            drop(before.apply());
+        }
     }
 
     /// The processors, ascending.
@@ -92,6 +124,23 @@ mod tests {
         let mask = Affinity::new([3, 1, 3, 0].map(CpuId));
         assert_eq!(mask.cpus(), [0, 1, 3].map(CpuId));
         assert!(mask.contains(CpuId(3)) && !mask.contains(CpuId(2)));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_pinned_thread_knows_its_own_mask() {
+        std::thread::spawn(|| {
+            let all = Affinity::current();
+            Affinity::pin(all.cpus()[0]).unwrap();
+            Affinity::pin(*all.cpus().last().unwrap()).unwrap();
+            assert_eq!((Affinity::current().cpus().len(), Affinity::own()), (1, all.clone()));
+            Affinity::unpin();
+            assert_eq!(Affinity::current().cpus().len(), 1);
+            Affinity::unpin();
+            assert_eq!((Affinity::current(), Affinity::own()), (all.clone(), all));
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

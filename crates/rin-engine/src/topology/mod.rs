@@ -62,7 +62,7 @@ pub struct Topology {
 impl Topology {
     /// The machine that this process runs on, with the affinity mask of the calling thread.
     pub fn of_this_machine() -> Topology {
-        Topology::read(Path::new("/"), &Affinity::current())
+        Topology::read(Path::new("/"), &Affinity::own())
     }
 
     /// Reads the tree below `root` (`/` in production), within an affinity mask.

@@ -126,7 +126,10 @@ pub fn export(
         ExportKind::Folder => staging::check_folder(dst, &sources, options.overwrite)?,
     }
     // Making a plan checks types, shapes and sizes; it does not depend on these numbers.
-    Plan::new(&file, PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_type: None })?;
+    Plan::new(
+        &file,
+        PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_positions: None, kv_type: None },
+    )?;
     let tokenizer = if options.without_tokenizer { None } else { tokenizer(&file)? };
     let source = Source { file: &file, options, tokenizer };
     let mut meter = Meter { done: 0, total: 0, cancel: options.cancel.as_deref(), progress };

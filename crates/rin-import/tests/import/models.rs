@@ -73,10 +73,10 @@ pub(crate) fn logits(path: &Path) -> Vec<u32> {
     let kv_type = Some(KvType::F32);
     let options = LoadOptions { threads: Some(1), ctx: Some(64), n_logits: 24, kv_type, ..LoadOptions::default() };
     let mut engine = Engine::load(file, &options, |_| {}).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut sequence = engine.sequence().unwrap();
+    let sequence = engine.sequence().unwrap();
     let tokens: Vec<u32> = (0..24).map(|i| i * 11 % 280).collect();
     let mut bits = Vec::new();
-    engine.feed_all(&mut sequence, &tokens, |row| bits.extend(row.iter().map(|x| x.to_bits()))).unwrap();
+    engine.feed_all(&sequence, &tokens, |row| bits.extend(row.iter().map(|x| x.to_bits()))).unwrap();
     bits
 }
 

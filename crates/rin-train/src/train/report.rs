@@ -43,6 +43,8 @@ pub struct Comparison {
     pub nats_per_char: f64,
     /// How much more that is than in f32.
     pub more_than_f32: f64,
+    /// The 95 % interval of that, from the differences token by token.
+    pub more_interval: [f64; 2],
     /// Share of the most probable tokens that are those of f32.
     pub same_argmax: f64,
 }
@@ -90,10 +92,12 @@ pub(super) fn write(trainer: &Trainer, parameters: &Parameters, step: usize) -> 
 
 fn compare(format: &str, found: &Evaluation, float: &Evaluation) -> Comparison {
     let same = found.argmax.iter().zip(&float.argmax).filter(|(a, b)| a == b).count();
+    let (more_than_f32, more_interval) = found.more_than(float);
     Comparison {
         format: format.to_owned(),
         nats_per_char: found.nats_per_char,
-        more_than_f32: found.nats_per_char - float.nats_per_char,
+        more_than_f32,
+        more_interval,
         same_argmax: same as f64 / found.argmax.len().max(1) as f64,
     }
 }

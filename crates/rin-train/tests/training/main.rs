@@ -107,8 +107,8 @@ fn a_training_learns_and_its_result_runs() {
     let prompt = tokenizer.encode("How much wood would a woodchuck ", EncodeOptions::default()).unwrap();
     let mut engine =
         Engine::load(file, &LoadOptions { threads: Some(1), ctx: Some(64), ..Default::default() }, |_| {}).unwrap();
-    let mut sequence = engine.sequence().unwrap();
-    let logits = engine.feed(&mut sequence, &prompt).unwrap();
+    let sequence = engine.sequence().unwrap();
+    let logits = engine.feed(&sequence, &prompt).unwrap();
     let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
     let next = tokenizer.decode_with(&[u32::try_from(best).unwrap()], DecodeOptions::default());
     assert_eq!(next, "c");

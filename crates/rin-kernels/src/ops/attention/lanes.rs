@@ -186,6 +186,90 @@ mod x86 {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+pub(super) use aarch64::Neon;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64 {
+    use std::arch::aarch64::{
+        float32x4_t, vcvt_f32_f16, vcvtq_f32_s32, vdupq_n_f32, vfmaq_f32, vget_high_s8, vget_high_s16, vget_low_s8,
+        vget_low_s16, vld1_u16, vld1q_f32, vld1q_s8, vmovl_s8, vmovl_s16, vreinterpret_f16_u16, vst1q_f32,
+    };
+
+    use super::Lanes;
+
+    /// Four registers of the `neon` tier.
+    #[derive(Clone, Copy)]
+    pub(in super::super) struct Neon([float32x4_t; 4]);
+
+    impl Lanes for Neon {
+        const ACCUMULATORS: usize = 4;
+
+        #[inline(always)]
+        fn splat(x: f32) -> Self {
+            // SAFETY: only code of the tier with NEON names this type.
+            Self([unsafe { vdupq_n_f32(x) }; 4])
+        }
+
+        #[inline(always)]
+        fn load(x: &[f32; 16]) -> Self {
+            let (quarters, _) = x.as_chunks::<4>();
+            // SAFETY: 4 floats are 16 bytes; the tier as above.
+            let quarter = |i: usize| unsafe { vld1q_f32(quarters[i].as_ptr()) };
+            Self([quarter(0), quarter(1), quarter(2), quarter(3)])
+        }
+
+        #[inline(always)]
+        fn load_f16(x: &[u16; 16]) -> Self {
+            let (quarters, _) = x.as_chunks::<4>();
+            // SAFETY: the tier as above.
+            let quarter = |i: usize| unsafe { halves(&quarters[i]) };
+            Self([quarter(0), quarter(1), quarter(2), quarter(3)])
+        }
+
+        #[inline(always)]
+        fn load_i8(x: &[i8; 16]) -> Self {
+            // SAFETY: the tier as above.
+            Self(unsafe { bytes(x) })
+        }
+
+        #[inline(always)]
+        fn store(self, y: &mut [f32; 16]) {
+            let (quarters, _) = y.as_chunks_mut::<4>();
+            for i in 0..4 {
+                // SAFETY: 4 floats are 16 bytes; the tier as above.
+                unsafe { vst1q_f32(quarters[i].as_mut_ptr(), self.0[i]) };
+            }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: the tier as above.
+            let quarter = |i: usize| unsafe { vfmaq_f32(addend.0[i], self.0[i], factor.0[i]) };
+            Self([quarter(0), quarter(1), quarter(2), quarter(3)])
+        }
+    }
+
+    /// Four halves as f32.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn halves(x: &[u16; 4]) -> float32x4_t {
+        // SAFETY: 4 halves are 8 bytes.
+        vcvt_f32_f16(vreinterpret_f16_u16(unsafe { vld1_u16(x.as_ptr()) }))
+    }
+
+    /// Sixteen signed bytes as f32.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn bytes(x: &[i8; 16]) -> [float32x4_t; 4] {
+        // SAFETY: 16 bytes are read of 16.
+        let bytes = unsafe { vld1q_s8(x.as_ptr()) };
+        let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_s8(vget_high_s8(bytes)));
+        let fours = [vget_low_s16(low), vget_high_s16(low), vget_low_s16(high), vget_high_s16(high)];
+        fours.map(|four| vcvtq_f32_s32(vmovl_s16(four)))
+    }
+}
+
 /// `tiers!` for a body that is generic over [`Lanes`]: each tier gets its own type as the last parameter.
 macro_rules! lane_tiers {
     ( fn $name:ident ( $($arg:ident : $ty:ty),* $(,)? ) = $body:ident :: <$Element:ty>; ) => {
@@ -198,6 +282,9 @@ macro_rules! lane_tiers {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
             pub(super) fn avx512($($arg: $ty),*) { $body::<$Element, lanes::Avx512>($($arg),*); }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon,dotprod")]
+            pub(super) fn neon($($arg: $ty),*) { $body::<$Element, lanes::Neon>($($arg),*); }
         }
     };
 }

@@ -269,6 +269,7 @@ macro_rules! pages {
                     Scalar => attend::scalar,
                     Avx2 if target_arch = "x86_64" => attend::avx2,
                     Avx512Vnni if target_arch = "x86_64" => attend::avx512,
+                    NeonDot if target_arch = "aarch64" => attend::neon,
                 }
             }
         }

@@ -18,6 +18,8 @@ mod amx_int8;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512_vnni;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -117,6 +119,7 @@ macro_rules! quant_products {
                 Avx2 if target_arch = "x86_64" => avx2::quant::<{ id(Format::$Format) }>,
                 Avx512Vnni if target_arch = "x86_64" => avx512_vnni::quant::<{ id(Format::$Format) }>,
                 AmxInt8 if target_arch = "x86_64" => amx_int8::quant::<{ id(Format::$Format) }>,
+                NeonDot if target_arch = "aarch64" => neon::quant::<{ id(Format::$Format) }>,
             }
         }
     )* };
@@ -135,6 +138,7 @@ macro_rules! float_products {
                 Scalar => scalar::float::<{ id(Format::$Format) }>,
                 Avx2 if target_arch = "x86_64" => avx2::float::<{ id(Format::$Format) }>,
                 Avx512Vnni if target_arch = "x86_64" => avx512_vnni::float::<{ id(Format::$Format) }>,
+                NeonDot if target_arch = "aarch64" => neon::float::<{ id(Format::$Format) }>,
             }
         }
     )* };

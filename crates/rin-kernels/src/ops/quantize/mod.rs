@@ -2,6 +2,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 
 use crate::math::ROUND_F32;
 
@@ -24,6 +26,7 @@ kernel! {
     variants {
         Scalar => scalar,
         Avx2 if target_arch = "x86_64" => avx2::row,
+        NeonDot if target_arch = "aarch64" => neon::row,
     }
 }
 

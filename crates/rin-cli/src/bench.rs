@@ -1,0 +1,101 @@
+//! `rin bench`: speed and memory with their uncertainty; `rin bench compare`: whether two measurements differ; `rin bench
+//! profile`: where the time of a step goes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use rin_bench::report::Form;
+use rin_bench::{EngineLoader, Event, Grid, Model, Workload, compare, profile, read};
+use rin_engine::LoadOptions;
+
+use crate::args::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs};
+use crate::{interrupt, model_path, output, report};
+
+/// Measures, or compares measurements.
+///
+/// # Errors
+/// Whatever goes wrong on the way; see [`crate::exit`].
+pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
+    // Half a measurement is none: the first interrupt ends the program.
+    interrupt::install()?;
+    match &args.what {
+        Some(BenchCommand::Compare(args)) => compare_files(args),
+        Some(BenchCommand::Profile(args)) => profile(args),
+        None => measure(args),
+    }
+}
+
+fn measure(args: &BenchArgs) -> Result<()> {
+    let workload = workload(args.n_prompt, args.n_gen, args.repetitions);
+    let loader = loader(&args.models, args.place.load_options())?;
+    let grid = Grid {
+        models: loader.models.len(),
+        threads: args.threads.iter().map(|n| n.get()).collect(),
+        tiers: args.tier.clone(),
+        kv_types: args.kv_type.clone(),
+        parallel: args.parallel.clone(),
+    };
+    let settings = grid.settings(&workload)?;
+    loader.check(&settings)?;
+    let bar = report::case_progress(0, "measuring", args.output().quiet);
+    let found = rin_bench::run(&loader, &settings, &workload, |event| show(&bar, event));
+    bar.finish_and_clear();
+    let form = if args.output().json { Form::Json } else { args.output_format };
+    output::text(&found?.write(form)?)
+}
+
+fn profile(args: &ProfileArgs) -> Result<()> {
+    let workload = workload(args.n_prompt, args.n_gen, args.repetitions);
+    let models: Vec<_> = args.model.model.iter().cloned().collect();
+    let loader = loader(&models, args.machine.load_options())?;
+    let settings = Grid { models: 1, ..Grid::default() }.settings(&workload)?;
+    loader.check(&settings)?;
+    let Some(setting) = settings.first() else { return Err(rin_bench::Error::NothingToMeasure.into()) };
+    let bar = report::case_progress(0, "measuring", args.output.quiet);
+    let found = profile::run(&loader, setting, &workload, |event| show(&bar, event));
+    bar.finish_and_clear();
+    let found = found?;
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
+    };
+    if let Some(path) = &args.trace {
+        write(path, found.chrome_trace()?)?;
+    }
+    if let Some(path) = &args.svg {
+        write(path, found.svg())?;
+    }
+    output::text(&if args.output.json { found.json()? } else { found.table()? })
+}
+
+fn workload(n_prompt: usize, n_gen: usize, repetitions: usize) -> Workload {
+    Workload { n_prompt, n_gen, repetitions, ..Workload::default() }
+}
+
+/// The models that are named, or the one inside the binary.
+fn loader(models: &[PathBuf], options: LoadOptions) -> Result<EngineLoader> {
+    let models = if models.is_empty() {
+        vec![Model::new(model_path::embedded_source()?)]
+    } else {
+        models.iter().map(|model| Ok(Model::at(model_path::resolve(model)?))).collect::<Result<_>>()?
+    };
+    Ok(EngineLoader { models, options })
+}
+
+fn show(bar: &ProgressBar, event: Event) {
+    match event {
+        Event::Loading(i) => bar.set_message(format!("loading configuration {}", i + 1)),
+        Event::Repetitions(done, total) => {
+            bar.set_message("measuring");
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+        Event::Latencies => bar.set_message("timing single steps"),
+        Event::Machine => bar.set_message("measuring the machine"),
+    }
+}
+
+fn compare_files(args: &CompareArgs) -> Result<()> {
+    let comparison = compare::compare(&read::read(&args.a)?, &read::read(&args.b)?);
+    if args.output.json { output::json(&comparison) } else { output::text(&comparison.markdown()?) }
+}

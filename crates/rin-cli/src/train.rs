@@ -1,0 +1,172 @@
+//! `rin train`: a configuration and texts become a network.
+
+use anyhow::Result;
+
+use crate::args::TrainArgs;
+
+/// Without the trainer there is only the word that it is missing.
+///
+/// # Errors
+/// Always [`crate::exit::Usage`].
+#[cfg(not(feature = "train"))]
+pub(crate) fn train(_: &TrainArgs) -> Result<()> {
+    let missing = "this build of rin has no trainer; build one that has: cargo build --release --features train";
+    Err(crate::exit::Usage(missing.to_owned()).into())
+}
+
+#[cfg(feature = "train")]
+pub(crate) use with_trainer::train;
+
+#[cfg(feature = "train")]
+mod with_trainer {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use indicatif::ProgressBar;
+    use rin_train::{Event, Outcome, RunOptions};
+    use serde::Serialize;
+
+    use super::{Result, TrainArgs};
+    use crate::exit::Interrupted;
+    use crate::output::Size;
+    use crate::{interrupt, output, report};
+
+    #[derive(Debug, Serialize)]
+    struct TrainJson<'a> {
+        model: String,
+        log: String,
+        plot: Option<String>,
+        #[serde(flatten)]
+        summary: &'a rin_train::Summary,
+        version: &'static str,
+    }
+
+    /// Trains.
+    ///
+    /// # Errors
+    /// Whatever goes wrong on the way; [`Interrupted`] where the user ended it.
+    pub(crate) fn train(args: &TrainArgs) -> Result<()> {
+        let cancel = Arc::new(AtomicBool::new(false));
+        interrupt::install()?;
+        interrupt::begin_with(Arc::clone(&cancel));
+        let options = RunOptions { resume: args.resume, plot: args.plot, overwrite: args.overwrite };
+        let mut watcher = Watcher { bar: report::step_progress(args.output.quiet), quiet: args.output.quiet };
+        let outcome = rin_train::run(&args.config, options, &mut |event: &Event<'_>| watcher.hear(event), cancel);
+        watcher.bar.finish_and_clear();
+        match outcome? {
+            Outcome::Cancelled { step, checkpoint } => Err(Interrupted(format!(
+                "stopped after step {step}; {} holds all of it; go on with: rin train {} --resume",
+                checkpoint.display(),
+                args.config.display()
+            ))
+            .into()),
+            Outcome::Finished(summary) => tell(args, &summary),
+        }
+    }
+
+    /// The bar on a terminal, and what is worth a line anywhere.
+    struct Watcher {
+        bar: ProgressBar,
+        quiet: bool,
+    }
+
+    impl Watcher {
+        fn hear(&mut self, event: &Event<'_>) {
+            match event {
+                Event::Started { parameters, vocab, train_tokens, validation_tokens, resumed_at } => {
+                    let from =
+                        if *resumed_at > 0 { format!("; going on after step {resumed_at}") } else { String::new() };
+                    self.line(&format!(
+                        "{parameters} parameters, {vocab} tokens in the vocabulary, {train_tokens} to train on, \
+                         {validation_tokens} to validate on{from}"
+                    ));
+                }
+                Event::Step { step, steps, loss, tokens_per_second, seconds_left, .. } => {
+                    self.bar.set_length(*steps as u64);
+                    self.bar.set_position(*step as u64);
+                    let left = duration(*seconds_left);
+                    self.bar.set_message(format!("loss {loss:.4}, {tokens_per_second:.0} tokens/s, {left} left"));
+                }
+                Event::Evaluated { step, evaluation, best } => {
+                    let [low, high] = evaluation.interval;
+                    let best = if *best { ", the best so far" } else { "" };
+                    self.line(&format!(
+                        "step {step}: validation {:.4} nats per character ({low:.4} to {high:.4}){best}",
+                        evaluation.nats_per_char
+                    ));
+                }
+                Event::Note(note) => self.line(&format!("note: {note}")),
+                _ => {}
+            }
+        }
+
+        /// A line above the bar; on standard error even where there is no bar.
+        fn line(&self, text: &str) {
+            if !self.quiet {
+                self.bar.suspend(|| output::tell(text));
+            }
+        }
+    }
+
+    /// Hours, minutes and seconds.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
+    fn duration(seconds: f64) -> String {
+        let seconds = seconds.round() as u64;
+        let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+        if hours > 0 { format!("{hours} h {minutes:02} min") } else { format!("{minutes}:{:02}", seconds % 60) }
+    }
+
+    fn tell(args: &TrainArgs, summary: &rin_train::Summary) -> Result<()> {
+        let beside = |end: &str| summary.model.with_extension(end).display().to_string();
+        let model = summary.model.display().to_string();
+        if !args.output.quiet {
+            let [low, high] = summary.evaluation.interval;
+            output::tell(&format!(
+                "{model}: {}, {}, the weights of step {}: {:.4} nats per character ({low:.4} to {high:.4}) on the validation split",
+                Size(summary.bytes),
+                summary.quant,
+                summary.step,
+                summary.evaluation.nats_per_char
+            ));
+            for found in &summary.formats {
+                output::tell(&format!(
+                    "  as {:5} {:+.5} nats per character ({:+.5} to {:+.5}) against F32, {:.2} % the same most probable token",
+                    found.format,
+                    found.more_than_f32,
+                    found.more_interval[0],
+                    found.more_interval[1],
+                    100.0 * found.same_argmax
+                ));
+            }
+            output::tell(&format!("try it: rin run {} -p ''", quoted(&summary.model)));
+        }
+        if !args.output.json {
+            return Ok(());
+        }
+        let plot = args.plot.then(|| beside("svg"));
+        output::json(&TrainJson { model, log: beside("jsonl"), plot, summary, version: env!("CARGO_PKG_VERSION") })
+    }
+
+    /// A path as a shell takes it.
+    fn quoted(path: &Path) -> String {
+        let text = path.display().to_string();
+        let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./".contains(&b));
+        if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn times_and_paths_are_written_for_people() {
+            assert_eq!(duration(0.4), "0:00");
+            assert_eq!(duration(3599.6), "1 h 00 min");
+            assert_eq!(duration(754.0), "12:34");
+            assert_eq!(duration(f64::INFINITY), duration(u64::MAX as f64));
+            assert_eq!(quoted(Path::new("out/a.rin")), "out/a.rin");
+            assert_eq!(quoted(Path::new("it's.rin")), "'it'\\''s.rin'");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! `rin verify`: the numerics contract, tried out on this machine.
+
+use std::fmt::Write;
+use std::ops::ControlFlow;
+
+use anyhow::{Result, bail};
+use rin_engine::Engine;
+use rin_engine::verify::{Axes, Case, Mismatch, Report, StepDigest, VerifyOptions, default_prompt, load_options};
+use rin_kernels::{Cpu, Tier};
+use rin_model::ModelFile;
+use serde::Serialize;
+
+use crate::args::VerifyArgs;
+use crate::{exit, interrupt, model_path, output, report, run};
+
+/// `rin verify --json`, as the contract has it, and then some.
+#[derive(Debug, Serialize)]
+struct VerifyJson<'a> {
+    cases: usize,
+    equal: usize,
+    digest: String,
+    axes: AxesJson,
+    mismatches: Vec<MismatchJson>,
+    model: &'a str,
+    prompt_tokens: usize,
+    tokens: &'a [u32],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<Vec<StepJson>>,
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct AxesJson {
+    tiers: Vec<&'static str>,
+    threads: Vec<usize>,
+    batch: Vec<usize>,
+    chunk: Vec<usize>,
+    cache: Vec<&'static str>,
+}
+
+#[derive(Debug, Serialize)]
+struct MismatchJson {
+    tier: &'static str,
+    threads: usize,
+    batch: usize,
+    chunk: usize,
+    cache: &'static str,
+    /// Position of the token whose logits differ.
+    step: usize,
+    element: usize,
+    expected: f32,
+    found: f32,
+    /// The first value within the network that differs.
+    place: Option<PlaceJson>,
+}
+
+#[derive(Debug, Serialize)]
+struct PlaceJson {
+    step: usize,
+    layer: Option<usize>,
+    operation: &'static str,
+    output: usize,
+    element: usize,
+    expected: f32,
+    found: f32,
+}
+
+#[derive(Debug, Serialize)]
+struct StepJson {
+    layer: Option<usize>,
+    operation: &'static str,
+    digest: String,
+}
+
+const fn cache_name(hit: bool) -> &'static str {
+    if hit { "hit" } else { "miss" }
+}
+
+/// Verifies a model.
+///
+/// # Errors
+/// [`exit::Mismatch`] where bits differ; whatever goes wrong on the way.
+pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
+    interrupt::install()?;
+    let file = model_path::open(&args.model)?;
+    let options = options(args, &file)?;
+    let name = file.path().display().to_string();
+    let load = load_options(&args.machine.load_options(), &options);
+    let bytes = load.plan(&file)?.weights.bytes();
+    let bar = report::byte_progress(bytes as u64, "loading", args.output.quiet);
+    let mut engine = Engine::load(file, &load, |bytes| bar.inc(bytes as u64))?;
+    bar.finish_and_clear();
+    let bar = report::case_progress(0, "verifying", args.output.quiet);
+    let found = rin_engine::verify::verify(&mut engine, &options, |i, n, _| {
+        bar.set_length(n as u64);
+        bar.set_position(i as u64);
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    let found = found?;
+    let trace = if args.trace { Some(rin_engine::verify::step_digests(&mut engine, &options)?) } else { None };
+    if args.output.json {
+        output::json(&VerifyJson::of(&found, &options, &name, trace))?;
+    } else {
+        output::text(&lines(&found, &options, trace.as_deref())?)?;
+    }
+    if found.mismatches.is_empty() {
+        return Ok(());
+    }
+    let differ = found.cases - found.equal;
+    Err(exit::Mismatch(format!(
+        "{differ} of {} cases have other bits than the definition; this is a fault of rin or of the machine, please report it",
+        found.cases
+    ))
+    .into())
+}
+
+/// What to verify: the axes of the contract, within what the machine flags say.
+fn options(args: &VerifyArgs, file: &ModelFile) -> Result<VerifyOptions> {
+    let machine = args.machine.load_options();
+    let cpu = machine.tier.map_or_else(Cpu::detect, |tier| Cpu::detect().up_to(tier));
+    if let Some(missing) = args.require_tiers.iter().find(|&&tier| !cpu.has(tier)) {
+        bail!("the tier {missing} is required and cannot run on this processor");
+    }
+    let mut axes = Axes::contract(cpu.tiers().collect());
+    if let Some(threads) = machine.threads {
+        axes.threads = vec![threads];
+    }
+    let n_vocab = file.config()?.vocab;
+    let prompt = match (&args.tokens, &args.prompt) {
+        (Some(ids), _) => ids.0.clone(),
+        (None, Some(text)) => run::encode(&model_path::tokenizer(file)?, text, false)?,
+        (None, None) => default_prompt(n_vocab, 100),
+    };
+    if prompt.is_empty() {
+        return Err(rin_engine::Error::EmptyPrompt.into());
+    }
+    let (n_generate, full, affinity) = (args.max_tokens, args.full, machine.affinity);
+    Ok(VerifyOptions { axes, prompt, n_generate, full, affinity })
+}
+
+impl<'a> VerifyJson<'a> {
+    fn of(found: &'a Report, options: &'a VerifyOptions, model: &'a str, trace: Option<Vec<StepDigest>>) -> Self {
+        let axes = &options.axes;
+        let step = |s: StepDigest| StepJson { layer: s.layer, operation: s.operation, digest: s.digest.to_string() };
+        Self {
+            cases: found.cases,
+            equal: found.equal,
+            digest: found.digest.to_string(),
+            axes: AxesJson {
+                tiers: axes.tiers.iter().copied().map(Tier::name).collect(),
+                threads: axes.threads.clone(),
+                batch: axes.batch.clone(),
+                chunk: axes.chunk.clone(),
+                cache: axes.cache_hit.iter().copied().map(cache_name).collect(),
+            },
+            mismatches: found.mismatches.iter().map(MismatchJson::of).collect(),
+            model,
+            prompt_tokens: options.prompt.len(),
+            tokens: &found.tokens,
+            trace: trace.map(|steps| steps.into_iter().map(step).collect()),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+impl MismatchJson {
+    fn of(mismatch: &Mismatch) -> Self {
+        let Mismatch { case, position, element, expected, found, place } = mismatch;
+        Self {
+            tier: case.tier.name(),
+            threads: case.threads,
+            batch: case.batch,
+            chunk: case.chunk,
+            cache: cache_name(case.cache_hit),
+            step: *position,
+            element: *element,
+            expected: *expected,
+            found: *found,
+            place: place.as_ref().map(|place| PlaceJson {
+                step: place.position,
+                layer: place.layer,
+                operation: place.operation,
+                output: place.part,
+                element: place.element,
+                expected: place.expected,
+                found: place.found,
+            }),
+        }
+    }
+}
+
+fn lines(found: &Report, options: &VerifyOptions, trace: Option<&[StepDigest]>) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    let axes = &options.axes;
+    let list = |values: &[usize]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let tiers: Vec<_> = axes.tiers.iter().copied().map(Tier::name).collect();
+    for tier in Tier::ALL.into_iter().filter(|tier| !axes.tiers.contains(tier)) {
+        writeln!(text, "not here    tier {tier}")?;
+    }
+    writeln!(text, "tiers       {}", tiers.join(", "))?;
+    writeln!(text, "threads     {}", list(&axes.threads))?;
+    writeln!(text, "sequences   {}", list(&axes.batch))?;
+    writeln!(text, "chunks      {}", list(&axes.chunk))?;
+    writeln!(text, "cache       miss, hit")?;
+    for mismatch in &found.mismatches {
+        write_mismatch(&mut text, mismatch)?;
+    }
+    for step in trace.unwrap_or_default() {
+        let layer = step.layer.map_or_else(|| "-".to_owned(), |layer| layer.to_string());
+        writeln!(text, "layer {layer:>3}   {:18} {}", step.operation, step.digest)?;
+    }
+    writeln!(text, "equal       {} of {} cases, each over {} steps", found.equal, found.cases, found.tokens.len() + 1)?;
+    writeln!(text, "digest      {}", found.digest)?;
+    Ok(text)
+}
+
+fn write_mismatch(text: &mut String, mismatch: &Mismatch) -> std::fmt::Result {
+    let Case { tier, threads, batch, chunk, cache_hit } = mismatch.case;
+    writeln!(
+        text,
+        "DIFFERS     tier {tier}, {threads} threads, {batch} sequences, chunks of {chunk}, cache {}: position {}, logit {}: {:e} instead of {:e}",
+        cache_name(cache_hit),
+        mismatch.position,
+        mismatch.element,
+        mismatch.found,
+        mismatch.expected,
+    )?;
+    match &mismatch.place {
+        Some(place) => writeln!(
+            text,
+            "            first at position {}, {}, {} (output {}), element {}: {:e} instead of {:e}",
+            place.position,
+            place.layer.map_or_else(|| "outside the layers".to_owned(), |layer| format!("layer {layer}")),
+            place.operation,
+            place.part,
+            place.element,
+            place.found,
+            place.expected,
+        ),
+        None => writeln!(text, "            a second run with a trace did not differ: the machine may be faulty"),
+    }
+}
