@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use rin_bench::report::Form;
-use rin_bench::{EngineLoader, Event, Grid, Model, Workload, compare, profile, read};
+use rin_bench::{EngineLoader, Event, Grid, Model, compare, profile, read};
 use rin_engine::LoadOptions;
 
 use crate::args::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs};
@@ -27,7 +27,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
 }
 
 fn measure(args: &BenchArgs) -> Result<()> {
-    let workload = workload(args.n_prompt, args.n_gen, args.repetitions);
+    let workload = args.workload.workload();
     let loader = loader(&args.models, args.place.load_options())?;
     let grid = Grid {
         models: loader.models.len(),
@@ -46,7 +46,7 @@ fn measure(args: &BenchArgs) -> Result<()> {
 }
 
 fn profile(args: &ProfileArgs) -> Result<()> {
-    let workload = workload(args.n_prompt, args.n_gen, args.repetitions);
+    let workload = args.workload.workload();
     let models: Vec<_> = args.model.model.iter().cloned().collect();
     let loader = loader(&models, args.machine.load_options())?;
     let settings = Grid { models: 1, ..Grid::default() }.settings(&workload)?;
@@ -66,10 +66,6 @@ fn profile(args: &ProfileArgs) -> Result<()> {
         write(path, found.svg())?;
     }
     output::text(&if args.output.json { found.json()? } else { found.table()? })
-}
-
-fn workload(n_prompt: usize, n_gen: usize, repetitions: usize) -> Workload {
-    Workload { n_prompt, n_gen, repetitions, ..Workload::default() }
 }
 
 /// The models that are named, or the one inside the binary.

@@ -131,10 +131,7 @@ fn load(args: &EvalArgs, model: ModelFile, reference: Option<ModelFile>) -> Resu
     options.n_logits = logit_rows(model.config()?.vocab, options.n_batch);
     let plans = [Some(&model), reference.as_ref()].into_iter().flatten().map(|file| options.plan(file));
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
-    if let Some(limit) = options.limit() {
-        let bytes = plans.iter().fold(0_u64, |sum, plan| sum.saturating_add(plan.total_bytes() as u64));
-        limit.admit(bytes).map_err(rin_engine::Error::from)?;
-    }
+    options.admit(&plans.iter().collect::<Vec<_>>())?;
     let weights = plans.iter().map(|plan| plan.weights.bytes() as u64).fold(0, u64::saturating_add);
     let bar = report::byte_progress(weights, "loading", args.output.quiet);
     let reference = match reference {

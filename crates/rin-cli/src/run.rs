@@ -108,11 +108,7 @@ fn load_draft(args: &RunArgs, target: &Plan, options: &LoadOptions) -> Result<Op
     let file = model_path::open(&ModelArgs { model: Some(path.clone()) })?;
     let options = LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, ..options.clone() };
     let plan = options.plan(&file)?;
-    if let Some(limit) = options.limit() {
-        limit
-            .admit((target.total_bytes() as u64).saturating_add(plan.total_bytes() as u64))
-            .map_err(rin_engine::Error::from)?;
-    }
+    options.admit(&[target, &plan])?;
     load(file, &options, plan.weights.bytes(), args.output.quiet).map(Some)
 }
 

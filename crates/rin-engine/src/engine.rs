@@ -5,7 +5,7 @@ use crate::arch::rope;
 use crate::arena::{Arena, ArenaOptions, cast_mut};
 use crate::cache::{Copied, PageCache};
 use crate::limits::MemoryLimit;
-use crate::plan::{Plan, PlanOptions};
+use crate::plan::{Plan, PlanOptions, Step};
 use crate::pool::{MAX_THREADS, Pool, PoolOptions};
 use crate::run::{BatchToken, Kernels, Runner};
 use crate::topology::{Policy, Topology};
@@ -93,6 +93,17 @@ impl LoadOptions {
     pub fn limit(&self) -> Option<MemoryLimit> {
         MemoryLimit::of_this_machine(self.memory_limit)
     }
+
+    /// Whether plans fit this machine together.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DoesNotFit`] says how much they take and how much there is.
+    pub fn admit(&self, plans: &[&Plan]) -> Result<(), Error> {
+        let Some(limit) = self.limit() else { return Ok(()) };
+        let bytes = plans.iter().fold(0_u64, |sum, plan| sum.saturating_add(plan.total_bytes() as u64));
+        Ok(limit.admit(bytes)?)
+    }
 }
 
 /// Tokens in the KV cache. Made by [`Engine::sequence`] or [`Engine::admit`], given back to [`Engine::release`].
@@ -170,14 +181,12 @@ impl Engine {
     /// When the model is unsupported or damaged, an option is out of range, or the plan does not fit.
     pub fn load(file: ModelFile, options: &LoadOptions, progress: impl FnMut(usize)) -> Result<Self, Error> {
         let mut plan = options.plan(&file)?;
-        if let Some(limit) = options.limit() {
-            limit.admit(plan.total_bytes() as u64)?;
-        }
+        options.admit(&[&plan])?;
         let mut cpu = Cpu::detect();
         if let Some(tier) = options.tier {
             cpu = cpu.up_to(tier);
         }
-        let mut pool = make_pool(options)?;
+        let mut pool = make_pool(options.threads, options.affinity)?;
         // Touched below, when the pages that packing reads from are gone: the peak is then that of running.
         let untouched = ArenaOptions { prefault: false, ..options.arena };
         let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
@@ -251,10 +260,6 @@ impl Engine {
     ///
     /// [`Error::NoSequenceLeft`], [`Error::CacheFull`]; [`Error::PromptTooLong`] when `limit` is larger than the context.
     pub fn admit(&mut self, prompt: &[u32], limit: usize) -> Result<Sequence, Error> {
-        let ctx = self.runner.plan.options.ctx;
-        if limit > ctx {
-            return Err(Error::PromptTooLong { tokens: limit, ctx });
-        }
         Ok(Sequence { row: self.runner.admit(prompt, limit)? })
     }
 
@@ -281,13 +286,7 @@ impl Engine {
     /// As for [`admit`](Self::admit); the sequence is empty then.
     pub fn restart(&mut self, sequence: &mut Sequence, prompt: &[u32], limit: usize) -> Result<(), Error> {
         self.runner.cache.release(sequence.row);
-        let ctx = self.runner.plan.options.ctx;
-        let admitted = if limit > ctx {
-            Err(Error::PromptTooLong { tokens: limit, ctx })
-        } else {
-            self.runner.admit(prompt, limit)
-        };
-        sequence.row = match admitted {
+        sequence.row = match self.runner.admit(prompt, limit) {
             Ok(row) => row,
             Err(error) => {
                 // The place that was given back a moment ago; without room in it, nothing can be fed.
@@ -320,9 +319,8 @@ impl Engine {
     pub fn reconfigure(&mut self, tier: Tier, threads: usize, affinity: Policy) -> Result<(), Error> {
         let cpu = Cpu::detect().up_to(tier);
         if threads != self.threads() {
-            let options = LoadOptions { threads: Some(threads), affinity, ..LoadOptions::default() };
             check_threads(threads)?;
-            self.runner.pool = make_pool(&options)?;
+            self.runner.pool = make_pool(Some(threads), affinity)?;
         }
         self.runner.kernels = Kernels::select(&self.runner.plan, &cpu);
         self.tier = cpu.best();
@@ -356,7 +354,9 @@ impl Engine {
     /// When there are more tokens or rows than were planned for, an id is not in the vocabulary, a sequence is named
     /// twice or has no room; nothing is fed then.
     pub fn step(&mut self, feeds: &[Feed<'_>]) -> Result<&[f32], Error> {
-        self.step_watched(feeds, |_, _, _| {})
+        let rows = self.take_batch(feeds)?;
+        self.runner.forward(&self.batch)?;
+        self.commit(feeds, rows)
     }
 
     /// As [`step`](Self::step); `trace` gets every f32 row that a step of the plan writes, token by token.
@@ -365,24 +365,24 @@ impl Engine {
     ///
     /// As for [`step`](Self::step).
     pub fn step_traced(&mut self, feeds: &[Feed<'_>], mut trace: impl FnMut(&Trace<'_>)) -> Result<&[f32], Error> {
-        let mut tokens: Vec<(usize, usize, bool)> = Vec::new();
-        for (i, feed) in feeds.iter().enumerate() {
-            let first = self.position(feed.sequence);
-            let last = feed.tokens.len();
-            tokens.extend((0..last).map(|t| (i, first + t, feed.rows == Rows::All || t + 1 == last)));
-        }
-        self.step_watched(feeds, |runner, step, rows| {
-            let selected = rows < tokens.len() || step >= runner.plan.head;
+        let rows = self.take_batch(feeds)?;
+        let batch = &self.batch;
+        self.runner.forward_watched(batch, |runner, step| {
             let of = &runner.plan.steps[step];
+            let selected = step >= runner.plan.head || matches!(of, Step::Select { .. });
+            let written = || batch.iter().filter(|token| token.logits || !selected);
+            let (layer, operation) = (runner.plan.layers[step], of.name());
             for (part, (slot, cols)) in of.outputs(&runner.plan).into_iter().flatten().enumerate() {
-                let Ok(values) = runner.values(slot, rows * cols) else { continue };
-                let shown = tokens.iter().filter(|(_, _, wanted)| *wanted || !selected);
-                for (values, &(feed, position, _)) in values.chunks_exact(cols.max(1)).zip(shown) {
-                    let (layer, operation) = (runner.plan.layers[step], of.name());
+                let Ok(values) = runner.values(slot, written().count() * cols) else { continue };
+                for (values, token) in values.chunks_exact(cols.max(1)).zip(written()) {
+                    let of_token = |feed: &Feed<'_>| feed.sequence.row == token.sequence as usize;
+                    let Some(feed) = feeds.iter().position(of_token) else { continue };
+                    let position = token.position as usize;
                     trace(&Trace { feed, position, step, layer, operation, part, values });
                 }
             }
-        })
+        })?;
+        self.commit(feeds, rows)
     }
 
     /// As [`step`](Self::step); after each step of the plan `heard` gets its place in [`Plan::steps`] and the time that it
@@ -394,16 +394,10 @@ impl Engine {
     pub fn step_timed(&mut self, feeds: &[Feed<'_>], mut heard: impl FnMut(usize, Duration)) -> Result<&[f32], Error> {
         let rows = self.take_batch(feeds)?;
         let mut start = Instant::now();
-        self.runner.forward_watched(&self.batch, |_, step, _| {
+        self.runner.forward_watched(&self.batch, |_, step| {
             heard(step, start.elapsed());
             start = Instant::now();
         })?;
-        self.commit(feeds, rows)
-    }
-
-    fn step_watched(&mut self, feeds: &[Feed<'_>], watch: impl FnMut(&Runner, usize, usize)) -> Result<&[f32], Error> {
-        let rows = self.take_batch(feeds)?;
-        self.runner.forward_watched(&self.batch, watch)?;
         self.commit(feeds, rows)
     }
 
@@ -516,11 +510,11 @@ fn check_threads(threads: usize) -> Result<(), Error> {
     Err(Error::BadOption { field: "threads", expected: format!("1 to {MAX_THREADS}"), found: threads.to_string() })
 }
 
-fn make_pool(options: &LoadOptions) -> Result<Pool, Error> {
+fn make_pool(threads: Option<usize>, affinity: Policy) -> Result<Pool, Error> {
     let topology = Topology::of_this_machine();
-    let threads = options.threads.unwrap_or_else(|| topology.default_threads());
-    let cpus = topology.placement(threads, options.affinity);
-    let pin_caller = options.affinity != Policy::None;
+    let threads = threads.unwrap_or_else(|| topology.default_threads());
+    let cpus = topology.placement(threads, affinity);
+    let pin_caller = affinity != Policy::None;
     Ok(Pool::new(PoolOptions { threads, cpus, pin_caller, worker_setup: set_up_worker, ..PoolOptions::default() })?)
 }
 

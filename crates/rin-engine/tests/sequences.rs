@@ -160,3 +160,27 @@ fn a_step_that_cannot_be_is_refused_before_anything_is_fed() {
     assert_eq!(engine.step(&[feed(&a, &five, Rows::None), feed(&b, &nine, Rows::Last)]).unwrap().len(), 288);
     assert_eq!((engine.position(&a), engine.position(&b)), (5, 9));
 }
+
+#[test]
+fn a_trace_belongs_to_its_token() {
+    let mut engine = engine(|o| o.n_sequences = 2);
+    let (a, b) = (engine.admit(&[], 20).unwrap(), engine.admit(&[], 20).unwrap());
+    let (first, second) = (ids(7, 1), ids(3, 2));
+    let feeds = [
+        Feed { sequence: &a, tokens: &first, rows: Rows::None },
+        Feed { sequence: &b, tokens: &second, rows: Rows::Last },
+    ];
+    let mut embedded = Vec::new();
+    let mut after_the_layers: Vec<(usize, usize, Vec<u32>)> = Vec::new();
+    let traced = engine.step_traced(&feeds, |trace| match (trace.operation, trace.layer) {
+        ("embedding", _) => embedded.push((trace.feed, trace.position)),
+        ("select" | "linear", None) => after_the_layers.push((trace.feed, trace.position, bits(trace.values))),
+        _ => {}
+    });
+    let logits = bits(traced.unwrap());
+    let all: Vec<_> = (0..7).map(|position| (0, position)).chain((0..3).map(|position| (1, position))).collect();
+    assert_eq!(embedded, all);
+    let owners: Vec<_> = after_the_layers.iter().map(|(feed, position, _)| (*feed, *position)).collect();
+    assert_eq!(owners, [(1, 2), (1, 2)], "what is selected is the last token of the second");
+    assert_eq!(after_the_layers[1].2, logits);
+}

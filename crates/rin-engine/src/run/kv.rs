@@ -2,17 +2,25 @@
 
 use super::Runner;
 use crate::Error;
-use crate::arena::{cast, cast_mut};
-use crate::plan::Step;
+use crate::arena::{Arena, cast, cast_mut};
+use crate::plan::{Plan, Step};
 use rin_kernels::ops::attention::PAGE;
 use std::ops::Range;
 
+/// The ids of all pages, `(pages, 64)`.
+fn page_tokens<'a>(plan: &Plan, arena: &'a Arena) -> Result<&'a [u32], Error> {
+    let slot = &plan.slots[plan.page_tokens.0];
+    Ok(cast(arena.bytes().get(slot.offset..slot.offset + slot.bytes).unwrap_or_default())?)
+}
+
 impl Runner {
-    /// Admits a sequence; see [`PageCache::admit`](crate::cache::PageCache::admit).
+    /// Admits a sequence of at most a context; see [`PageCache::admit`](crate::cache::PageCache::admit).
     pub(crate) fn admit(&mut self, prompt: &[u32], limit: usize) -> Result<usize, Error> {
-        let range = self.range(self.plan.page_tokens, usize::MAX);
-        let tokens = cast(self.arena.bytes().get(range).unwrap_or_default())?;
-        self.cache.admit(prompt, limit, tokens)
+        let ctx = self.plan.options.ctx;
+        if limit > ctx {
+            return Err(Error::PromptTooLong { tokens: limit, ctx });
+        }
+        self.cache.admit(prompt, limit, page_tokens(&self.plan, &self.arena)?)
     }
 
     /// Takes the pages for the next tokens of a sequence and writes their ids down.
@@ -42,9 +50,7 @@ impl Runner {
 
     /// Counts the next `n` tokens of a sequence as stored.
     pub(crate) fn commit(&mut self, row: usize, n: usize) -> Result<(), Error> {
-        let range = self.range(self.plan.page_tokens, usize::MAX);
-        let tokens = cast(self.arena.bytes().get(range).unwrap_or_default())?;
-        self.cache.commit(row, n, tokens);
+        self.cache.commit(row, n, page_tokens(&self.plan, &self.arena)?);
         Ok(())
     }
 

@@ -100,19 +100,15 @@ impl Runner {
     ///
     /// Only where the plan and the arena do not fit each other.
     pub fn forward(&mut self, batch: &[BatchToken]) -> Result<(), Error> {
-        self.forward_watched(batch, |_, _, _| {})
+        self.forward_watched(batch, |_, _| {})
     }
 
-    /// As [`Runner::forward`]; `watch` hears after each step which it was and for how many rows.
+    /// As [`Runner::forward`]; `watch` hears after each step which it was.
     ///
     /// # Errors
     ///
     /// As for [`Runner::forward`].
-    pub fn forward_watched(
-        &mut self,
-        batch: &[BatchToken],
-        mut watch: impl FnMut(&Self, usize, usize),
-    ) -> Result<(), Error> {
+    pub fn forward_watched(&mut self, batch: &[BatchToken], mut watch: impl FnMut(&Self, usize)) -> Result<(), Error> {
         let wanted = batch.iter().filter(|t| t.logits).count();
         for i in 0..self.plan.steps.len() {
             if i >= self.plan.head && wanted == 0 {
@@ -122,7 +118,7 @@ impl Runner {
             self.step(i, batch, rows)?;
             #[cfg(test)]
             self.go_wrong(i, rows);
-            watch(self, i, rows);
+            watch(self, i);
         }
         Ok(())
     }

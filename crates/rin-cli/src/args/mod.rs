@@ -1,24 +1,25 @@
 //! The list of all commands and flags; help, completions, variables and configuration keys derive from it.
 
+mod generation;
+mod machine;
+mod measure;
+
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::{BoolishValueParser, NonEmptyStringValueParser};
+use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use rin_bench::report::Form;
-use rin_engine::LoadOptions;
-use rin_engine::engine::DEFAULT_CTX;
-use rin_engine::sampler::SamplingParams;
-use rin_engine::topology::Policy;
-use rin_kernels::ops::attention::KvType;
-use rin_kernels::{Format, Tier};
+use rin_kernels::Format;
+
+pub(crate) use generation::{ContextArgs, GuessArgs, SamplingArgs};
+pub(crate) use machine::{MachineArgs, PlaceArgs};
+pub(crate) use measure::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs, VerifyArgs};
 
 use crate::config_file::ConfigFiles;
 use crate::exit;
-use crate::values::{self, Bias, Bytes, Ids, Mode};
+use crate::values::{self, Ids};
 
 const SOURCES: &str = "\
 Every flag --some-name can also be given as the variable RIN_SOME_NAME, as `some-name = …` in ./rin.toml or in \
@@ -100,179 +101,6 @@ pub(crate) struct OutputArgs {
 pub(crate) struct ModelArgs {
     #[arg(value_name = "MODEL", help = MODEL_HELP)]
     pub(crate) model: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Machine")]
-pub(crate) struct MachineArgs {
-    /// Threads [default: physical cores within the processor quota and the affinity mask]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    threads: Option<NonZeroUsize>,
-    /// The highest instruction tier to use [default: the best there is]
-    #[arg(long, value_name = "TIER", value_parser = values::tier())]
-    tier: Option<Tier>,
-    /// How keys and values are stored [default: f32 beside F32 weights, f16 otherwise]
-    #[arg(long, value_name = "TYPE", value_parser = values::kv_type())]
-    kv_type: Option<KvType>,
-    /// What the model computes [default: what the file says]
-    #[arg(long, value_name = "MODE", value_parser = values::mode())]
-    mode: Option<Mode>,
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-/// The flags of the machine that take one value even where several configurations are compared.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Machine")]
-pub(crate) struct PlaceArgs {
-    /// Where threads are pinned
-    #[arg(long, value_name = "POLICY", value_parser = values::affinity(),
-        default_value = values::policy_name(LoadOptions::default().affinity))]
-    affinity: Policy,
-    #[arg(long, value_name = "N", allow_negative_numbers = true, help = format!("Positions of the context [default: the model's, at most {DEFAULT_CTX}]"))]
-    ctx: Option<NonZeroUsize>,
-    /// Most tokens of a prompt in one step
-    #[arg(long, value_name = "N", default_value_t = LoadOptions::default().n_batch, allow_negative_numbers = true)]
-    batch: usize,
-    /// Keep the model in memory, out of reach of swapping, where the system permits it
-    #[arg(long)]
-    mlock: bool,
-    /// Use huge pages, where the system has them
-    #[arg(long)]
-    huge_pages: bool,
-    /// A memory limit beside those of the system, as 1500000000, 1500MB or 2GiB
-    #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
-    memory_limit: Option<Bytes>,
-}
-
-impl PlaceArgs {
-    /// The engine's options, so far as these flags say them.
-    pub(crate) fn load_options(&self) -> LoadOptions {
-        let mut options = LoadOptions {
-            affinity: self.affinity,
-            ctx: self.ctx.map(NonZeroUsize::get),
-            n_batch: self.batch,
-            memory_limit: self.memory_limit.map(|limit| limit.0),
-            ..LoadOptions::default()
-        };
-        options.arena.mlock = self.mlock;
-        options.arena.huge_pages = self.huge_pages;
-        options
-    }
-}
-
-impl MachineArgs {
-    /// The engine's options.
-    pub(crate) fn load_options(&self) -> LoadOptions {
-        LoadOptions {
-            threads: self.threads.map(NonZeroUsize::get),
-            tier: self.tier,
-            kv_type: self.kv_type,
-            ..self.place.load_options()
-        }
-    }
-
-    /// The mode of a network of any family that exists in this version.
-    pub(crate) fn mode(&self) -> Mode {
-        self.mode.unwrap_or(Mode::Transformer)
-    }
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Sampling")]
-pub(crate) struct SamplingArgs {
-    /// Most tokens to generate [default: until the model ends or the context is full]
-    #[arg(short = 'n', long, alias = "gen", value_name = "N", allow_negative_numbers = true)]
-    pub(crate) max_tokens: Option<usize>,
-    /// Temperature; 0 takes the most probable token
-    #[arg(long, value_name = "T", default_value_t = SamplingParams::default().temp, allow_negative_numbers = true)]
-    temp: f32,
-    /// Keep the K most probable tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = SamplingParams::default().top_k, allow_negative_numbers = true)]
-    top_k: usize,
-    /// Keep the most probable tokens that together reach P; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().top_p, allow_negative_numbers = true)]
-    top_p: f32,
-    /// Keep tokens of at least P times the highest probability; 0 keeps all
-    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().min_p, allow_negative_numbers = true)]
-    min_p: f32,
-    /// Keep the tokens nearest to the expected information that together reach P; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = SamplingParams::default().typical_p, allow_negative_numbers = true)]
-    typical_p: f32,
-    /// Divide the logits of recent tokens; 1 changes nothing
-    #[arg(long, value_name = "X", default_value_t = SamplingParams::default().repeat_penalty,
-        allow_negative_numbers = true)]
-    repeat_penalty: f32,
-    /// Subtract from the logits of recent tokens
-    #[arg(long, value_name = "X", default_value_t = SamplingParams::default().presence_penalty,
-        allow_negative_numbers = true)]
-    presence_penalty: f32,
-    /// Subtract from the logits of recent tokens, per occurrence
-    #[arg(long, value_name = "X", default_value_t = SamplingParams::default().frequency_penalty,
-        allow_negative_numbers = true)]
-    frequency_penalty: f32,
-    /// Add V to the logit of a token; -inf forbids it (repeatable)
-    #[arg(long, value_name = "ID=V")]
-    logit_bias: Vec<Bias>,
-    /// Key of the random numbers: one seed, one text
-    #[arg(long, value_name = "N", default_value_t = SamplingParams::default().seed, allow_negative_numbers = true)]
-    pub(crate) seed: u64,
-    /// End before this string (repeatable)
-    #[arg(long, value_name = "S", allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
-    pub(crate) stop: Vec<String>,
-    /// Go on after the model's end-of-text tokens
-    #[arg(long)]
-    pub(crate) ignore_eos: bool,
-}
-
-impl SamplingArgs {
-    /// The sampler's parameters.
-    pub(crate) fn params(&self) -> SamplingParams {
-        SamplingParams {
-            temp: self.temp,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            typical_p: self.typical_p,
-            repeat_penalty: self.repeat_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            logit_bias: self.logit_bias.iter().map(|bias| (bias.id, bias.value)).collect(),
-            seed: self.seed,
-            ..SamplingParams::default()
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Context")]
-pub(crate) struct ContextArgs {
-    /// Save the text and its KV cache at the end, to go on from
-    #[arg(long, value_name = "FILE")]
-    pub(crate) save_state: Option<PathBuf>,
-    /// Go on from a saved text; a prompt continues it
-    #[arg(long, value_name = "FILE")]
-    pub(crate) load_state: Option<PathBuf>,
-    /// When the context is full, go on with its later half instead of ending
-    #[arg(long)]
-    pub(crate) context_shift: bool,
-    /// Tokens at the start that stay when the context is shifted
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub(crate) keep: usize,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Guessing")]
-pub(crate) struct GuessArgs {
-    /// Guess tokens from earlier places in the text: same result, faster where the text repeats itself
-    #[arg(long)]
-    pub(crate) lookup: bool,
-    /// Guess tokens with a smaller model of the same vocabulary: same result, faster where it guesses right
-    #[arg(long, value_name = "MODEL2")]
-    pub(crate) draft: Option<PathBuf>,
-    /// Most tokens to guess at a time
-    #[arg(long, value_name = "N", default_value_t = 8, allow_negative_numbers = true)]
-    pub(crate) draft_max: usize,
 }
 
 #[derive(Debug, Args)]
@@ -401,128 +229,6 @@ pub(crate) struct EvalArgs {
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(2..))]
     pub(crate) max_tokens: Option<u64>,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    #[command(flatten)]
-    pub(crate) machine: MachineArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = SOURCES, args_conflicts_with_subcommands = true)]
-pub(crate) struct BenchArgs {
-    #[command(subcommand)]
-    pub(crate) what: Option<BenchCommand>,
-    #[arg(value_name = "MODEL", help = MODEL_HELP)]
-    pub(crate) models: Vec<PathBuf>,
-    /// Tokens of the prompt; 0 leaves it out
-    #[arg(short = 'p', long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
-    pub(crate) n_prompt: usize,
-    /// Steps of generation; 0 leaves it out
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
-    pub(crate) n_gen: usize,
-    /// Repetitions, interleaved over all configurations
-    #[arg(short = 'r', long, value_name = "N", default_value_t = 10, allow_negative_numbers = true)]
-    pub(crate) repetitions: usize,
-    /// Sequences that generate at once, as 1,4,16
-    #[arg(short = 'b', long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
-    pub(crate) parallel: Vec<usize>,
-    /// Threads, as 1,2 [default: physical cores within the processor quota and the affinity mask]
-    #[arg(short = 't', long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
-    pub(crate) threads: Vec<NonZeroUsize>,
-    /// Instruction tiers, as scalar,avx2 [default: the best there is]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::tier())]
-    pub(crate) tier: Vec<Tier>,
-    /// How keys and values are stored, as f32,q8 [default: f32 beside F32 weights, f16 otherwise]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::kv_type())]
-    pub(crate) kv_type: Vec<KvType>,
-    /// How the rows are written
-    #[arg(short = 'o', long, value_name = "FORM", value_parser = values::form(), default_value = Form::Markdown.name())]
-    pub(crate) output_format: Form,
-    #[command(flatten)]
-    output: OutputArgs,
-    #[command(flatten)]
-    pub(crate) place: PlaceArgs,
-}
-
-impl BenchArgs {
-    /// How the result is wanted.
-    pub(crate) fn output(&self) -> OutputArgs {
-        match &self.what {
-            Some(BenchCommand::Compare(args)) => args.output,
-            Some(BenchCommand::Profile(args)) => args.output,
-            None => self.output,
-        }
-    }
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum BenchCommand {
-    /// Test whether two measurements differ
-    Compare(CompareArgs),
-    /// Attribute the time of a step to the operations of the network
-    Profile(ProfileArgs),
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CompareArgs {
-    /// What `rin bench -o json` wrote before
-    #[arg(value_name = "A.json")]
-    pub(crate) a: PathBuf,
-    /// What it wrote afterwards
-    #[arg(value_name = "B.json")]
-    pub(crate) b: PathBuf,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ProfileArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Tokens of the prompt; 0 leaves it out
-    #[arg(short = 'p', long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
-    pub(crate) n_prompt: usize,
-    /// Steps of generation; 0 leaves it out
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 128, allow_negative_numbers = true)]
-    pub(crate) n_gen: usize,
-    /// Repetitions
-    #[arg(short = 'r', long, value_name = "N", default_value_t = 10, allow_negative_numbers = true)]
-    pub(crate) repetitions: usize,
-    /// Also write the steps of one pass in the Trace Event Format, for Perfetto and the like
-    #[arg(long, value_name = "FILE.json")]
-    pub(crate) trace: Option<PathBuf>,
-    /// Also draw where the time goes
-    #[arg(long, value_name = "FILE.svg")]
-    pub(crate) svg: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    #[command(flatten)]
-    pub(crate) machine: MachineArgs,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = SOURCES)]
-pub(crate) struct VerifyArgs {
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// Text to begin with [default: 100 ids spread over the vocabulary]
-    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(crate) prompt: Option<String>,
-    /// Token ids in place of the prompt, as 1,2,3
-    #[arg(long, value_name = "IDS", allow_negative_numbers = true)]
-    pub(crate) tokens: Option<Ids>,
-    /// Tokens to generate after it
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, allow_negative_numbers = true)]
-    pub(crate) max_tokens: usize,
-    /// Run every combination; otherwise a quarter of them, in which every pair of values occurs
-    #[arg(long)]
-    pub(crate) full: bool,
-    /// Also show a digest of what each step of the network computes, to compare machines layer by layer
-    #[arg(long)]
-    pub(crate) trace: bool,
-    /// Fail where one of these tiers is missing, as avx2,amx-int8
-    #[arg(long, value_name = "TIERS", value_delimiter = ',', value_parser = values::tier())]
-    pub(crate) require_tiers: Vec<Tier>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]
