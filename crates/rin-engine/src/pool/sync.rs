@@ -129,7 +129,9 @@ impl Shared {
     pub(super) fn wait_for_workers(&self) {
         let done = || self.remaining.0.load(Ordering::SeqCst) == 0;
         if !spin_until(self.spin, done) {
-            self.caller_parked.0.store(true, Ordering::SeqCst);
+            // A swap and no store: emulators of Arm on x86 let the load that follows overtake a mere store (`stlr`, `ldar`),
+            // which Arm itself does not, and the wake-up would be lost.
+            self.caller_parked.0.swap(true, Ordering::SeqCst);
             while !done() {
                 std::thread::park();
             }
