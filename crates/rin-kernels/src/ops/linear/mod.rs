@@ -20,6 +20,8 @@ mod avx2;
 mod avx512_vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -120,6 +122,7 @@ macro_rules! quant_products {
                 Avx512Vnni if target_arch = "x86_64" => avx512_vnni::quant::<{ id(Format::$Format) }>,
                 AmxInt8 if target_arch = "x86_64" => amx_int8::quant::<{ id(Format::$Format) }>,
                 NeonDot if target_arch = "aarch64" => neon::quant::<{ id(Format::$Format) }>,
+                NeonI8mm if target_arch = "aarch64" => neon_i8mm::quant::<{ id(Format::$Format) }>,
             }
         }
     )* };
