@@ -202,8 +202,8 @@ fn super_block<const F: usize, H: Tiles>(
         }
         if format.has_minima() {
             let dmin = avx512_vnni::halves(&block[record.dmin..]);
-            let sums = &x.sums[(t0 + t) * x.cols / 16 + b * 16..][..16];
-            let minima = avx512_vnni::minima_of(&block[record.m..], sums);
+            let (sums, _) = x.sums.as_chunks::<16>();
+            let minima = avx512_vnni::minima_of(&block[record.m..], &sums[(t0 + t) * blocks + b]);
             for r in 0..LANES {
                 acc[t][r] = (-(minima[r] as f32)).mul_add(dmin[r] * dx, acc[t][r]);
             }

@@ -23,8 +23,12 @@ mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_i8mm;
 mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tile;
 
 use crate::format::Activation;
 use crate::pack::LANES;
@@ -66,13 +70,19 @@ impl Epilogue<'_> {
     #[inline(always)]
     fn finish(&self, sums: &[f32; LANES], y: &mut MatMut<'_, f32>, t: usize, p: usize) {
         let out = &mut y.row_mut(t)[p * LANES..];
-        let n = out.len().min(LANES);
-        for (i, y) in out[..n].iter_mut().enumerate() {
-            let v = match self.bias {
-                Some(bias) => sums[i] + bias[p * LANES + i],
-                None => sums[i],
-            };
-            *y = if self.add { *y + v } else { v };
+        let mut sums = *sums;
+        if let Some(bias) = self.bias {
+            // All but the last panel take this loop with its length known, which the compiler turns into one addition.
+            match bias[p * LANES..].first_chunk::<LANES>() {
+                Some(bias) => sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias),
+                None => sums.iter_mut().zip(&bias[p * LANES..]).for_each(|(sum, bias)| *sum += bias),
+            }
+        }
+        match (out.first_chunk_mut::<LANES>(), self.add) {
+            (Some(out), true) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y += v),
+            (Some(out), false) => *out = sums,
+            (None, true) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y += v),
+            (None, false) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = *v),
         }
     }
 }

@@ -1,0 +1,428 @@
+//! The products of x86, written once over [`Simd`]: a panel against a tile of tokens.
+//!
+//! A tile's accumulators stay in registers while the panel streams by, 32 columns of codes at a time. Lengths are cut to
+//! what the panel has before the loops, so that the loops themselves carry no checks.
+
+use super::simd::{Simd, prefetch_later};
+use super::{Epilogue, QuantRows};
+use crate::pack::{LANES, LINE, Record};
+use crate::{Format, MatMut};
+
+/// Bytes between a line of a panel and the one that is asked for while it is used, where memory is what limits.
+const AHEAD: usize = 64 << 10;
+
+/// Up to this many tokens memory limits a product, not arithmetic.
+const FEW: usize = 4;
+
+/// Asks for `lines` lines that lie [`AHEAD`] of `line` in `bytes`.
+///
+/// They go to the second cache: the first holds the activations, and is too small for what is under way. Asking for a
+/// few with each group of columns keeps the queue of the memory even; a whole record at once stalls it.
+#[inline(always)]
+fn ask_ahead(bytes: &[u8], line: usize, lines: usize) {
+    for i in line..line + lines {
+        prefetch_later(bytes, AHEAD + i * LINE);
+    }
+}
+
+/// Quantised weights. Inlined into the entry point of each tier.
+#[inline(always)]
+pub(super) fn quant<S: Simd, const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantRows<'_>, e: Epilogue<'_>) {
+    let panel_bytes = w.len() / y.cols().div_ceil(LANES).max(1);
+    for (p, panel) in w.chunks_exact(panel_bytes.max(1)).enumerate() {
+        let mut t = 0;
+        while t < x.rows() {
+            t += match x.rows() - t {
+                8.. if S::TOKENS >= 8 => tile::<S, F, 8>(y, p, panel, x, t, e),
+                6.. if S::TOKENS >= 8 => tile::<S, F, 6>(y, p, panel, x, t, e),
+                4.. => tile::<S, F, 4>(y, p, panel, x, t, e),
+                3 => tile::<S, F, 3>(y, p, panel, x, t, e),
+                2 => tile::<S, F, 2>(y, p, panel, x, t, e),
+                _ => tile::<S, F, 1>(y, p, panel, x, t, e),
+            };
+        }
+    }
+}
+
+/// One panel against `T` tokens from `t0`; returns `T`.
+#[inline(always)]
+fn tile<S: Simd, const F: usize, const T: usize>(
+    y: &mut MatMut<'_, f32>,
+    p: usize,
+    panel: &[u8],
+    x: QuantRows<'_>,
+    t0: usize,
+    e: Epilogue<'_>,
+) -> usize {
+    let mut out = [[0.0; LANES]; T];
+    if S::PARTS == 2 && T == 1 {
+        // One token leaves registers for both halves of a line, which is then read from memory at once.
+        sums::<S, F, T, 2>(&mut out, panel, x, t0, 0);
+    } else {
+        for part in 0..S::PARTS {
+            sums::<S, F, T, 1>(&mut out, panel, x, t0, part);
+        }
+    }
+    for (t, out) in out.iter().enumerate() {
+        e.finish(out, y, t0 + t, p);
+    }
+    T
+}
+
+/// The sums of `P` registers to a line, from the one called `first`.
+#[inline(always)]
+fn sums<S: Simd, const F: usize, const T: usize, const P: usize>(
+    out: &mut [[f32; LANES]; T],
+    panel: &[u8],
+    x: QuantRows<'_>,
+    t0: usize,
+    first: usize,
+) {
+    let acc = if const { Format::ALL[F].block_len() == 32 } {
+        blocks_of_32::<S, F, T, P>(panel, x, t0, first)
+    } else {
+        blocks_of_256::<S, F, T, P>(panel, x, t0, first)
+    };
+    for (i, acc) in acc.into_iter().enumerate() {
+        for (out, acc) in out.iter_mut().zip(acc) {
+            S::store(acc, &mut out[(first + i) * S::ROWS..]);
+        }
+    }
+}
+
+/// Row `t0 + t` of `values`, of which each row has `n` chunks of `N`.
+#[inline(always)]
+fn rows<V, const N: usize, const T: usize>(values: &[V], t0: usize, n: usize) -> [&[[V; N]]; T] {
+    let (chunks, _) = values.as_chunks::<N>();
+    std::array::from_fn(|t| &chunks[(t0 + t) * n..][..n])
+}
+
+/// Row `t0 + t` of `n` scales each.
+#[inline(always)]
+fn scales<const T: usize>(values: &[f32], t0: usize, n: usize) -> [&[f32]; T] {
+    std::array::from_fn(|t| &values[(t0 + t) * n..][..n])
+}
+
+/// [`sums`] for formats with one scale per 32 columns.
+#[inline(always)]
+fn blocks_of_32<S: Simd, const F: usize, const T: usize, const P: usize>(
+    panel: &[u8],
+    x: QuantRows<'_>,
+    t0: usize,
+    first: usize,
+) -> [[S::Float; T]; P] {
+    let format = const { Format::ALL[F] };
+    let record = const { Format::ALL[F].record() };
+    let blocks = x.cols / 32;
+    let q: [&[[i8; 32]]; T] = rows(x.q, t0, blocks);
+    let sums: [&[[i16; 2]]; T] = rows(x.sums, t0, blocks);
+    let dx = scales::<T>(x.d, t0, blocks);
+    let (codes, d) = panel.split_at(blocks * record.bytes);
+    let (d, _) = d[..blocks * 2 * LANES].as_chunks::<{ 2 * LANES }>();
+    let weights = format.code_bits() == 8 && S::DOT_OF_WEIGHTS;
+    let offset = S::splat16(-const { i16_of(Format::ALL[F].code_offset()) });
+    let mut acc = [[S::zero_float(); T]; P];
+    for (b, (block, d)) in codes.chunks_exact(record.bytes).zip(d).enumerate() {
+        if T <= FEW && first == 0 {
+            ask_ahead(block, 0, record.bytes / LINE);
+            if b.is_multiple_of(2) {
+                // The scales of the next panel: two blocks share a line of them.
+                prefetch_later(d, panel.len());
+            }
+        }
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let part = first + i;
+            let mut products = [S::zero(); T];
+            if !weights {
+                for t in 0..T {
+                    products[t] = S::dot_pairs(S::zero(), offset, sums[t][b]);
+                }
+            }
+            if S::PARTS > 1 && format.code_bits() == 8 {
+                // Two registers a line do not leave room for eight lines and what is made of them.
+                for half in 0..2 {
+                    let lines: [S::Int; 4] = lines::<S, F, 4>(&block[half * 4 * LINE..], record, 0, part);
+                    for t in 0..T {
+                        products[t] = S::dot::<F, 4>(products[t], &lines, &q[t][b][half * 16..]);
+                    }
+                }
+            } else {
+                let lines: [S::Int; 8] = lines::<S, F, 8>(block, record, 0, part);
+                for t in 0..T {
+                    products[t] = S::dot::<F, 8>(products[t], &lines, &q[t][b]);
+                }
+            }
+            let d = S::load_f16(&d[part * S::ROWS * 2..]);
+            for t in 0..T {
+                acc[t] = S::mul_add(S::to_float(products[t]), S::mul(d, S::splat(dx[t][b])), acc[t]);
+            }
+        }
+    }
+    acc
+}
+
+/// [`sums`] for formats with blocks of 256 columns and integer scales in them.
+#[inline(always)]
+fn blocks_of_256<S: Simd, const F: usize, const T: usize, const P: usize>(
+    panel: &[u8],
+    x: QuantRows<'_>,
+    t0: usize,
+    first: usize,
+) -> [[S::Float; T]; P] {
+    let format = const { Format::ALL[F] };
+    let record = const { Format::ALL[F].record() };
+    let blocks = x.cols / 256;
+    let q: [&[[i8; 256]]; T] = rows(x.q, t0, blocks);
+    let sums: [&[[i16; 16]]; T] = rows(x.sums, t0, blocks);
+    let dx = scales::<T>(x.d, t0, blocks);
+    let mut acc = [[S::zero_float(); T]; P];
+    for (b, block) in panel[..blocks * record.bytes].chunks_exact(record.bytes).enumerate() {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            let part = first + i;
+            let mut products = [S::zero(); T];
+            for group in 0..8 {
+                if T <= FEW && part == 0 {
+                    // An eighth of the record each time, rounded up: asking for a line twice costs little.
+                    let eighth = const { Format::ALL[F].record().bytes.div_ceil(8 * LINE) };
+                    ask_ahead(block, group * eighth, eighth);
+                }
+                add_group::<S, F, T>(&mut products, block, record, group, part, q.map(|q| &q[b]));
+            }
+            if format.sub_block_len() == 16 {
+                subtract_offsets::<S, T>(&mut products, &block[record.sc..], part, sums.map(|sums| &sums[b]));
+            }
+            let d = S::load_f16(&block[record.d + part * S::ROWS * 2..]);
+            for t in 0..T {
+                acc[t] = S::mul_add(S::to_float(products[t]), S::mul(d, S::splat(dx[t][b])), acc[t]);
+            }
+            if format.has_minima() {
+                let m = minima_pairs::<S>(&block[record.m..][..2 * LINE], part);
+                let dmin = S::load_f16(&block[record.dmin + part * S::ROWS * 2..]);
+                for t in 0..T {
+                    let minima = minima::<S>(&m, &sums[t][b]);
+                    acc[t] = S::neg_mul_add(S::to_float(minima), S::mul(dmin, S::splat(dx[t][b])), acc[t]);
+                }
+            }
+        }
+    }
+    acc
+}
+
+/// Adds the products of 32 columns, times their integer scales.
+#[inline(always)]
+fn add_group<S: Simd, const F: usize, const T: usize>(
+    products: &mut [S::Int; T],
+    block: &[u8],
+    record: Record,
+    group: usize,
+    part: usize,
+    q: [&[i8; 256]; T],
+) {
+    let lines: [S::Int; 8] = lines::<S, F, 8>(block, record, group, part);
+    let columns = group * 32;
+    if const { Format::ALL[F].sub_block_len() == 32 } {
+        let sc = S::unsigned(&block[record.sc + group * LANES + part * S::ROWS..]);
+        for t in 0..T {
+            let sum = S::dot::<F, 8>(S::zero(), &lines, &q[t][columns..][..32]);
+            products[t] = S::add32(products[t], S::mul32(sum, sc));
+        }
+        return;
+    }
+    let [l0, l1, l2, l3, l4, l5, l6, l7] = lines;
+    let at = record.sc + group * 2 * LANES + part * S::ROWS;
+    let (sc0, sc1) = (S::signed(&block[at..]), S::signed(&block[at + LANES..]));
+    for t in 0..T {
+        let q = &q[t][columns..][..32];
+        let first = S::mul32(S::dot::<F, 4>(S::zero(), &[l0, l1, l2, l3], q), sc0);
+        let second = S::mul32(S::dot::<F, 4>(S::zero(), &[l4, l5, l6, l7], &q[16..]), sc1);
+        products[t] = S::add32(products[t], S::add32(first, second));
+    }
+}
+
+/// The codes stand 32 above the weights: the sum of scales times activations, times 32, is taken off at once.
+#[inline(always)]
+fn subtract_offsets<S: Simd, const T: usize>(
+    products: &mut [S::Int; T],
+    sc: &[u8],
+    part: usize,
+    sums: [&[i16; 16]; T],
+) {
+    let mut pairs = [S::zero(); 8];
+    for (j, pair) in pairs.iter_mut().enumerate() {
+        let sc = &sc[2 * j * LANES..][..2 * LANES];
+        *pair = S::signed_pairs(&sc[..LANES], &sc[LANES..], part);
+    }
+    for t in 0..T {
+        let (sums, _) = sums[t].as_chunks::<2>();
+        let mut total = S::zero();
+        for j in 0..8 {
+            total = S::dot_pairs(total, pairs[j], sums[j]);
+        }
+        products[t] = S::sub32(products[t], S::shift_left32::<5>(total));
+    }
+}
+
+/// The minima of 8 sub-blocks as pairs of 16 bits: 0 and 2, 1 and 3, 4 and 6, 5 and 7.
+#[inline(always)]
+pub(super) fn minima_pairs<S: Simd>(m: &[u8], part: usize) -> [S::Int; 4] {
+    let low_byte = S::splat16(0xff);
+    let lines = [S::load(&m[part * S::ROWS * 4..]), S::load(&m[LINE + part * S::ROWS * 4..])];
+    let [first, second] = lines;
+    let (odd, odd2) = (S::shift_right16::<8>(first), S::shift_right16::<8>(second));
+    [S::and(first, low_byte), odd, S::and(second, low_byte), odd2]
+}
+
+/// `sum over 8 sub-blocks of m * (sum of x)` for a register's rows.
+#[inline(always)]
+pub(super) fn minima<S: Simd>(m: &[S::Int; 4], sums: &[i16; 16]) -> S::Int {
+    // Sums of 32 bytes fit 16 bits.
+    let mut x = [0; 8];
+    for (j, x) in x.iter_mut().enumerate() {
+        *x = sums[2 * j] + sums[2 * j + 1];
+    }
+    let mut total = S::zero();
+    for (m, x) in m.iter().zip([[x[0], x[2]], [x[1], x[3]], [x[4], x[6]], [x[5], x[7]]]) {
+        total = S::dot_pairs(total, *m, x);
+    }
+    total
+}
+
+/// The first `N` lines of codes of 32 columns (`group` of the block): all 8, or 4 of a format without nibbles.
+#[inline(always)]
+pub(super) fn lines<S: Simd, const F: usize, const N: usize>(
+    block: &[u8],
+    record: Record,
+    group: usize,
+    part: usize,
+) -> [S::Int; N] {
+    let bits = const { Format::ALL[F].code_bits() };
+    let low_nibble = S::splat8(0xf);
+    let mut lines = [S::zero(); N];
+    for i in 0..N {
+        // Which line, and whether its high nibbles are meant.
+        let (line, high) = match record.nibble_group {
+            0 => (i, false),
+            32 => (group * 4 + i % 4, i >= 4),
+            _ => (group / 2 * 8 + i, group % 2 == 1),
+        };
+        let both = line_part::<S>(block, line, part);
+        lines[i] = match (record.nibble_group, high) {
+            (0, _) => both,
+            (_, false) => S::and(both, low_nibble),
+            (_, true) => S::and(S::shift_right16::<4>(both), low_nibble),
+        };
+    }
+    // Bits above the nibble: moved to their place, all but them cleared.
+    macro_rules! merge {
+        ($high:expr, $mask:literal: $($i:expr => $shift:ident $n:literal),*) => {{
+            let (high, mask) = ($high, S::splat8($mask));
+            $( lines[$i] = S::or(lines[$i], S::and(S::$shift::<$n>(high), mask)); )*
+        }};
+    }
+    if bits == 5 {
+        merge!(line_part::<S>(&block[record.high..], group, part), 0x10: 0 => shift_left16 4, 1 => shift_left16 3, 2 => shift_left16 2,
+            3 => shift_left16 1, 4 => shift_left16 0, 5 => shift_right16 1, 6 => shift_right16 2, 7 => shift_right16 3);
+    }
+    if bits == 6 {
+        for half in 0..2 {
+            merge!(line_part::<S>(&block[record.high..], group * 2 + half, part), 0x30: half * 4 => shift_left16 4,
+                half * 4 + 1 => shift_left16 2, half * 4 + 2 => shift_left16 0, half * 4 + 3 => shift_right16 2);
+        }
+    }
+    lines
+}
+
+/// A register's part of a line.
+#[inline(always)]
+fn line_part<S: Simd>(lines: &[u8], line: usize, part: usize) -> S::Int {
+    S::load(&lines[line * LINE + part * S::ROWS * 4..])
+}
+
+/// A number known to fit.
+const fn i16_of(x: i32) -> i16 {
+    assert!(x >= 0 && x <= 0x7fff, "an offset of 16 bits");
+    #[expect(clippy::cast_possible_truncation, reason = "just checked")]
+    let x = x as i16;
+    x
+}
+
+/// Float weights. Inlined into the entry point of each tier.
+#[inline(always)]
+pub(super) fn float<S: Simd, const F: usize>(
+    y: &mut MatMut<'_, f32>,
+    w: &[u8],
+    x: &[f32],
+    cols: usize,
+    e: Epilogue<'_>,
+) {
+    let panel_bytes = w.len() / y.cols().div_ceil(LANES).max(1);
+    let rows = x.len() / cols;
+    for (p, panel) in w.chunks_exact(panel_bytes.max(1)).enumerate() {
+        let mut t = 0;
+        while t < rows {
+            t += match rows - t {
+                6.. if S::FLOAT_TOKENS >= 6 => float_tile::<S, F, 6>(y, p, panel, x, cols, t, e),
+                4.. if S::FLOAT_TOKENS >= 4 => float_tile::<S, F, 4>(y, p, panel, x, cols, t, e),
+                3.. => float_tile::<S, F, 3>(y, p, panel, x, cols, t, e),
+                2 => float_tile::<S, F, 2>(y, p, panel, x, cols, t, e),
+                _ => float_tile::<S, F, 1>(y, p, panel, x, cols, t, e),
+            };
+        }
+    }
+}
+
+/// One panel against `T` tokens from `t0`; returns `T`.
+#[inline(always)]
+fn float_tile<S: Simd, const F: usize, const T: usize>(
+    y: &mut MatMut<'_, f32>,
+    p: usize,
+    panel: &[u8],
+    x: &[f32],
+    cols: usize,
+    t0: usize,
+    e: Epilogue<'_>,
+) -> usize {
+    let size = const { Format::ALL[F].block_bytes() };
+    let column = size * LANES;
+    let quads = cols / 4;
+    let mut out = [[0.0; LANES]; T];
+    for part in 0..S::PARTS {
+        let at = part * S::ROWS * size;
+        let xs: [&[[f32; 4]]; T] = std::array::from_fn(|t| &x[(t0 + t) * cols..].as_chunks::<4>().0[..quads]);
+        let mut sums = [[S::zero_float(); 4]; T];
+        for (i, w) in panel[..quads * 4 * column].chunks_exact(4 * column).enumerate() {
+            if T <= FEW && part == 0 {
+                ask_ahead(w, 0, 4 * column / LINE);
+            }
+            for j in 0..4 {
+                let w = load_column::<S, F>(&w[j * column + at..]);
+                for t in 0..T {
+                    sums[t][j] = S::mul_add(w, S::splat(xs[t][i][j]), sums[t][j]);
+                }
+            }
+        }
+        for k in quads * 4..cols {
+            let w = load_column::<S, F>(&panel[k * column + at..]);
+            for t in 0..T {
+                sums[t][k % 4] = S::mul_add(w, S::splat(x[(t0 + t) * cols + k]), sums[t][k % 4]);
+            }
+        }
+        for (out, s) in out.iter_mut().zip(sums) {
+            S::store(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])), &mut out[part * S::ROWS..]);
+        }
+    }
+    for (t, out) in out.iter().enumerate() {
+        e.finish(out, y, t0 + t, p);
+    }
+    T
+}
+
+/// A register's rows of one column of weights as f32.
+#[inline(always)]
+fn load_column<S: Simd, const F: usize>(bytes: &[u8]) -> S::Float {
+    match const { Format::ALL[F] } {
+        Format::F16 => S::load_f16(bytes),
+        Format::BF16 => S::load_bf16(bytes),
+        _ => S::load_f32(bytes),
+    }
+}
