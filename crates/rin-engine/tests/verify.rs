@@ -42,3 +42,34 @@ fn every_model_has_its_digest_in_every_way() {
     }
     assert!(wrong.is_empty(), "other digests than in conformance/digests.json:\n{}", wrong.join(",\n"));
 }
+
+/// What overflows in a product becomes a NaN whose sign the processor picks; the logit's bits are the same all the same.
+#[test]
+fn an_overflow_is_one_nan_on_every_tier() {
+    const ID: usize = 17;
+    let path = conformance("models/tiny-llama-tied/tiny-llama-tied-f32.gguf");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let file = ModelFile::open(&path).unwrap();
+    let dim = file.config().unwrap().dim;
+    // The values before the output are large, and those that they are multiplied with larger, so that the partial sums
+    // of one logit become infinities of both signs.
+    for (tensor, row, values) in
+        [("output_norm.weight", 0, [100.0; 4]), ("token_embd.weight", ID, [f32::MAX, f32::MAX, f32::MIN, f32::MIN])]
+    {
+        let place = usize::try_from(file.tensor(tensor).unwrap().offset).unwrap() + row * dim * 4;
+        for (bytes, value) in bytes[place..][..dim * 4].as_chunks_mut::<4>().0.iter_mut().zip(values.iter().cycle()) {
+            *bytes = value.to_le_bytes();
+        }
+    }
+    let mut first: Option<Vec<u32>> = None;
+    for tier in Cpu::detect().tiers() {
+        let file = ModelFile::from_bytes("changed.gguf", bytes.clone()).unwrap();
+        let options = LoadOptions { affinity: Policy::None, tier: Some(tier), ..LoadOptions::default() };
+        let mut engine = Engine::load(file, &options, |_| {}).unwrap();
+        let sequence = engine.sequence().unwrap();
+        let logits: Vec<u32> = engine.feed(&sequence, &[1, 5, 9]).unwrap().iter().map(|l| l.to_bits()).collect();
+        assert_eq!(logits[ID], 0x7fc0_0000, "{tier}");
+        assert_eq!(logits.iter().filter(|bits| !f32::from_bits(**bits).is_finite()).count(), 1, "{tier}");
+        assert_eq!(&logits, first.get_or_insert_with(|| logits.clone()), "{tier}");
+    }
+}

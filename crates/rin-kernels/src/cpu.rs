@@ -30,11 +30,14 @@ pub enum Tier {
     AmxInt8,
     /// Arm NEON with the dot-product extension.
     NeonDot,
+    /// The matrix extension for bytes (i8mm), on top of [`Tier::NeonDot`].
+    NeonI8mm,
 }
 
 impl Tier {
     /// All tiers, in order of preference from lowest to highest.
-    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::Avx512Vnni, Self::AmxInt8, Self::NeonDot];
+    pub const ALL: [Self; 6] =
+        [Self::Scalar, Self::Avx2, Self::Avx512Vnni, Self::AmxInt8, Self::NeonDot, Self::NeonI8mm];
 
     /// The name that `--tier` takes.
     pub const fn name(self) -> &'static str {
@@ -44,6 +47,7 @@ impl Tier {
             Self::Avx512Vnni => "avx512vnni",
             Self::AmxInt8 => "amx-int8",
             Self::NeonDot => "neon",
+            Self::NeonI8mm => "neon-i8mm",
         }
     }
 
@@ -70,6 +74,14 @@ impl Tier {
             Self::NeonDot if std::arch::is_aarch64_feature_detected!("dotprod") => Vec::new(),
             #[cfg(target_arch = "aarch64")]
             Self::NeonDot => vec!["asimddp"],
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonI8mm => {
+                let mut missing = Self::NeonDot.missing();
+                if !std::arch::is_aarch64_feature_detected!("i8mm") {
+                    missing.push("i8mm");
+                }
+                missing
+            }
             _ => vec!["another processor architecture or operating system"],
         }
     }

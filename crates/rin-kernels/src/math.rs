@@ -30,13 +30,16 @@ pub(crate) const ROUND_F32: f32 = 12_582_912.0;
 /// 1.5 * 2^52, the same for `f64`.
 const ROUND_F64: f64 = 6_755_399_441_055_744.0;
 
-/// `x`, with every NaN replaced by [`f32::NAN`].
+/// `x`, with every NaN replaced by [`f32::NAN`], whose bits are `0x7fc0_0000`.
 ///
-/// Which operand's NaN an instruction passes on, and the sign of a new one, differ between processors.
+/// Which operand's NaN an instruction passes on, and the sign of a new one, differ between processors: x86 makes
+/// negative ones, Arm positive ones. Every operation whose result can become a logit stores NaNs through this.
 #[inline(always)]
 pub fn canonical(x: f32) -> f32 {
     if x.is_nan() { f32::NAN } else { x }
 }
+
+const _: () = assert!(f32::NAN.to_bits() == 0x7fc0_0000, "digests hold the bits of a NaN");
 
 /// Folds 16 lanes in the one order that every kernel uses: halves onto halves.
 #[inline(always)]

@@ -106,7 +106,7 @@ fn the_doctor_names_all_tiers_and_gives_remedies() {
     let object = json(&output(place.rin(&["doctor", "--json"])));
     let tiers = object["tiers"].as_array().unwrap();
     let names: Vec<_> = tiers.iter().map(|tier| tier["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["scalar", "avx2", "avx512vnni", "amx-int8", "neon"]);
+    assert_eq!(names, ["scalar", "avx2", "avx512vnni", "amx-int8", "neon", "neon-i8mm"]);
     for tier in tiers {
         assert_ne!(tier["usable"].as_bool().unwrap(), tier["reason"].is_string(), "{tier}");
     }

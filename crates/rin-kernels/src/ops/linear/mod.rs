@@ -10,7 +10,7 @@
 //!   `acc = fma(-(sum of m * sum of x) as f32, dmin_w * d_x, acc)` after it.
 //! - **Float weights.** Four partial sums over the columns `k mod 4`, each ascending with one `fma` per column, folded
 //!   as `(s0 + s1) + (s2 + s3)`.
-//! - **Epilogue.** `v = acc`, or `acc + bias`; then `y = v` or `y = y + v`.
+//! - **Epilogue.** `v = acc`, or `acc + bias`; then `y = v` or `y = y + v`. A NaN is stored as [`f32::NAN`].
 
 #[cfg(target_arch = "x86_64")]
 mod amx_int8;
@@ -20,6 +20,8 @@ mod avx2;
 mod avx512_vnni;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
@@ -29,6 +31,7 @@ mod tests;
 mod tile;
 
 use crate::format::Activation;
+use crate::math::canonical;
 use crate::pack::LANES;
 use crate::{Cpu, Format, MatMut, Tier};
 
@@ -77,10 +80,10 @@ impl Epilogue<'_> {
             }
         }
         match (out.first_chunk_mut::<LANES>(), self.add) {
-            (Some(out), true) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y += v),
-            (Some(out), false) => *out = sums,
-            (None, true) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y += v),
-            (None, false) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = *v),
+            (Some(out), true) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = canonical(*y + v)),
+            (Some(out), false) => *out = sums.map(canonical),
+            (None, true) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = canonical(*y + v)),
+            (None, false) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = canonical(*v)),
         }
     }
 }
@@ -130,6 +133,7 @@ macro_rules! quant_products {
                 Avx512Vnni if target_arch = "x86_64" => avx512_vnni::quant::<{ id(Format::$Format) }>,
                 AmxInt8 if target_arch = "x86_64" => amx_int8::quant::<{ id(Format::$Format) }>,
                 NeonDot if target_arch = "aarch64" => neon::quant::<{ id(Format::$Format) }>,
+                NeonI8mm if target_arch = "aarch64" => neon_i8mm::quant::<{ id(Format::$Format) }>,
             }
         }
     )* };

@@ -16,7 +16,7 @@ use std::arch::aarch64::{
 };
 
 /// Rows in a quarter of a line.
-const QUARTER: usize = LANES / 4;
+pub(super) const QUARTER: usize = LANES / 4;
 
 /// Quantised weights.
 #[target_feature(enable = "neon,dotprod")]
@@ -37,7 +37,7 @@ pub(super) fn quant<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantR
 /// One panel against `T` tokens from `t0`; returns `T`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn tile<const F: usize, const T: usize>(
+pub(super) fn tile<const F: usize, const T: usize>(
     y: &mut MatMut<'_, f32>,
     p: usize,
     panel: &[u8],
@@ -52,19 +52,16 @@ fn tile<const F: usize, const T: usize>(
     for b in 0..blocks {
         let block = &panel[b * record.bytes..][..record.bytes];
         for quarter in 0..4 {
-            if format.block_len() == 32 {
+            let (products, d) = if format.block_len() == 32 {
                 let d = half_scales(&panel[blocks * record.bytes + (b * LANES + quarter * QUARTER) * 2..]);
-                let lines = lines_of_32::<F>(block, record, 0, quarter);
-                for t in 0..T {
-                    let row = t0 + t;
-                    let sums = &x.sums[row * x.cols / 16 + b * 2..][..2];
-                    let start = start::<F>(i32::from(sums[0]) + i32::from(sums[1]));
-                    let products = dot::<8>(start, &lines, &x.q[row * x.cols + b * 32..][..32]);
-                    let scale = vmulq_n_f32(d, x.d[row * blocks + b]);
-                    acc[t][quarter] = vfmaq_f32(acc[t][quarter], vcvtq_f32_s32(products), scale);
-                }
+                (product_of_32::<F, T>(block, record, x, t0, b, quarter), d)
             } else {
-                super_block::<F, T>(&mut acc, block, record, x, t0, b, quarter);
+                let d = half_scales(&block[record.d + quarter * QUARTER * 2..]);
+                (product_of_256::<F, T>(block, record, x, t0, b, quarter), d)
+            };
+            for (t, products) in products.into_iter().enumerate() {
+                let sum = &mut acc[t][quarter];
+                *sum = add_block::<F>(*sum, products, d, block, record, x, t0 + t, b, quarter);
             }
         }
     }
@@ -74,20 +71,40 @@ fn tile<const F: usize, const T: usize>(
     T
 }
 
-/// One block of 256 columns with integer scales per sub-block, a quarter of the rows.
+/// The products of a block of 32 columns, a quarter of the rows.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-fn super_block<const F: usize, const T: usize>(
-    acc: &mut [[float32x4_t; 4]; T],
+fn product_of_32<const F: usize, const T: usize>(
     block: &[u8],
     record: Record,
     x: QuantRows<'_>,
     t0: usize,
     b: usize,
     quarter: usize,
-) {
+) -> [int32x4_t; T] {
+    let lines = lines_of_32::<F>(block, record, 0, quarter);
+    let mut products = [vdupq_n_s32(0); T];
+    for (t, products) in products.iter_mut().enumerate() {
+        let row = t0 + t;
+        let sums = &x.sums[row * x.cols / 16 + b * 2..][..2];
+        let start = start::<F>(i32::from(sums[0]) + i32::from(sums[1]));
+        *products = dot::<8>(start, &lines, &x.q[row * x.cols + b * 32..][..32]);
+    }
+    products
+}
+
+/// The products of a block of 256 columns with their integer scales, a quarter of the rows.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+fn product_of_256<const F: usize, const T: usize>(
+    block: &[u8],
+    record: Record,
+    x: QuantRows<'_>,
+    t0: usize,
+    b: usize,
+    quarter: usize,
+) -> [int32x4_t; T] {
     let format = const { Format::ALL[F] };
-    let blocks = x.cols / x.block;
     let mut products = [vdupq_n_s32(0); T];
     for group in 0..8 {
         let lines = lines_of_32::<F>(block, record, group, quarter);
@@ -108,18 +125,33 @@ fn super_block<const F: usize, const T: usize>(
             }
         }
     }
-    let d = half_scales(&block[record.d + quarter * QUARTER * 2..]);
-    for t in 0..T {
-        let dx = x.d[(t0 + t) * blocks + b];
-        let sum = &mut acc[t][quarter];
-        *sum = vfmaq_f32(*sum, vcvtq_f32_s32(products[t]), vmulq_n_f32(d, dx));
-        if format.has_minima() {
-            let dmin = half_scales(&block[record.dmin + quarter * QUARTER * 2..]);
-            let sums = &x.sums[(t0 + t) * x.cols / 16 + b * 16..][..16];
-            let minima = vcvtq_f32_s32(minima(&block[record.m..], sums, quarter));
-            *sum = vfmsq_f32(*sum, minima, vmulq_n_f32(dmin, dx));
-        }
+    products
+}
+
+/// Folds block `b` of token `row` into a running sum: its products, scaled by `d`, and its minima where it has them.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn add_block<const F: usize>(
+    sum: float32x4_t,
+    products: int32x4_t,
+    d: float32x4_t,
+    block: &[u8],
+    record: Record,
+    x: QuantRows<'_>,
+    row: usize,
+    b: usize,
+    quarter: usize,
+) -> float32x4_t {
+    let format = const { Format::ALL[F] };
+    let dx = x.d[row * (x.cols / x.block) + b];
+    let sum = vfmaq_f32(sum, vcvtq_f32_s32(products), vmulq_n_f32(d, dx));
+    if !format.has_minima() {
+        return sum;
     }
+    let dmin = half_scales(&block[record.dmin + quarter * QUARTER * 2..]);
+    let sums = &x.sums[row * x.cols / 16 + b * 16..][..16];
+    let minima = vcvtq_f32_s32(minima(&block[record.m..], sums, quarter));
+    vfmsq_f32(sum, minima, vmulq_n_f32(dmin, dx))
 }
 
 /// `sum over 8 sub-blocks of m * (sum of x)` for 4 rows.
@@ -152,7 +184,12 @@ fn widened(m: uint8x16_t) -> [int16x4_t; QUARTER] {
 /// The codes of 32 columns (`group` of the block) for a quarter of the rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn lines_of_32<const F: usize>(block: &[u8], record: Record, group: usize, quarter: usize) -> [int8x16_t; 8] {
+pub(super) fn lines_of_32<const F: usize>(
+    block: &[u8],
+    record: Record,
+    group: usize,
+    quarter: usize,
+) -> [int8x16_t; 8] {
     let format = const { Format::ALL[F] };
     let low_nibble = vdupq_n_u8(0xf);
     let mut lines = [vdupq_n_u8(0); 8];
@@ -211,7 +248,7 @@ fn merge<const N: usize>(lines: &mut [uint8x16_t], high: uint8x16_t, counts: [i8
 /// What a sum of products starts from, so that it ends as one of codes less their offset.
 #[inline]
 #[target_feature(enable = "neon")]
-fn start<const F: usize>(sum_of_x: i32) -> int32x4_t {
+pub(super) fn start<const F: usize>(sum_of_x: i32) -> int32x4_t {
     let format = const { Format::ALL[F] };
     vdupq_n_s32(if format.code_bits() == 8 { 0 } else { -format.code_offset() * sum_of_x })
 }
@@ -276,28 +313,28 @@ fn load4(bytes: &[u8]) -> uint8x8_t {
 /// Four unsigned bytes as numbers.
 #[inline]
 #[target_feature(enable = "neon")]
-fn unsigned(bytes: &[u8]) -> int32x4_t {
+pub(super) fn unsigned(bytes: &[u8]) -> int32x4_t {
     vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(load4(bytes)))))
 }
 
 /// Four signed bytes as numbers.
 #[inline]
 #[target_feature(enable = "neon")]
-fn signed(bytes: &[u8]) -> int32x4_t {
+pub(super) fn signed(bytes: &[u8]) -> int32x4_t {
     vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u8(load4(bytes)))))
 }
 
 /// Four f16 scales as f32.
 #[inline]
 #[target_feature(enable = "neon")]
-fn half_scales(bytes: &[u8]) -> float32x4_t {
+pub(super) fn half_scales(bytes: &[u8]) -> float32x4_t {
     vcvt_f32_f16(vreinterpret_f16_u8(load8(bytes)))
 }
 
 /// The lanes of all quarters.
 #[inline]
 #[target_feature(enable = "neon")]
-fn to_array(quarters: [float32x4_t; 4]) -> [f32; LANES] {
+pub(super) fn to_array(quarters: [float32x4_t; 4]) -> [f32; LANES] {
     let mut out = [0.0; LANES];
     for (out, v) in out.as_chunks_mut::<QUARTER>().0.iter_mut().zip(quarters) {
         // SAFETY: `out` is 16 bytes.

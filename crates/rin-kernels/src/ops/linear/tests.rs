@@ -20,6 +20,8 @@ pub(super) struct Case {
     d: Vec<f32>,
     sums: Vec<i16>,
     bias: Vec<f32>,
+    /// What `y` holds before.
+    residual: f32,
 }
 
 impl Case {
@@ -43,7 +45,7 @@ impl Case {
             _ => q.iter().enumerate().map(|(i, &v)| f32::from(v) * d[i / block]).collect(),
         };
         let bias = (0..rows).map(|_| noise.unit()).collect();
-        Self { format, rows, cols, tokens, file, packed, x, q, d, sums, bias }
+        Self { format, rows, cols, tokens, file, packed, x, q, d, sums, bias, residual: 0.5 }
     }
 
     fn input(&self) -> Input<'_> {
@@ -66,7 +68,7 @@ impl Case {
     fn run(&self, op: impl Fn(&mut MatMut<'_, f32>, Epilogue<'_>)) -> Vec<u32> {
         let mut bits = Vec::new();
         for (bias, add) in [(None, false), (Some(&self.bias[..]), false), (Some(&self.bias[..]), true)] {
-            let mut y = vec![0.5; self.tokens * self.rows];
+            let mut y = vec![self.residual; self.tokens * self.rows];
             op(&mut MatMut::new(&mut y, self.tokens, self.rows), Epilogue { bias, add });
             bits.extend(y.iter().map(|y| y.to_bits()));
         }
@@ -91,6 +93,25 @@ impl Case {
         }
         worst
     }
+}
+
+/// NaNs of any sign and payload from every side, and such as the processor makes of infinities.
+fn nan_cases(format: Format, noise: &mut Noise) -> [Case; 5] {
+    let odd = [0xffc1_2345, 0x7fc0_0007, 0xff80_0001, 0x7fa0_0000].map(f32::from_bits);
+    let cols = 4 * format.block_len();
+    let mut random = || Case::new(format, 33, cols, 5, noise);
+    let [mut weights, mut activations, mut infinities, mut bias, mut residual] = std::array::from_fn(|_| random());
+    // All ones are a NaN as a number of each type, and as a scale.
+    weights.packed[..format.panel_bytes(cols).unwrap()].fill(0xff);
+    for i in 0..4 {
+        activations.x[i * 3] = odd[i];
+        activations.d[i * 3] = odd[i];
+        bias.bias[i * 10] = odd[i];
+    }
+    infinities.x.fill(f32::INFINITY);
+    infinities.d.fill(f32::INFINITY);
+    residual.residual = odd[0];
+    [weights, activations, infinities, bias, residual]
 }
 
 fn for_each_case(format: Format, mut f: impl FnMut(Case)) {
@@ -128,6 +149,7 @@ fn for_each_case(format: Format, mut f: impl FnMut(Case)) {
             f(case);
         }
     }
+    nan_cases(format, &mut noise).into_iter().for_each(&mut f);
     if format.block_len() == 1 {
         for cols in [2, 3, 4, 7, 64, 65] {
             f(Case::new(format, 17, cols, 5, &mut noise));
@@ -190,6 +212,22 @@ fn products_agree_with_float64() {
             op.run(&mut MatMut::new(&mut y, case.tokens, case.rows), &case.packed, case.input(), Epilogue::default());
             let error = case.error_against_f64(&y);
             assert!(error < 4e-7 * (cols as f64).sqrt(), "{format} on {tier}: relative error {error:e}");
+        }
+    }
+}
+
+#[test]
+fn a_nan_is_stored_as_the_canonical_one() {
+    let cpu = Cpu::detect();
+    for format in Format::ALL {
+        for (i, case) in nan_cases(format, &mut Noise(12)).iter().enumerate() {
+            for tier in cpu.tiers() {
+                let op = Linear::select(format, &cpu.up_to(tier));
+                let bits = case.run(|y, e| op.run(y, &case.packed, case.input(), e));
+                let mut nans = bits.into_iter().filter(|&bits| f32::from_bits(bits).is_nan()).peekable();
+                assert!(nans.peek().is_some(), "{format} on {tier}: no NaN in case {i}");
+                assert!(nans.all(|bits| bits == 0x7fc0_0000), "{format} on {tier}: case {i}");
+            }
         }
     }
 }
