@@ -129,7 +129,9 @@ impl Shared {
     pub(super) fn wait_for_workers(&self) {
         let done = || self.remaining.0.load(Ordering::SeqCst) == 0;
         if !spin_until(self.spin, done) {
-            self.caller_parked.0.store(true, Ordering::SeqCst);
+            // A store would do, and compiles to the same on x86; but qemu, emulating Arm on x86, lets a load overtake a
+            // store of this kind, and then the wake-up is lost.
+            self.caller_parked.0.swap(true, Ordering::SeqCst);
             while !done() {
                 std::thread::park();
             }
