@@ -1,5 +1,5 @@
 //! The contract over every axis, on a model of each kind of weights; the digests are those of the repository.
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test that says what it leaves out")]
 
 use rin_engine::topology::Policy;
 use rin_engine::verify::{Axes, VerifyOptions, default_prompt, load_options, verify};
