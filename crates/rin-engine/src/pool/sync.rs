@@ -129,8 +129,8 @@ impl Shared {
     pub(super) fn wait_for_workers(&self) {
         let done = || self.remaining.0.load(Ordering::SeqCst) == 0;
         if !spin_until(self.spin, done) {
-            // A store would do, and compiles to the same on x86; but qemu, emulating Arm on x86, lets a load overtake a
-            // store of this kind, and then the wake-up is lost.
+            // A swap and no store: emulators of Arm on x86 let the load that follows overtake a mere store (`stlr`, `ldar`),
+            // which Arm itself does not, and the wake-up would be lost.
             self.caller_parked.0.swap(true, Ordering::SeqCst);
             while !done() {
                 std::thread::park();

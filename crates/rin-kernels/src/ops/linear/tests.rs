@@ -118,7 +118,8 @@ fn for_each_case(format: Format, mut f: impl FnMut(Case)) {
     let mut noise = Noise(0x9e37_79b9 ^ format as u32);
     let unit = if format.block_len() == 1 { 1 } else { format.block_len() };
     for blocks in [1, 2, 3, 5] {
-        for rows in [1, 15, 16, 17, 40] {
+        // 74: four panels, which few tokens take at once, and one that is not full.
+        for rows in [1, 15, 16, 17, 74] {
             for tokens in [1, 2, 3, 4, 7, 8, 9, 16, 21, 33] {
                 f(Case::new(format, rows, unit * blocks, tokens, &mut noise));
             }
@@ -152,6 +153,7 @@ fn for_each_case(format: Format, mut f: impl FnMut(Case)) {
     if format.block_len() == 1 {
         for cols in [2, 3, 4, 7, 64, 65] {
             f(Case::new(format, 17, cols, 5, &mut noise));
+            f(Case::new(format, 74, cols, 1, &mut noise));
         }
     }
 }

@@ -8,87 +8,132 @@ use super::{Epilogue, QuantRows};
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 
-/// Bytes between a line of a panel and the one that is asked for while it is used, where memory is what limits.
-const AHEAD: usize = 64 << 10;
-
 /// Up to this many tokens memory limits a product, not arithmetic.
 const FEW: usize = 4;
 
-/// Asks for `lines` lines that lie [`AHEAD`] of `line` in `bytes`.
+/// Asks for `lines` lines of `panel`, from `line` on, that lie `ahead` bytes further; for none where `ahead` is 0.
 ///
 /// They go to the second cache: the first holds the activations, and is too small for what is under way. Asking for a
 /// few with each group of columns keeps the queue of the memory even; a whole record at once stalls it.
 #[inline(always)]
-fn ask_ahead(bytes: &[u8], line: usize, lines: usize) {
-    for i in line..line + lines {
-        prefetch_later(bytes, AHEAD + i * LINE);
+fn ask_ahead(panel: &[u8], line: usize, lines: usize, ahead: usize) {
+    if ahead > 0 {
+        for i in line..line + lines {
+            prefetch_later(panel, ahead + i * LINE);
+        }
     }
 }
 
 /// Quantised weights. Inlined into the entry point of each tier.
 #[inline(always)]
 pub(super) fn quant<S: Simd, const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantRows<'_>, e: Epilogue<'_>) {
-    let panel_bytes = w.len() / y.cols().div_ceil(LANES).max(1);
-    for (p, panel) in w.chunks_exact(panel_bytes.max(1)).enumerate() {
+    let panel_bytes = (w.len() / y.cols().div_ceil(LANES).max(1)).max(1);
+    let mut p = 0;
+    if x.rows() <= FEW {
+        // Several panels are as many streams, which memory serves faster than one.
+        for group in w.chunks_exact(4 * panel_bytes) {
+            match x.rows() {
+                1 => tile::<S, F, 1, 4>(y, p, group, x, 0, e),
+                2 => {
+                    let (first, second) = group.split_at(2 * panel_bytes);
+                    tile::<S, F, 2, 2>(y, p, first, x, 0, e);
+                    tile::<S, F, 2, 2>(y, p + 2, second, x, 0, e)
+                }
+                _ => break,
+            };
+            p += 4;
+        }
+    }
+    for panel in w[p * panel_bytes..].chunks_exact(panel_bytes) {
         let mut t = 0;
         while t < x.rows() {
             t += match x.rows() - t {
-                8.. if S::TOKENS >= 8 => tile::<S, F, 8>(y, p, panel, x, t, e),
-                6.. if S::TOKENS >= 8 => tile::<S, F, 6>(y, p, panel, x, t, e),
-                4.. => tile::<S, F, 4>(y, p, panel, x, t, e),
-                3 => tile::<S, F, 3>(y, p, panel, x, t, e),
-                2 => tile::<S, F, 2>(y, p, panel, x, t, e),
-                _ => tile::<S, F, 1>(y, p, panel, x, t, e),
+                8.. if S::TOKENS >= 8 => tile::<S, F, 8, 1>(y, p, panel, x, t, e),
+                6.. if S::TOKENS >= 8 => tile::<S, F, 6, 1>(y, p, panel, x, t, e),
+                4.. => tile::<S, F, 4, 1>(y, p, panel, x, t, e),
+                3 => tile::<S, F, 3, 1>(y, p, panel, x, t, e),
+                2 => tile::<S, F, 2, 1>(y, p, panel, x, t, e),
+                _ => tile::<S, F, 1, 1>(y, p, panel, x, t, e),
             };
         }
+        p += 1;
     }
 }
 
-/// One panel against `T` tokens from `t0`; returns `T`.
+/// `N` panels, of which `p` is the first, against `T` tokens from `t0`; returns `T`.
 #[inline(always)]
-fn tile<S: Simd, const F: usize, const T: usize>(
+fn tile<S: Simd, const F: usize, const T: usize, const N: usize>(
     y: &mut MatMut<'_, f32>,
     p: usize,
-    panel: &[u8],
+    panels: &[u8],
     x: QuantRows<'_>,
     t0: usize,
     e: Epilogue<'_>,
 ) -> usize {
-    let mut out = [[0.0; LANES]; T];
+    let mut out = [[[0.0; LANES]; T]; N];
     if S::PARTS == 2 && T == 1 {
         // One token leaves registers for both halves of a line, which is then read from memory at once.
-        sums::<S, F, T, 2>(&mut out, panel, x, t0, 0);
+        sums::<S, F, T, 2, N>(&mut out, panels, x, t0, 0);
     } else {
         for part in 0..S::PARTS {
-            sums::<S, F, T, 1>(&mut out, panel, x, t0, part);
+            sums::<S, F, T, 1, N>(&mut out, panels, x, t0, part);
         }
     }
-    for (t, out) in out.iter().enumerate() {
-        e.finish(out, y, t0 + t, p);
-    }
+    finish(&out, y, p, t0, e);
     T
+}
+
+/// Hands the sums of `N` panels and `T` tokens on.
+#[inline(always)]
+fn finish<const T: usize, const N: usize>(
+    sums: &[[[f32; LANES]; T]; N],
+    y: &mut MatMut<'_, f32>,
+    p: usize,
+    t0: usize,
+    e: Epilogue<'_>,
+) {
+    for (n, sums) in sums.iter().enumerate() {
+        for (t, sums) in sums.iter().enumerate() {
+            e.finish(sums, y, t0 + t, p + n);
+        }
+    }
+}
+
+/// `N` panels of equal length that lie one after another.
+#[inline(always)]
+fn each<const N: usize>(panels: &[u8]) -> [&[u8]; N] {
+    let bytes = panels.len() / N;
+    std::array::from_fn(|n| &panels[n * bytes..][..bytes])
 }
 
 /// The sums of `P` registers to a line, from the one called `first`.
 #[inline(always)]
-fn sums<S: Simd, const F: usize, const T: usize, const P: usize>(
-    out: &mut [[f32; LANES]; T],
-    panel: &[u8],
+fn sums<S: Simd, const F: usize, const T: usize, const P: usize, const N: usize>(
+    out: &mut [[[f32; LANES]; T]; N],
+    panels: &[u8],
     x: QuantRows<'_>,
     t0: usize,
     first: usize,
 ) {
+    // The first tokens that meet these panels ask for those that come after.
+    let ahead = if t0 == 0 && first == 0 { panels.len() } else { 0 };
+    let panels = each::<N>(panels);
     let acc = if const { Format::ALL[F].block_len() == 32 } {
-        blocks_of_32::<S, F, T, P>(panel, x, t0, first)
+        blocks_of_32::<S, F, T, P, N>(panels, x, t0, first, ahead)
     } else {
-        blocks_of_256::<S, F, T, P>(panel, x, t0, first)
+        blocks_of_256::<S, F, T, P, N>(panels, x, t0, first, ahead)
     };
-    for (i, acc) in acc.into_iter().enumerate() {
-        for (out, acc) in out.iter_mut().zip(acc) {
-            S::store(acc, &mut out[(first + i) * S::ROWS..]);
+    for (out, acc) in out.iter_mut().zip(acc) {
+        for (i, acc) in acc.into_iter().enumerate() {
+            for (out, acc) in out.iter_mut().zip(acc) {
+                S::store(acc, &mut out[(first + i) * S::ROWS..]);
+            }
         }
     }
 }
+
+/// A register for each panel, part of a line and token.
+type Registers<R, const T: usize, const P: usize, const N: usize> = [[[R; T]; P]; N];
 
 /// Row `t0 + t` of `values`, of which each row has `n` chunks of `N`.
 #[inline(always)]
@@ -105,56 +150,57 @@ fn scales<const T: usize>(values: &[f32], t0: usize, n: usize) -> [&[f32]; T] {
 
 /// [`sums`] for formats with one scale per 32 columns.
 #[inline(always)]
-fn blocks_of_32<S: Simd, const F: usize, const T: usize, const P: usize>(
-    panel: &[u8],
+fn blocks_of_32<S: Simd, const F: usize, const T: usize, const P: usize, const N: usize>(
+    panels: [&[u8]; N],
     x: QuantRows<'_>,
     t0: usize,
     first: usize,
-) -> [[S::Float; T]; P] {
+    ahead: usize,
+) -> Registers<S::Float, T, P, N> {
     let format = const { Format::ALL[F] };
     let record = const { Format::ALL[F].record() };
     let blocks = x.cols / 32;
     let q: [&[[i8; 32]]; T] = rows(x.q, t0, blocks);
     let sums: [&[[i16; 2]]; T] = rows(x.sums, t0, blocks);
     let dx = scales::<T>(x.d, t0, blocks);
-    let (codes, d) = panel.split_at(blocks * record.bytes);
-    let (d, _) = d[..blocks * 2 * LANES].as_chunks::<{ 2 * LANES }>();
     let weights = format.code_bits() == 8 && S::DOT_OF_WEIGHTS;
     let offset = S::splat16(-const { i16_of(Format::ALL[F].code_offset()) });
-    let mut acc = [[S::zero_float(); T]; P];
-    for (b, (block, d)) in codes.chunks_exact(record.bytes).zip(d).enumerate() {
-        if T <= FEW && first == 0 {
-            ask_ahead(block, 0, record.bytes / LINE);
+    let mut acc = [[[S::zero_float(); T]; P]; N];
+    for b in 0..blocks {
+        for (panel, acc) in panels.iter().zip(&mut acc) {
+            let block = &panel[b * record.bytes..][..record.bytes];
+            let d = &panel[blocks * record.bytes + b * 2 * LANES..][..2 * LANES];
+            ask_ahead(block, 0, record.bytes / LINE, ahead);
             if b.is_multiple_of(2) {
-                // The scales of the next panel: two blocks share a line of them.
-                prefetch_later(d, panel.len());
+                // Two blocks share a line of scales.
+                ask_ahead(d, 0, 1, ahead);
             }
-        }
-        for (i, acc) in acc.iter_mut().enumerate() {
-            let part = first + i;
-            let mut products = [S::zero(); T];
-            if !weights {
-                for t in 0..T {
-                    products[t] = S::dot_pairs(S::zero(), offset, sums[t][b]);
-                }
-            }
-            if S::PARTS > 1 && format.code_bits() == 8 {
-                // Two registers a line do not leave room for eight lines and what is made of them.
-                for half in 0..2 {
-                    let lines: [S::Int; 4] = lines::<S, F, 4>(&block[half * 4 * LINE..], record, 0, part);
+            for (i, acc) in acc.iter_mut().enumerate() {
+                let part = first + i;
+                let mut products = [S::zero(); T];
+                if !weights {
                     for t in 0..T {
-                        products[t] = S::dot::<F, 4>(products[t], &lines, &q[t][b][half * 16..]);
+                        products[t] = S::dot_pairs(S::zero(), offset, sums[t][b]);
                     }
                 }
-            } else {
-                let lines: [S::Int; 8] = lines::<S, F, 8>(block, record, 0, part);
-                for t in 0..T {
-                    products[t] = S::dot::<F, 8>(products[t], &lines, &q[t][b]);
+                if S::PARTS > 1 && format.code_bits() == 8 {
+                    // Two registers a line do not leave room for eight lines and what is made of them.
+                    for half in 0..2 {
+                        let lines: [S::Int; 4] = lines::<S, F, 4>(&block[half * 4 * LINE..], record, 0, part);
+                        for t in 0..T {
+                            products[t] = S::dot::<F, 4>(products[t], &lines, &q[t][b][half * 16..]);
+                        }
+                    }
+                } else {
+                    let lines: [S::Int; 8] = lines::<S, F, 8>(block, record, 0, part);
+                    for t in 0..T {
+                        products[t] = S::dot::<F, 8>(products[t], &lines, &q[t][b]);
+                    }
                 }
-            }
-            let d = S::load_f16(&d[part * S::ROWS * 2..]);
-            for t in 0..T {
-                acc[t] = S::mul_add(S::to_float(products[t]), S::mul(d, S::splat(dx[t][b])), acc[t]);
+                let d = S::load_f16(&d[part * S::ROWS * 2..]);
+                for t in 0..T {
+                    acc[t] = S::mul_add(S::to_float(products[t]), S::mul(d, S::splat(dx[t][b])), acc[t]);
+                }
             }
         }
     }
@@ -163,44 +209,51 @@ fn blocks_of_32<S: Simd, const F: usize, const T: usize, const P: usize>(
 
 /// [`sums`] for formats with blocks of 256 columns and integer scales in them.
 #[inline(always)]
-fn blocks_of_256<S: Simd, const F: usize, const T: usize, const P: usize>(
-    panel: &[u8],
+fn blocks_of_256<S: Simd, const F: usize, const T: usize, const P: usize, const N: usize>(
+    panels: [&[u8]; N],
     x: QuantRows<'_>,
     t0: usize,
     first: usize,
-) -> [[S::Float; T]; P] {
+    ahead: usize,
+) -> Registers<S::Float, T, P, N> {
     let format = const { Format::ALL[F] };
     let record = const { Format::ALL[F].record() };
     let blocks = x.cols / 256;
     let q: [&[[i8; 256]]; T] = rows(x.q, t0, blocks);
     let sums: [&[[i16; 16]]; T] = rows(x.sums, t0, blocks);
     let dx = scales::<T>(x.d, t0, blocks);
-    let mut acc = [[S::zero_float(); T]; P];
-    for (b, block) in panel[..blocks * record.bytes].chunks_exact(record.bytes).enumerate() {
-        for (i, acc) in acc.iter_mut().enumerate() {
-            let part = first + i;
-            let mut products = [S::zero(); T];
-            for group in 0..8 {
-                if T <= FEW && part == 0 {
-                    // An eighth of the record each time, rounded up: asking for a line twice costs little.
-                    let eighth = const { Format::ALL[F].record().bytes.div_ceil(8 * LINE) };
-                    ask_ahead(block, group * eighth, eighth);
+    let mut acc = [[[S::zero_float(); T]; P]; N];
+    for b in 0..blocks {
+        let mut products = [[[S::zero(); T]; P]; N];
+        for group in 0..8 {
+            for (panel, products) in panels.iter().zip(&mut products) {
+                let block = &panel[b * record.bytes..][..record.bytes];
+                // An eighth of the record each time, rounded up: asking for a line twice costs little.
+                let eighth = const { Format::ALL[F].record().bytes.div_ceil(8 * LINE) };
+                ask_ahead(block, group * eighth, eighth, ahead);
+                for (i, products) in products.iter_mut().enumerate() {
+                    add_group::<S, F, T>(products, block, record, group, first + i, q.map(|q| &q[b]));
                 }
-                add_group::<S, F, T>(&mut products, block, record, group, part, q.map(|q| &q[b]));
             }
-            if format.sub_block_len() == 16 {
-                subtract_offsets::<S, T>(&mut products, &block[record.sc..], part, sums.map(|sums| &sums[b]));
-            }
-            let d = S::load_f16(&block[record.d + part * S::ROWS * 2..]);
-            for t in 0..T {
-                acc[t] = S::mul_add(S::to_float(products[t]), S::mul(d, S::splat(dx[t][b])), acc[t]);
-            }
-            if format.has_minima() {
-                let m = minima_pairs::<S>(&block[record.m..][..2 * LINE], part);
-                let dmin = S::load_f16(&block[record.dmin + part * S::ROWS * 2..]);
+        }
+        for ((panel, products), acc) in panels.iter().zip(&mut products).zip(&mut acc) {
+            let block = &panel[b * record.bytes..][..record.bytes];
+            for ((i, products), acc) in products.iter_mut().enumerate().zip(acc) {
+                let part = first + i;
+                if format.sub_block_len() == 16 {
+                    subtract_offsets::<S, T>(products, &block[record.sc..], part, sums.map(|sums| &sums[b]));
+                }
+                let d = S::load_f16(&block[record.d + part * S::ROWS * 2..]);
                 for t in 0..T {
-                    let minima = minima::<S>(&m, &sums[t][b]);
-                    acc[t] = S::neg_mul_add(S::to_float(minima), S::mul(dmin, S::splat(dx[t][b])), acc[t]);
+                    acc[t] = S::mul_add(S::to_float(products[t]), S::mul(d, S::splat(dx[t][b])), acc[t]);
+                }
+                if format.has_minima() {
+                    let m = minima_pairs::<S>(&block[record.m..][..2 * LINE], part);
+                    let dmin = S::load_f16(&block[record.dmin + part * S::ROWS * 2..]);
+                    for t in 0..T {
+                        let minima = minima::<S>(&m, &sums[t][b]);
+                        acc[t] = S::neg_mul_add(S::to_float(minima), S::mul(dmin, S::splat(dx[t][b])), acc[t]);
+                    }
                 }
             }
         }
@@ -355,66 +408,98 @@ pub(super) fn float<S: Simd, const F: usize>(
     cols: usize,
     e: Epilogue<'_>,
 ) {
-    let panel_bytes = w.len() / y.cols().div_ceil(LANES).max(1);
+    let panel_bytes = (w.len() / y.cols().div_ceil(LANES).max(1)).max(1);
     let rows = x.len() / cols;
-    for (p, panel) in w.chunks_exact(panel_bytes.max(1)).enumerate() {
+    let mut p = 0;
+    if rows == 1 && S::PARTS == 1 {
+        for group in w.chunks_exact(4 * panel_bytes) {
+            float_tile::<S, F, 1, 4>(y, p, group, x, cols, 0, e);
+            p += 4;
+        }
+    }
+    for panel in w[p * panel_bytes..].chunks_exact(panel_bytes) {
         let mut t = 0;
         while t < rows {
             t += match rows - t {
-                6.. if S::FLOAT_TOKENS >= 6 => float_tile::<S, F, 6>(y, p, panel, x, cols, t, e),
-                4.. if S::FLOAT_TOKENS >= 4 => float_tile::<S, F, 4>(y, p, panel, x, cols, t, e),
-                3.. => float_tile::<S, F, 3>(y, p, panel, x, cols, t, e),
-                2 => float_tile::<S, F, 2>(y, p, panel, x, cols, t, e),
-                _ => float_tile::<S, F, 1>(y, p, panel, x, cols, t, e),
+                6.. if S::FLOAT_TOKENS >= 6 => float_tile::<S, F, 6, 1>(y, p, panel, x, cols, t, e),
+                4.. if S::FLOAT_TOKENS >= 4 => float_tile::<S, F, 4, 1>(y, p, panel, x, cols, t, e),
+                3.. => float_tile::<S, F, 3, 1>(y, p, panel, x, cols, t, e),
+                2 => float_tile::<S, F, 2, 1>(y, p, panel, x, cols, t, e),
+                _ => float_tile::<S, F, 1, 1>(y, p, panel, x, cols, t, e),
             };
         }
+        p += 1;
     }
 }
 
-/// One panel against `T` tokens from `t0`; returns `T`.
+/// `N` panels, of which `p` is the first, against `T` tokens from `t0`; returns `T`.
 #[inline(always)]
-fn float_tile<S: Simd, const F: usize, const T: usize>(
+fn float_tile<S: Simd, const F: usize, const T: usize, const N: usize>(
     y: &mut MatMut<'_, f32>,
     p: usize,
-    panel: &[u8],
+    panels: &[u8],
     x: &[f32],
     cols: usize,
     t0: usize,
     e: Epilogue<'_>,
 ) -> usize {
+    let mut out = [[[0.0; LANES]; T]; N];
+    if S::PARTS == 2 && T == 1 {
+        float_sums::<S, F, T, 2, N>(&mut out, panels, x, cols, t0, 0);
+    } else {
+        for part in 0..S::PARTS {
+            float_sums::<S, F, T, 1, N>(&mut out, panels, x, cols, t0, part);
+        }
+    }
+    finish(&out, y, p, t0, e);
+    T
+}
+
+/// As [`sums`], of float weights: four sums for each output, by the column modulo 4.
+#[inline(always)]
+fn float_sums<S: Simd, const F: usize, const T: usize, const P: usize, const N: usize>(
+    out: &mut [[[f32; LANES]; T]; N],
+    panels: &[u8],
+    x: &[f32],
+    cols: usize,
+    t0: usize,
+    first: usize,
+) {
     let size = const { Format::ALL[F].block_bytes() };
     let column = size * LANES;
     let quads = cols / 4;
-    let mut out = [[0.0; LANES]; T];
-    for part in 0..S::PARTS {
-        let at = part * S::ROWS * size;
-        let xs: [&[[f32; 4]]; T] = std::array::from_fn(|t| &x[(t0 + t) * cols..].as_chunks::<4>().0[..quads]);
-        let mut sums = [[S::zero_float(); 4]; T];
-        for (i, w) in panel[..quads * 4 * column].chunks_exact(4 * column).enumerate() {
-            if T <= FEW && part == 0 {
-                ask_ahead(w, 0, 4 * column / LINE);
-            }
-            for j in 0..4 {
-                let w = load_column::<S, F>(&w[j * column + at..]);
-                for t in 0..T {
-                    sums[t][j] = S::mul_add(w, S::splat(xs[t][i][j]), sums[t][j]);
+    let ahead = if t0 == 0 && first == 0 { panels.len() } else { 0 };
+    let panels = each::<N>(panels);
+    let xs: [&[[f32; 4]]; T] = std::array::from_fn(|t| &x[(t0 + t) * cols..].as_chunks::<4>().0[..quads]);
+    let mut sums = [[[[S::zero_float(); 4]; T]; P]; N];
+    for i in 0..quads {
+        for (panel, sums) in panels.iter().zip(&mut sums) {
+            let w = &panel[i * 4 * column..][..4 * column];
+            ask_ahead(w, 0, 4 * column / LINE, ahead);
+            for (part, sums) in sums.iter_mut().enumerate() {
+                for j in 0..4 {
+                    let w = load_column::<S, F>(&w[j * column + (first + part) * S::ROWS * size..]);
+                    for t in 0..T {
+                        sums[t][j] = S::mul_add(w, S::splat(xs[t][i][j]), sums[t][j]);
+                    }
                 }
             }
         }
-        for k in quads * 4..cols {
-            let w = load_column::<S, F>(&panel[k * column + at..]);
-            for t in 0..T {
-                sums[t][k % 4] = S::mul_add(w, S::splat(x[(t0 + t) * cols + k]), sums[t][k % 4]);
+    }
+    for (n, (panel, sums)) in panels.iter().zip(&mut sums).enumerate() {
+        for (part, sums) in sums.iter_mut().enumerate() {
+            let part = first + part;
+            for k in quads * 4..cols {
+                let w = load_column::<S, F>(&panel[k * column + part * S::ROWS * size..]);
+                for t in 0..T {
+                    sums[t][k % 4] = S::mul_add(w, S::splat(x[(t0 + t) * cols + k]), sums[t][k % 4]);
+                }
+            }
+            for (t, s) in sums.iter().enumerate() {
+                S::store(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])), &mut out[n][t][part * S::ROWS..]);
             }
         }
-        for (out, s) in out.iter_mut().zip(sums) {
-            S::store(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])), &mut out[part * S::ROWS..]);
-        }
     }
-    for (t, out) in out.iter().enumerate() {
-        e.finish(out, y, t0 + t, p);
-    }
-    T
 }
 
 /// A register's rows of one column of weights as f32.
