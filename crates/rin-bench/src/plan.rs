@@ -93,9 +93,9 @@ impl Workload {
         if self.n_prompt == 0 && self.n_gen == 0 {
             return Err(Error::NothingToMeasure);
         }
-        within("the prompt (-p)", self.n_prompt, 0, MAX_TOKENS)?;
-        within("the generation (-n)", self.n_gen, 0, MAX_TOKENS)?;
-        within("the number of repetitions (-r)", self.repetitions, 1, MAX_REPETITIONS)
+        within("n_prompt", self.n_prompt, 0, MAX_TOKENS)?;
+        within("n_gen", self.n_gen, 0, MAX_TOKENS)?;
+        within("repetitions", self.repetitions, 1, MAX_REPETITIONS)
     }
 
     /// Positions that each sequence needs.
