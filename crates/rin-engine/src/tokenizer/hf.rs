@@ -237,10 +237,7 @@ fn tokens<'f>(file: &'f File<'_>) -> Result<Vec<Cow<'f, [u8]>>, TokenizerError> 
         count = count.max(id as usize + 1);
         n_entries += 1;
     }
-    if count > n_entries.saturating_add(MAX_HOLES) {
-        let reason = format!("{n_entries} tokens are numbered up to {}", count - 1);
-        return Err(TokenizerError::bad("vocab", reason));
-    }
+    check_holes(count, n_entries)?;
     let mut tokens = vec![bytes(""); count];
     let mut taken = vec![false; count];
     for (text, id) in entries(file) {
@@ -252,6 +249,15 @@ fn tokens<'f>(file: &'f File<'_>) -> Result<Vec<Cow<'f, [u8]>>, TokenizerError> 
         (*slot, *taken) = (bytes(text), true);
     }
     Ok(tokens)
+}
+
+/// Holds the number of ids against that of the tokens.
+pub(super) fn check_holes(count: usize, n_entries: usize) -> Result<(), TokenizerError> {
+    if count > n_entries.saturating_add(MAX_HOLES) {
+        let reason = format!("{n_entries} tokens are numbered up to {}", count - 1);
+        return Err(TokenizerError::bad("vocab", reason));
+    }
+    Ok(())
 }
 
 /// The tokens of the vocabulary, then the added ones, each with its id.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::byte_level::ByteAlphabet;
 use super::error::TokenizerError;
-use super::hf::{Added, TOKENIZER, Text};
+use super::hf::{Added, TOKENIZER, Text, check_holes};
 use super::hf_components::Pipeline;
 use super::pieces::{byte_of, decode_piece};
 use super::size::Sizes;
@@ -133,6 +133,7 @@ pub(super) fn sizes(tokenizer: &[u8]) -> Result<Sizes, TokenizerError> {
     };
     let texts = || added.iter().map(|token| token.content.as_bytes());
     let tokens = added.iter().map(|token| token.id as usize + 1).fold(vocab.end, usize::max);
+    check_holes(tokens, vocab.count + added.len())?;
     let unknown = model.unk_token.as_deref().map(|text| Cow::Borrowed(text.as_bytes()));
     Ok(Sizes {
         tokens,

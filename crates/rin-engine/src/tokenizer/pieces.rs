@@ -210,7 +210,7 @@ impl Words {
             };
             if is_word(*kind, vocab.alphabet, vocab.ignore_merges) && !word.is_empty() {
                 words.longest = words.longest.max(word.len());
-                words.index.insert(words.index.place(word), id, |other| pieces.is_spelled(other, word));
+                words.index.insert(words.index.place_of_text(word), id, |other| pieces.is_spelled(other, word));
             }
         }
         words
@@ -221,7 +221,7 @@ impl Words {
         if word.len() > self.longest {
             return None;
         }
-        self.index.find(self.index.place(word), |id| pieces.is_spelled(id, word))
+        self.index.find(self.index.place_of_text(word), |id| pieces.is_spelled(id, word))
     }
 }
 
@@ -276,12 +276,13 @@ impl Ranks {
         let mut ids = Index::with_room(tokens.len());
         let text_of = |id: u32| tokens.get(id as usize).map(|text| &**text);
         for (id, text) in (0_u32..).zip(tokens) {
-            ids.insert(ids.place(&**text), id, |other| text_of(other) == Some(text));
+            ids.insert(ids.place_of_text(text), id, |other| text_of(other) == Some(text));
         }
         let mut joined = Vec::new();
         for (rank, (left, right)) in (0_u32..).zip(merges) {
             let id_of = |text: &[u8]| {
-                let found = ids.find(ids.place(text), |id| text_of(id) == Some(text)).filter(|_| !text.is_empty());
+                let found =
+                    ids.find(ids.place_of_text(text), |id| text_of(id) == Some(text)).filter(|_| !text.is_empty());
                 found.ok_or_else(|| {
                     let reason = format!("`{}` is not in the vocabulary", String::from_utf8_lossy(text));
                     TokenizerError::bad(format!("merge {rank}"), reason)
@@ -293,7 +294,7 @@ impl Ranks {
             let pair = MergePairIds { left: id_of(left)?, right: id_of(right)?, merged: id_of(&joined)? };
             // Of a pair that is listed twice the first rank counts.
             let is_pair = |other: u32| pairs.get(other as usize).is_some_and(|p| p.is(pair.left, pair.right));
-            index.insert(index.place(&pair.key()), rank, is_pair);
+            index.insert(index.place_of_pair(pair.left, pair.right), rank, is_pair);
             pairs.push(pair);
         }
         Ok(Self { pairs, index: Some(index) })
@@ -302,9 +303,8 @@ impl Ranks {
     /// Rank and merged id of a pair.
     fn get(&self, left: u32, right: u32) -> Option<(u32, u32)> {
         let index = self.index.as_ref()?;
-        let key = MergePairIds { left, right, merged: 0 }.key();
         let is_pair = |rank: u32| self.pairs.get(rank as usize).is_some_and(|pair| pair.is(left, right));
-        let rank = index.find(index.place(&key), is_pair)?;
+        let rank = index.find(index.place_of_pair(left, right), is_pair)?;
         Some((rank, self.pairs.get(rank as usize)?.merged))
     }
 }
@@ -312,10 +312,6 @@ impl Ranks {
 impl MergePairIds {
     const fn is(self, left: u32, right: u32) -> bool {
         self.left == left && self.right == right
-    }
-
-    const fn key(self) -> u64 {
-        (self.left as u64) << 32 | self.right as u64
     }
 }
 
