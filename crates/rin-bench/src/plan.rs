@@ -162,7 +162,7 @@ impl Grid {
         workload.check()?;
         let parallel = if self.parallel.is_empty() { vec![1] } else { distinct(&self.parallel) };
         for n in &parallel {
-            within("the number of sequences (-b)", *n, 1, MAX_PARALLEL)?;
+            within("parallel", *n, 1, MAX_PARALLEL)?;
         }
         let mut settings = Vec::new();
         for model in 0..self.models {

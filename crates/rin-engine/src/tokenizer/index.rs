@@ -58,9 +58,9 @@ impl Index {
     }
 
     fn place(&self, hash: u64) -> Place {
-        let upper = u128::from(hash) * self.slots.len() as u128 >> 64;
+        let upper = (u128::from(hash) * self.slots.len() as u128) >> 64;
         // 0 to 254: no tag has the upper bits of an empty slot.
-        let tag = u32::from(hash.to_le_bytes()[0]) * 255 >> 8;
+        let tag = (u32::from(hash.to_le_bytes()[0]) * 255) >> 8;
         Place { slot: usize::try_from(upper).unwrap_or_default(), tag: tag << ENTRY_BITS }
     }
 
