@@ -251,9 +251,9 @@ mod tests {
         let grid = |parallel: &[usize]| Grid { models: 1, parallel: parallel.to_vec(), ..Grid::default() };
         let none = Workload { repetitions: 0, ..Workload::default() };
         for (found, words) in [
-            (grid(&[1]).settings(&none), "the number of repetitions (-r) is 0, but must be 1 to 100000"),
-            (grid(&[0]).settings(&workload(1, 1)), "the number of sequences (-b) is 0, but must be 1 to 256"),
-            (grid(&[1]).settings(&workload(usize::MAX, 1)), "the prompt (-p) is 18446744073709551615"),
+            (grid(&[1]).settings(&none), "repetitions is 0, but must be 1 to 100000"),
+            (grid(&[0]).settings(&workload(1, 1)), "parallel is 0, but must be 1 to 256"),
+            (grid(&[1]).settings(&workload(usize::MAX, 1)), "n_prompt is 18446744073709551615"),
         ] {
             let error = found.unwrap_err().to_string();
             assert!(error.starts_with(words), "{error}");

@@ -63,7 +63,6 @@ fn wrong_usage_is_2() {
     fails(place.on("bench", &conformance(TINY), &["-r", "0"]), 2, &["--repetitions is 0"]);
     fails(place.on("bench", &conformance(TINY), &["-b", "0"]), 2, &["--parallel is 0"]);
     fails(place.on("bench", &conformance(TINY), &["-n", "99999999999"]), 2, &["--n-gen is 99999999999"]);
-    fails(place.on("bench", &conformance(TINY), &["--batch", "9999999999", "--ctx", "99999"]), 2, &["--batch is "]);
     fails(place.tiny(&["-p", "a", "--logit-bias", "7"]), 2, &["ID=V"]);
     fails(place.tiny(&["-p", "a", "--stop", ""]), 2, &["--stop"]);
     fails(place.tiny(&["-p", "a", "--tier", "sse9"]), 2, &["sse9", "scalar", "amx-int8"]);
