@@ -14,7 +14,7 @@ pub enum Error {
     /// A number of the workload out of its range.
     #[error("{field} is {found}, but must be {expected}")]
     BadOption {
-        /// Name of the option.
+        /// Name of the field of [`Workload`](crate::Workload), or what else was asked for.
         field: &'static str,
         /// What it may be.
         expected: String,

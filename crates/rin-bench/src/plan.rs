@@ -93,9 +93,9 @@ impl Workload {
         if self.n_prompt == 0 && self.n_gen == 0 {
             return Err(Error::NothingToMeasure);
         }
-        within("the prompt (-p)", self.n_prompt, 0, MAX_TOKENS)?;
-        within("the generation (-n)", self.n_gen, 0, MAX_TOKENS)?;
-        within("the number of repetitions (-r)", self.repetitions, 1, MAX_REPETITIONS)
+        within("n_prompt", self.n_prompt, 0, MAX_TOKENS)?;
+        within("n_gen", self.n_gen, 0, MAX_TOKENS)?;
+        within("repetitions", self.repetitions, 1, MAX_REPETITIONS)
     }
 
     /// Positions that each sequence needs.
@@ -162,7 +162,7 @@ impl Grid {
         workload.check()?;
         let parallel = if self.parallel.is_empty() { vec![1] } else { distinct(&self.parallel) };
         for n in &parallel {
-            within("the number of sequences (-b)", *n, 1, MAX_PARALLEL)?;
+            within("parallel", *n, 1, MAX_PARALLEL)?;
         }
         let mut settings = Vec::new();
         for model in 0..self.models {
@@ -251,9 +251,9 @@ mod tests {
         let grid = |parallel: &[usize]| Grid { models: 1, parallel: parallel.to_vec(), ..Grid::default() };
         let none = Workload { repetitions: 0, ..Workload::default() };
         for (found, words) in [
-            (grid(&[1]).settings(&none), "the number of repetitions (-r) is 0, but must be 1 to 100000"),
-            (grid(&[0]).settings(&workload(1, 1)), "the number of sequences (-b) is 0, but must be 1 to 256"),
-            (grid(&[1]).settings(&workload(usize::MAX, 1)), "the prompt (-p) is 18446744073709551615"),
+            (grid(&[1]).settings(&none), "repetitions is 0, but must be 1 to 100000"),
+            (grid(&[0]).settings(&workload(1, 1)), "parallel is 0, but must be 1 to 256"),
+            (grid(&[1]).settings(&workload(usize::MAX, 1)), "n_prompt is 18446744073709551615"),
         ] {
             let error = found.unwrap_err().to_string();
             assert!(error.starts_with(words), "{error}");

@@ -15,7 +15,7 @@ use rin_import::Error as ImportError;
 use rin_model::Error as ModelError;
 use serde::Serialize;
 
-use crate::output;
+use crate::{args, output};
 
 /// Wrong usage: what is wrong and what to do.
 #[derive(Debug)]
@@ -263,12 +263,40 @@ pub(crate) fn report(error: &Error, wants_json: bool) -> ExitCode {
 /// The chain of an error, without causes that the message above them has quoted.
 fn causes(error: &Error) -> Vec<String> {
     let mut causes: Vec<String> = Vec::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain().map(told) {
         if causes.last().is_none_or(|above| !above.contains(&cause)) {
             causes.push(cause);
         }
     }
     causes
+}
+
+/// The message of one error; an option that is out of its range goes by the name of its flag.
+fn told(cause: &(dyn std::error::Error + 'static)) -> String {
+    let text = cause.to_string();
+    let option = option_of(cause).and_then(|field| Some((args::flag_of(field)?, text.strip_prefix(field)?)));
+    option.map(|(flag, rest)| format!("--{flag}{rest}")).unwrap_or(text)
+}
+
+/// The option that an error is about, as the libraries call it.
+fn option_of(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let of_sampling = |error: &SamplingError| match error {
+        SamplingError::Parameter { field, .. } => Some(*field),
+        _ => None,
+    };
+    let of_engine = |error: &EngineError| match error {
+        EngineError::BadOption { field, .. } => Some(*field),
+        EngineError::Sampling(error) => of_sampling(error),
+        _ => None,
+    };
+    let of_bench = |error: &BenchError| match error {
+        BenchError::BadOption { field, .. } => Some(*field),
+        BenchError::Engine(error) => of_engine(error),
+        _ => None,
+    };
+    let sampling = || cause.downcast_ref().and_then(of_sampling);
+    let engine = || cause.downcast_ref().and_then(of_engine);
+    sampling().or_else(engine).or_else(|| cause.downcast_ref().and_then(of_bench))
 }
 
 fn finish(code: Code, kind: &str, message: &str, wants_json: bool) -> ExitCode {
@@ -306,7 +334,7 @@ fn source_of(error: &clap::Error) -> Option<String> {
     let flag = text(ContextKind::InvalidArg)?;
     let value = text(ContextKind::InvalidValue)?;
     let long = flag.split_whitespace().next()?.strip_prefix("--")?;
-    let variable = crate::args::variable(long);
+    let variable = args::variable(long);
     (std::env::var(&variable).ok()? == value).then(|| format!("note: the variable {variable} holds this value"))
 }
 
@@ -340,5 +368,28 @@ mod tests {
     fn a_cause_is_told_once() {
         let error = Error::msg("no space").context("file: no space").context("writing");
         assert_eq!(causes(&error), ["writing", "file: no space"]);
+    }
+
+    #[test]
+    fn an_option_out_of_range_goes_by_the_name_of_its_flag() {
+        let (expected, found) = ("1".to_owned(), "2".to_owned());
+        let bad = |field| EngineError::BadOption { field, expected: expected.clone(), found: found.clone() };
+        let parameter = |field| SamplingError::Parameter { field, expected: expected.clone(), found: found.clone() };
+        for (error, message) in [
+            (Error::new(bad("ctx")), "--ctx is 2, but must be 1"),
+            (Error::new(bad("threads")), "--threads is 2, but must be 1"),
+            (Error::new(bad("sequences")), "--parallel is 2, but must be 1"),
+            (Error::new(bad("rows of logits")), "rows of logits is 2, but must be 1"),
+            (Error::new(EngineError::from(parameter("top_p"))), "--top-p: expected 1, found 2"),
+            (Error::new(parameter("logit_bias")), "--logit-bias: expected 1, found 2"),
+            (Error::new(BenchError::from(bad("batch"))), "--batch is 2, but must be 1"),
+        ] {
+            assert_eq!(causes(&error), [message]);
+        }
+        // Every field that sampling checks is a flag.
+        for field in ["temp", "top_p", "min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"]
+        {
+            assert_eq!(args::flag_of(field), Some(field.replace('_', "-")));
+        }
     }
 }

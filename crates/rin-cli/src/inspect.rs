@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use rin_engine::limits::MemoryLimit;
+use rin_engine::sampler::SamplingParams;
 use rin_engine::tokenizer::Tokenizer;
 use rin_engine::{LoadOptions, Plan};
 use rin_model::{Array, Config, FileFormat, ModelFile, RopeScaling, Value};
@@ -23,7 +24,8 @@ const MAX_ELEMENTS: usize = 16;
 /// Where the file is damaged; with `--plan` also where its network cannot be run.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     let file = model_path::open(&args.model)?;
-    let options = args.machine.load_options();
+    // As `rin run` without sampling flags.
+    let options = LoadOptions { text: Some(SamplingParams::default()), ..args.machine.load_options() };
     let plan = if args.plan { Some(options.plan(&file)?) } else { None };
     let mut problems = Vec::new();
     // The plan is known from the header alone; a look at what the file holds reads it.
@@ -89,13 +91,16 @@ impl<'a> PlanInfo<'a> {
     fn of(plan: &'a Plan, options: &LoadOptions) -> Self {
         let limit: Option<MemoryLimit> = options.limit();
         let total_bytes = plan.total_bytes();
+        let refusal = limit.as_ref().and_then(|limit| limit.admit(total_bytes as u64).err());
         Self {
             total_bytes,
             weights_bytes: plan.weights.bytes(),
             state_bytes: plan.state_bytes,
             scratch_bytes: plan.scratch_bytes,
+            vocabulary_bytes: plan.vocabulary_bytes,
             slots: &plan.slots,
-            fits: limit.as_ref().is_none_or(|limit| limit.admit(total_bytes as u64).is_ok()),
+            fits: refusal.is_none(),
+            refusal,
             limit_bytes: limit.as_ref().map(|limit| limit.bytes),
             limit_source: limit.map(|limit| limit.source),
         }
@@ -255,16 +260,18 @@ fn write_plan(text: &mut String, plan: &Plan, info: &PlanInfo<'_>) -> std::fmt::
         ("weights", info.weights_bytes),
         ("state", info.state_bytes),
         ("scratch", info.scratch_bytes),
+        ("vocabulary", info.vocabulary_bytes),
         ("total", info.total_bytes),
     ];
     for (name, bytes) in sums {
         writeln!(text, "{name:<10} {bytes} bytes ({})", Size(bytes as u64))?;
     }
     match (info.limit_bytes, &info.limit_source) {
-        (Some(bytes), Some(source)) => {
-            let verdict = if info.fits { "fits" } else { "does not fit" };
-            writeln!(text, "limit      {bytes} bytes ({}): {verdict}; set by {source}", Size(bytes))
-        }
-        _ => writeln!(text, "limit      none known"),
+        (Some(bytes), Some(source)) => writeln!(text, "limit      {bytes} bytes ({}), set by {source}", Size(bytes))?,
+        _ => writeln!(text, "limit      none known")?,
+    }
+    match &info.refusal {
+        Some(refusal) => writeln!(text, "fits       no: {refusal}"),
+        None => writeln!(text, "fits       yes"),
     }
 }

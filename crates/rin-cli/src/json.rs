@@ -1,6 +1,7 @@
 //! The JSON of `rin run` and `rin inspect`, field by field as the contract has it.
 
 use rin_engine::generate::Outcome;
+use rin_engine::limits::LimitError;
 use rin_engine::plan::Slot;
 use rin_engine::{Plan, limits};
 use rin_model::{DType, ModelFile};
@@ -122,6 +123,7 @@ pub(crate) struct Memory {
     pub(crate) weights_bytes: usize,
     pub(crate) state_bytes: usize,
     pub(crate) scratch_bytes: usize,
+    pub(crate) vocabulary_bytes: usize,
     pub(crate) peak_rss_bytes: Option<u64>,
 }
 
@@ -133,6 +135,7 @@ impl Memory {
             weights_bytes: plan.weights.bytes(),
             state_bytes: plan.state_bytes,
             scratch_bytes: plan.scratch_bytes,
+            vocabulary_bytes: plan.vocabulary_bytes,
             peak_rss_bytes: limits::peak_rss_bytes(),
         }
     }
@@ -215,8 +218,12 @@ pub(crate) struct PlanInfo<'a> {
     pub(crate) weights_bytes: usize,
     pub(crate) state_bytes: usize,
     pub(crate) scratch_bytes: usize,
+    pub(crate) vocabulary_bytes: usize,
     pub(crate) slots: &'a [Slot],
     pub(crate) fits: bool,
+    /// What a run would be told.
+    #[serde(skip)]
+    pub(crate) refusal: Option<LimitError>,
     pub(crate) limit_bytes: Option<u64>,
     pub(crate) limit_source: Option<String>,
 }

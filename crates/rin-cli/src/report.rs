@@ -66,11 +66,12 @@ pub(crate) fn summary(
     let size = |bytes: usize| Size(bytes as u64);
     writeln!(
         text,
-        "plan {} = weights {} + state {} + scratch {} | peak {} | tier {}, {} threads | energy: unmeasured ({NO_METER})",
+        "plan {} = weights {} + state {} + scratch {} + vocabulary {} | peak {} | tier {}, {} threads | energy: unmeasured ({NO_METER})",
         size(memory.plan_bytes),
         size(memory.weights_bytes),
         size(memory.state_bytes),
         size(memory.scratch_bytes),
+        size(memory.vocabulary_bytes),
         memory.peak_rss_bytes.map_or_else(|| "unknown".to_owned(), |bytes| Size(bytes).to_string()),
         engine.tier(),
         engine.threads(),

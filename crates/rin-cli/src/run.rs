@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         (tokenizer, _) => Some(tokenizer?),
     };
     let opened = start.elapsed();
-    let mut options = args.machine.load_options();
+    let mut options = LoadOptions { text: Some(args.sampling.params()), ..args.machine.load_options() };
     if args.guess.lookup || args.guess.draft.is_some() {
         options.n_logits = args.guess.draft_max.saturating_add(1).min(MAX_DRAFT);
     }
@@ -106,7 +106,7 @@ fn check_folder(path: &Path) -> Result<()> {
 fn load_draft(args: &RunArgs, target: &Plan, options: &LoadOptions) -> Result<Option<Engine>> {
     let Some(path) = &args.guess.draft else { return Ok(None) };
     let file = model_path::open(&ModelArgs { model: Some(path.clone()) })?;
-    let options = LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, ..options.clone() };
+    let options = LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, text: None, ..options.clone() };
     let plan = options.plan(&file)?;
     options.admit(&[target, &plan])?;
     load(file, &options, plan.weights.bytes(), args.output.quiet).map(Some)

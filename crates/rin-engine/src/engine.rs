@@ -8,6 +8,8 @@ use crate::limits::MemoryLimit;
 use crate::plan::{Plan, PlanOptions, Step};
 use crate::pool::{MAX_THREADS, Pool, PoolOptions};
 use crate::run::{BatchToken, Kernels, Runner};
+use crate::sampler::{Sampler, SamplingParams};
+use crate::tokenizer::Tokenizer;
 use crate::topology::{Policy, Topology};
 use crate::weights::Weights;
 use rin_kernels::ops::attention::{KvType, PAGE};
@@ -36,6 +38,8 @@ pub struct LoadOptions {
     pub kv_positions: Option<usize>,
     /// How keys and values are stored.
     pub kv_type: Option<KvType>,
+    /// How tokens are drawn where text is made beside the engine: the plan then counts the tokenizer and one sampler.
+    pub text: Option<SamplingParams>,
     /// A limit in bytes beside those of the machine.
     pub memory_limit: Option<u64>,
     /// Huge pages and locked memory.
@@ -60,6 +64,7 @@ impl Default for LoadOptions {
             n_logits: 1,
             kv_positions: None,
             kv_type: None,
+            text: None,
             memory_limit: None,
             arena: ArenaOptions { prefault: true, ..ArenaOptions::default() },
         }
@@ -86,7 +91,11 @@ impl LoadOptions {
             kv_positions: self.kv_positions,
             kv_type: self.kv_type,
         };
-        Plan::new(file, options)
+        let mut plan = Plan::new(file, options)?;
+        if let Some(sampling) = &self.text {
+            plan.vocabulary_bytes = vocabulary_bytes(file, sampling, plan.config.vocab);
+        }
+        Ok(plan)
     }
 
     /// The memory that a plan may take on this machine.
@@ -104,6 +113,12 @@ impl LoadOptions {
         let bytes = plans.iter().fold(0_u64, |sum, plan| sum.saturating_add(plan.total_bytes() as u64));
         Ok(limit.admit(bytes)?)
     }
+}
+
+/// Bytes of the tokenizer and of the sampler. A file whose tokenizer is missing or damaged can run on ids alone.
+fn vocabulary_bytes(file: &ModelFile, sampling: &SamplingParams, n_vocab: usize) -> usize {
+    let tokenizer = file.tokenizer().ok().and_then(|source| Tokenizer::planned_bytes(&source).ok());
+    tokenizer.unwrap_or(0).saturating_add(Sampler::bytes(sampling, n_vocab))
 }
 
 /// Tokens in the KV cache. Made by [`Engine::sequence`] or [`Engine::admit`], given back to [`Engine::release`].

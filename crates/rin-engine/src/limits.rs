@@ -39,15 +39,17 @@ impl MemoryLimit {
     /// Reads the tree below `root` (`/` in production). `None` where neither the user nor the system says anything.
     ///
     /// A control group's limit counts less what the group uses already and cannot give back: its page cache can be
-    /// reclaimed, all else cannot. Both cgroup versions are read, at every level from the leaf up. Files that are missing
-    /// or malformed set no limit.
+    /// reclaimed, all else cannot. Both cgroup versions are read, at every level from the leaf up. Of version 2, both
+    /// `memory.max` and `memory.high` are limits: a group above the latter is throttled until it hardly runs. Version 1's
+    /// `memory.soft_limit_in_bytes` is none: it only ranks groups when the machine runs short. Files that are missing or
+    /// malformed set no limit.
     pub fn read(root: &Path, requested: Option<u64>) -> Option<MemoryLimit> {
         let mut notes = Notes::default();
         let groups = Cgroups::read(root, &mut notes);
         let mut limits = Vec::new();
         limits.extend(requested.map(|bytes| MemoryLimit { bytes, source: "--memory-limit".to_owned() }));
-        limits.extend(groups.unified.iter().filter_map(|folder| group_limit(folder, &V2, &mut notes)));
-        limits.extend(groups.memory_v1.iter().filter_map(|folder| group_limit(folder, &V1, &mut notes)));
+        groups.unified.iter().for_each(|folder| limits.extend(group_limit(folder, &V2, &mut notes)));
+        groups.memory_v1.iter().for_each(|folder| limits.extend(group_limit(folder, &V1, &mut notes)));
         limits.extend(machine_limit(root, &mut notes));
         // The first of equals is kept: the user's word before the leaf, the leaf before its parents.
         limits.into_iter().min_by_key(|limit| limit.bytes)
@@ -67,24 +69,32 @@ impl MemoryLimit {
 
 /// Names of the files of a control group's memory controller.
 struct GroupFiles {
-    limit: &'static str,
+    limits: &'static [&'static str],
     usage: &'static str,
     /// Keys of `memory.stat` that count page cache, here and below.
     page_cache: [&'static str; 2],
 }
 
-const V2: GroupFiles =
-    GroupFiles { limit: "memory.max", usage: "memory.current", page_cache: ["inactive_file", "active_file"] };
+const V2: GroupFiles = GroupFiles {
+    limits: &["memory.max", "memory.high"],
+    usage: "memory.current",
+    page_cache: ["inactive_file", "active_file"],
+};
 const V1: GroupFiles = GroupFiles {
-    limit: "memory.limit_in_bytes",
+    limits: &["memory.limit_in_bytes"],
     usage: "memory.usage_in_bytes",
     page_cache: ["total_inactive_file", "total_active_file"],
 };
 
+/// The lowest limit of one group, less what the group keeps.
 fn group_limit(folder: &Path, files: &GroupFiles, notes: &mut Notes) -> Option<MemoryLimit> {
-    let file = folder.join(files.limit);
-    // "max" and "-1" are no numbers and set no limit; version 1 spells "no limit" as a number beyond any memory.
-    let limit: u64 = read_small(&file, notes)?.trim().parse().ok()?;
+    let mut limit_of = |name: &&str| {
+        let file = folder.join(name);
+        // "max" and "-1" are no numbers and set no limit; version 1 spells "no limit" as a number beyond any memory.
+        let bytes: u64 = read_small(&file, notes)?.trim().parse().ok()?;
+        Some((bytes, file))
+    };
+    let (limit, file) = files.limits.iter().filter_map(&mut limit_of).min_by_key(|(bytes, _)| *bytes)?;
     let usage = read_small(&folder.join(files.usage), notes).and_then(|text| text.trim().parse().ok()).unwrap_or(0u64);
     let stat = read_small(&folder.join("memory.stat"), notes).unwrap_or_default();
     let page_cache = files.page_cache.iter().filter_map(|key| value_of(&stat, key));
@@ -167,6 +177,41 @@ mod tests {
         assert_eq!(read(&tree, None).0, 600_000, "a leaf that tells no usage");
         tree.file("sys/fs/cgroup/user/job/memory.current", "900000\n");
         assert_eq!(read(&tree, None).0, 0, "a group above its limit has nothing left");
+    }
+
+    #[test]
+    fn a_throttling_limit_counts_at_every_level_of_version_2() {
+        let tree = Tree::new("mem-high");
+        let group = |path: &str, max: &str, high: &str| {
+            tree.file(&format!("sys/fs/cgroup/{path}memory.max"), max);
+            tree.file(&format!("sys/fs/cgroup/{path}memory.high"), high);
+        };
+        tree.file("proc/meminfo", MEMINFO).file("proc/self/cgroup", "0::/user/job\n");
+        group("user/job/", "900000\n", "max\n");
+        assert_eq!(read(&tree, None), (900_000, "memory.max".to_owned()), "no throttling");
+        group("user/job/", "900000\n", "800000\n");
+        assert_eq!(read(&tree, None), (800_000, "memory.high".to_owned()));
+        tree.file("sys/fs/cgroup/user/job/memory.current", "300000\n");
+        assert_eq!(read(&tree, None).0, 500_000, "less what the group keeps");
+        group("user/job/", "700000\n", "800000\n");
+        assert_eq!(read(&tree, None), (400_000, "memory.max".to_owned()), "the lower of both");
+        group("user/", "max\n", "350000\n");
+        let limit = MemoryLimit::read(tree.root(), None).unwrap();
+        assert_eq!(limit.bytes, 350_000, "an ancestor throttles first");
+        assert!(limit.source.ends_with("cgroup/user/memory.high"), "{}", limit.source);
+        let said = limit.admit(350_001).unwrap_err().to_string();
+        assert!(said.contains("cgroup/user/memory.high"), "{said}");
+    }
+
+    #[test]
+    fn a_soft_limit_of_version_1_is_none() {
+        let tree = Tree::new("mem-soft");
+        tree.file("proc/meminfo", MEMINFO)
+            .file("proc/self/cgroup", "4:memory:/job\n")
+            .file("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "500000\n")
+            .file("sys/fs/cgroup/memory/job/memory.soft_limit_in_bytes", "1000\n")
+            .file("sys/fs/cgroup/memory/job/memory.high", "1000\n");
+        assert_eq!(read(&tree, None), (500_000, "memory.limit_in_bytes".to_owned()));
     }
 
     #[test]

@@ -281,6 +281,8 @@ impl Weights {
         pool: &mut Pool,
         mut progress: impl FnMut(usize),
     ) -> Result<Self, Error> {
+        // What was looked at so far: the header, and the vocabulary of a tokenizer that was built from it.
+        file.release_all();
         let mapped = table.matrices.iter().all(|m| file.tensors()[m.tensor].packed);
         if mapped {
             let mut notes = Vec::new();

@@ -122,6 +122,17 @@ mod hostile {
         assert_eq!(tokenizer.encode("a a", PLAIN).unwrap(), [1, 2, 1]);
     }
 
+    #[test]
+    fn a_space_is_looked_up_by_its_sign_and_never_as_itself() {
+        let mut vocab = metaspace(&["<unk>", " a", "a", "\u{2581}", "b", "\u{2581}b", "\u{2581}b", "\u{2581}a "]);
+        vocab.types[5] = TokenType::Unused;
+        let tokenizer = Tokenizer::from_vocab(&vocab).unwrap();
+        assert_eq!(tokenizer.encode(" a", PLAIN).unwrap(), [3, 2], "a token with a space in its text is out of reach");
+        assert_eq!(tokenizer.encode(" b", PLAIN).unwrap(), [5], "the first of equal texts, whatever its type");
+        assert_eq!(tokenizer.encode("\u{2581}b", PLAIN).unwrap(), [5]);
+        assert_eq!(tokenizer.encode(" a ", PLAIN).unwrap(), [3, 2, 3]);
+    }
+
     /// A small file that loads; the tests below break it in one place each.
     fn json_file() -> Value {
         json!({

@@ -45,5 +45,5 @@ pub use family::TensorName;
 pub use lost_page::exit_on_lost_page;
 pub use model_file::{FileFormat, ModelFile};
 pub use tensor::{RowOrder, TensorInfo};
-pub use value::{Array, Value};
+pub use value::{Array, Element, List, Value};
 pub use vocab::{GgufVocab, TokenizerSource};

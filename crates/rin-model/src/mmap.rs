@@ -117,18 +117,18 @@ impl FileBytes {
         }
     }
 
-    /// Reads all pages in, so that no later look waits for one or faults.
-    pub(crate) fn populate(&self) {
-        if let Storage::Mapped { map, .. } = &self.storage {
-            // One system call where the kernel (Linux 5.14) knows it.
-            #[cfg(target_os = "linux")]
-            if map.advise(memmap2::Advice::PopulateRead).is_ok() {
-                return;
-            }
-            map.iter().step_by(SMALL_PAGE).for_each(|byte| {
-                std::hint::black_box(*byte);
-            });
+    /// Reads the pages of a range in, so that no later look waits for one or faults.
+    pub(crate) fn populate(&self, range: Range<usize>) {
+        let Storage::Mapped { map, .. } = &self.storage else { return };
+        let Some(bytes) = map.get(range.clone()) else { return };
+        // One system call where the kernel (Linux 5.14) knows it.
+        #[cfg(target_os = "linux")]
+        if map.advise_range(memmap2::Advice::PopulateRead, range.start, bytes.len()).is_ok() {
+            return;
         }
+        bytes.iter().step_by(SMALL_PAGE).chain(bytes.last()).for_each(|byte| {
+            std::hint::black_box(*byte);
+        });
     }
 
     /// Keeps all pages in memory, out of reach of reclaim.

@@ -207,14 +207,38 @@ impl ModelFile {
         }
     }
 
-    /// Gives the memory of all pages back; a later look reads them from the file again.
+    /// Gives the memory of all pages back, those of the tokenizer among them; a later look reads them from the file again.
     pub fn release_all(&self) {
-        self.files.iter().for_each(|file| file.not_needed(0..file.bytes().len()));
+        self.all_files().for_each(|file| file.not_needed(0..file.bytes().len()));
     }
 
-    /// Reads all pages into memory, so that no later look waits for one or faults.
+    /// The files that hold weights, and those of the tokenizer.
+    fn all_files(&self) -> impl Iterator<Item = &FileBytes> {
+        let (json, config) = match &self.tokenizer {
+            TokenizerPlace::Files { json, config } => (json.as_ref(), config.as_ref()),
+            TokenizerPlace::Gguf | TokenizerPlace::Tensors { .. } => (None, None),
+        };
+        self.files.iter().chain(json).chain(config)
+    }
+
+    /// Reads all pages of the files that hold weights into memory, so that no later look waits for one or faults; the
+    /// tokenizer within a `.rin` file is left out.
     pub fn populate(&self) {
-        self.files.iter().for_each(FileBytes::populate);
+        let mut skipped: Vec<Range<usize>> = match &self.tokenizer {
+            TokenizerPlace::Tensors { tokenizer, config } => {
+                tokenizer.iter().chain(config).filter_map(range_of).collect()
+            }
+            TokenizerPlace::Gguf | TokenizerPlace::Files { .. } => Vec::new(),
+        };
+        skipped.sort_unstable_by_key(|range| range.start);
+        for file in &self.files {
+            let mut from = 0;
+            for range in &skipped {
+                file.populate(from..range.start.max(from));
+                from = range.end.max(from);
+            }
+            file.populate(from..file.bytes().len().max(from));
+        }
     }
 
     /// Keeps all pages in memory, out of reach of reclaim.
@@ -304,11 +328,7 @@ impl ModelFile {
     /// # Errors
     /// `FileChanged` names the file.
     pub fn check_unchanged(&self) -> Result<(), Error> {
-        let (json, config) = match &self.tokenizer {
-            TokenizerPlace::Files { json, config } => (json.as_ref(), config.as_ref()),
-            TokenizerPlace::Gguf | TokenizerPlace::Tensors { .. } => (None, None),
-        };
-        self.files.iter().chain(json).chain(config).try_for_each(FileBytes::check_unchanged)
+        self.all_files().try_for_each(FileBytes::check_unchanged)
     }
 
     /// Holds the data of a `.rin` file against the SHA-256 in its header. Reads all of it.

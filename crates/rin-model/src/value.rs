@@ -1,6 +1,7 @@
 //! Metadata values: scalars, and arrays that stay where they are in the file.
 
 use std::fmt;
+use std::marker::PhantomData;
 
 use crate::error::{Error, fault};
 
@@ -158,19 +159,21 @@ impl<'a> Array<'a> {
         self.elem.name()
     }
 
+    /// The elements as a list that stays where it is; `BadType` where they are of another type.
+    ///
+    /// # Errors
+    /// `BadType` names `key`.
+    pub fn list<T: Element<'a>>(&self, key: &str) -> Result<List<'a, T>, Error> {
+        self.expect(key, T::TYPES, T::EXPECTED)?;
+        Ok(List { bytes: self.bytes, len: self.len, element: PhantomData })
+    }
+
     /// The elements as bytes of text; `BadType` where they are not strings.
     ///
     /// # Errors
     /// `BadType` names `key`.
     pub fn strings(&self, key: &str) -> Result<impl Iterator<Item = &'a [u8]> + use<'a>, Error> {
-        self.expect(key, &[ValueType::Str], "an array of strings")?;
-        let mut rest = self.bytes;
-        Ok((0..self.len).map_while(move |_| {
-            let (length, tail) = rest.split_first_chunk::<8>()?;
-            let (text, tail) = tail.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-            rest = tail;
-            Some(text)
-        }))
+        Ok(self.list(key)?.iter())
     }
 
     /// The elements as single-precision numbers; `BadType` where they are not.
@@ -178,8 +181,7 @@ impl<'a> Array<'a> {
     /// # Errors
     /// `BadType` names `key`.
     pub fn f32s(&self, key: &str) -> Result<impl Iterator<Item = f32> + use<'a>, Error> {
-        self.expect(key, &[ValueType::F32], "an array of f32")?;
-        Ok(self.bytes.as_chunks::<4>().0.iter().map(|chunk| f32::from_le_bytes(*chunk)))
+        Ok(self.list(key)?.iter())
     }
 
     /// The elements as 32-bit integers (u32 above 2³¹−1 become negative); `BadType` where they are not.
@@ -187,12 +189,11 @@ impl<'a> Array<'a> {
     /// # Errors
     /// `BadType` names `key`.
     pub fn i32s(&self, key: &str) -> Result<impl Iterator<Item = i32> + use<'a>, Error> {
-        self.expect(key, &[ValueType::I32, ValueType::U32], "an array of i32")?;
-        Ok(self.bytes.as_chunks::<4>().0.iter().map(|chunk| i32::from_le_bytes(*chunk)))
+        Ok(self.list(key)?.iter())
     }
 
-    fn expect(&self, key: &str, types: &[ValueType], expected: &str) -> Result<(), Error> {
-        if types.contains(&self.elem) {
+    fn expect(&self, key: &str, types: &[&str], expected: &str) -> Result<(), Error> {
+        if types.contains(&self.elem()) {
             return Ok(());
         }
         Err(Error::BadType(fault("metadata", key, expected, format!("an array of {}", self.elem.name()))))
@@ -202,5 +203,85 @@ impl<'a> Array<'a> {
 impl fmt::Display for Array<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{} × {}]", self.len, self.elem.name())
+    }
+}
+
+/// A list in a file, read where it lies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct List<'a, T> {
+    bytes: &'a [u8],
+    len: usize,
+    element: PhantomData<T>,
+}
+
+/// What a [`List`] can hold.
+pub trait Element<'a>: Copy {
+    /// Element types of the arrays that hold it, as [`Array::elem`] names them.
+    const TYPES: &'static [&'static str];
+    /// Such an array, in words.
+    const EXPECTED: &'static str;
+
+    /// Takes the next element off the front of `rest`; none where the bytes end.
+    fn take(rest: &mut &'a [u8]) -> Option<Self>;
+}
+
+impl<T> Default for List<'_, T> {
+    fn default() -> Self {
+        Self { bytes: &[], len: 0, element: PhantomData }
+    }
+}
+
+impl<'a, T: Element<'a>> List<'a, T> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The elements, in order.
+    pub fn iter(&self) -> impl Iterator<Item = T> + use<'a, T> {
+        let mut rest = self.bytes;
+        (0..self.len).map_while(move |_| T::take(&mut rest))
+    }
+}
+
+/// Takes `N` bytes off the front.
+fn take_array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, tail) = rest.split_first_chunk()?;
+    *rest = tail;
+    Some(*taken)
+}
+
+impl<'a> Element<'a> for &'a [u8] {
+    const TYPES: &'static [&'static str] = &["string"];
+    const EXPECTED: &'static str = "an array of strings";
+
+    fn take(rest: &mut &'a [u8]) -> Option<Self> {
+        let length = u64::from_le_bytes(take_array(rest)?);
+        let (text, tail) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        *rest = tail;
+        Some(text)
+    }
+}
+
+impl Element<'_> for f32 {
+    const TYPES: &'static [&'static str] = &["f32"];
+    const EXPECTED: &'static str = "an array of f32";
+
+    fn take(rest: &mut &[u8]) -> Option<Self> {
+        take_array(rest).map(Self::from_le_bytes)
+    }
+}
+
+impl Element<'_> for i32 {
+    const TYPES: &'static [&'static str] = &["i32", "u32"];
+    const EXPECTED: &'static str = "an array of i32";
+
+    fn take(rest: &mut &[u8]) -> Option<Self> {
+        take_array(rest).map(Self::from_le_bytes)
     }
 }

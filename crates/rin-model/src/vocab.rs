@@ -2,6 +2,7 @@
 
 use crate::error::{Error, fault};
 use crate::gguf::{Gguf, Metadata};
+use crate::value::{Element, List};
 
 /// Longest text of one token, in bytes.
 const MAX_TOKEN: usize = 1 << 16;
@@ -17,7 +18,7 @@ pub enum TokenizerSource<'a> {
     HuggingFace(&'a [u8], Option<&'a [u8]>),
 }
 
-/// The `tokenizer.*` keys of a GGUF file, with lengths and ids checked against each other.
+/// The `tokenizer.*` keys of a GGUF file, with lengths and ids checked against each other. Lists stay in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GgufVocab<'a> {
     /// Algorithm: `"llama"` (SentencePiece), `"gpt2"` (byte-level BPE), `"bert"`, …
@@ -25,13 +26,13 @@ pub struct GgufVocab<'a> {
     /// Name of the pre-tokenizer.
     pub pre: Option<&'a str>,
     /// Text of each token.
-    pub tokens: Vec<&'a [u8]>,
+    pub tokens: List<'a, &'a [u8]>,
     /// Score of each token; empty where the file has none.
-    pub scores: Vec<f32>,
+    pub scores: List<'a, f32>,
     /// Type of each token (1 normal, 2 unknown, 3 control, 4 user defined, 5 unused, 6 byte); empty where none.
-    pub types: Vec<i32>,
+    pub types: List<'a, i32>,
     /// Merges by rank, the two parts separated by a space.
-    pub merges: Vec<&'a [u8]>,
+    pub merges: List<'a, &'a [u8]>,
     /// Beginning of sequence.
     pub bos: Option<u32>,
     /// End of sequence.
@@ -65,8 +66,8 @@ impl<'a> GgufVocab<'a> {
 
     pub(crate) fn from_metadata(metadata: &Metadata<'a>) -> Result<Self, Error> {
         let model = metadata.str("tokenizer.ggml.model")?.ok_or_else(|| missing("tokenizer.ggml.model"))?;
-        let tokens = strings(metadata, "tokenizer.ggml.tokens")?.ok_or_else(|| missing("tokenizer.ggml.tokens"))?;
-        let n = tokens.len();
+        let tokens = list(metadata, "tokenizer.ggml.tokens")?.ok_or_else(|| missing("tokenizer.ggml.tokens"))?;
+        let n = List::<&[u8]>::len(&tokens);
         if n == 0 {
             return Err(bad("tokenizer.ggml.tokens", "at least one token", "none"));
         }
@@ -88,7 +89,7 @@ impl<'a> GgufVocab<'a> {
             pre: metadata.str("tokenizer.ggml.pre")?,
             scores: scores(metadata, n)?,
             types: types(metadata, n)?,
-            merges: strings(metadata, "tokenizer.ggml.merges")?.unwrap_or_default(),
+            merges: list(metadata, "tokenizer.ggml.merges")?.unwrap_or_default(),
             bos: id("tokenizer.ggml.bos_token_id")?,
             eos,
             eot,
@@ -112,30 +113,28 @@ fn bad(key: &str, expected: impl Into<String>, found: impl std::fmt::Display) ->
     Error::BadVocab(fault("metadata", key, expected, found))
 }
 
-fn strings<'a>(metadata: &Metadata<'a>, key: &str) -> Result<Option<Vec<&'a [u8]>>, Error> {
+/// A list that is as long as it says.
+fn list<'a, T: Element<'a>>(metadata: &Metadata<'a>, key: &str) -> Result<Option<List<'a, T>>, Error> {
     let Some(array) = metadata.array(key)? else { return Ok(None) };
-    let mut strings = Vec::with_capacity(array.len());
-    strings.extend(array.strings(key)?);
-    same_length(key, strings.len(), array.len())?;
-    Ok(Some(strings))
+    let list = array.list(key)?;
+    same_length(key, list.iter().count(), list.len())?;
+    Ok(Some(list))
 }
 
-fn scores(metadata: &Metadata<'_>, n: usize) -> Result<Vec<f32>, Error> {
+fn scores<'a>(metadata: &Metadata<'a>, n: usize) -> Result<List<'a, f32>, Error> {
     const KEY: &str = "tokenizer.ggml.scores";
-    let Some(array) = metadata.array(KEY)? else { return Ok(Vec::new()) };
-    same_length(KEY, array.len(), n)?;
-    let scores: Vec<f32> = array.f32s(KEY)?.collect();
-    match scores.iter().position(|score| score.is_nan()) {
+    let Some(scores) = list::<f32>(metadata, KEY)? else { return Ok(List::default()) };
+    same_length(KEY, scores.len(), n)?;
+    match scores.iter().position(f32::is_nan) {
         Some(id) => Err(bad(KEY, "numbers", format!("NaN for token {id}"))),
         None => Ok(scores),
     }
 }
 
-fn types(metadata: &Metadata<'_>, n: usize) -> Result<Vec<i32>, Error> {
+fn types<'a>(metadata: &Metadata<'a>, n: usize) -> Result<List<'a, i32>, Error> {
     const KEY: &str = "tokenizer.ggml.token_type";
-    let Some(array) = metadata.array(KEY)? else { return Ok(Vec::new()) };
-    same_length(KEY, array.len(), n)?;
-    let types: Vec<i32> = array.i32s(KEY)?.collect();
+    let Some(types) = list::<i32>(metadata, KEY)? else { return Ok(List::default()) };
+    same_length(KEY, types.len(), n)?;
     match types.iter().find(|kind| !TOKEN_TYPES.contains(kind)) {
         Some(kind) => Err(bad(KEY, "types from 0 to 6", kind)),
         None => Ok(types),

@@ -4,3 +4,4 @@ pub mod data;
 pub mod gguf_writer;
 pub mod npy;
 pub mod safetensors_writer;
+pub mod vocabulary;

@@ -276,6 +276,18 @@ pub(crate) fn variable(long: &str) -> String {
     format!("RIN_{}", long.to_uppercase().replace('-', "_"))
 }
 
+/// Options that flags have other words for than the libraries.
+const FLAGS: &[(&str, &str)] = &[("sequences", "parallel")];
+
+/// The long name of the flag that sets an option of the libraries, if one does.
+pub(crate) fn flag_of(field: &str) -> Option<String> {
+    let renamed = FLAGS.iter().find(|(option, _)| *option == field).map(|(_, flag)| (*flag).to_owned());
+    let name = renamed.unwrap_or_else(|| field.replace('_', "-"));
+    let mut flags = bare_command();
+    let known = flags.get_subcommands_mut().any(|sub| sub.get_arguments().any(|arg| arg.get_long() == Some(&name)));
+    known.then_some(name)
+}
+
 /// All commands and flags, without variables and configuration.
 pub(crate) fn bare_command() -> clap::Command {
     Cli::command()

@@ -53,7 +53,16 @@ fn wrong_usage_is_2() {
     fails(place.tiny(&["--tokens", "1,x"]), 2, &["`x` is no token id"]);
     fails(place.tiny(&["--tokens", "1,288"]), 2, &["288"]);
     fails(place.tiny(&["-p", "a", "--temp", "-1"]), 2, &["temp", "-1"]);
-    fails(place.tiny(&["-p", "a", "--top-p", "nan"]), 2, &["top_p", "NaN"]);
+    for flag in ["--top-p", "--min-p", "--typical-p", "--temp", "--repeat-penalty", "--presence-penalty"] {
+        fails(place.tiny(&["-p", "a", flag, "nan"]), 2, &[&format!("{flag}: "), "NaN"]);
+    }
+    fails(place.tiny(&["-p", "a", "--logit-bias", "288=1"]), 2, &["--logit-bias: ", "288"]);
+    fails(place.tiny(&["-p", "a", "--ctx", "3000000000"]), 2, &["--ctx is 3000000000"]);
+    fails(place.tiny(&["-p", "a", "--batch", "0"]), 2, &["--batch is 0"]);
+    fails(place.tiny(&["-p", "a", "--threads", "513"]), 2, &["--threads is 513"]);
+    fails(place.on("bench", &conformance(TINY), &["-r", "0"]), 2, &["--repetitions is 0"]);
+    fails(place.on("bench", &conformance(TINY), &["-b", "0"]), 2, &["--parallel is 0"]);
+    fails(place.on("bench", &conformance(TINY), &["-n", "99999999999"]), 2, &["--n-gen is 99999999999"]);
     fails(place.tiny(&["-p", "a", "--logit-bias", "7"]), 2, &["ID=V"]);
     fails(place.tiny(&["-p", "a", "--stop", ""]), 2, &["--stop"]);
     fails(place.tiny(&["-p", "a", "--tier", "sse9"]), 2, &["sse9", "scalar", "amx-int8"]);

@@ -52,12 +52,13 @@ fn json_has_the_fields_of_the_contract() {
     assert!(expected.iter().all(|name| timings[name].as_f64().unwrap() > 0.0), "{timings}");
 
     let memory = &object["memory"];
-    let expected = ["plan_bytes", "weights_bytes", "state_bytes", "scratch_bytes", "peak_rss_bytes"];
+    let expected =
+        ["plan_bytes", "weights_bytes", "state_bytes", "scratch_bytes", "vocabulary_bytes", "peak_rss_bytes"];
     assert_eq!(keys(memory), expected);
     let bytes = expected.map(|name| memory[name].as_u64());
-    let sum = bytes[1].unwrap() + bytes[2].unwrap() + bytes[3].unwrap();
+    let sum = bytes[1..5].iter().map(|part| part.unwrap()).sum::<u64>();
     assert_eq!(bytes[0], Some(sum));
-    assert!(!cfg!(target_os = "linux") || bytes[4].unwrap() > 0);
+    assert!(!cfg!(target_os = "linux") || bytes[5].unwrap() > 0);
 
     let energy = &object["energy"];
     let expected = ["status", "joules", "joules_per_token", "uncertainty_joules", "idle_watts", "source", "reason"];

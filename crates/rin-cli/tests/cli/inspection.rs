@@ -44,10 +44,14 @@ fn the_plan_is_exact_and_follows_the_flags() {
         json(&output(command))["plan"].clone()
     };
     let whole = plan(&["--ctx", "256"]);
-    let expected = "total_bytes weights_bytes state_bytes scratch_bytes slots fits limit_bytes limit_source";
+    let expected =
+        "total_bytes weights_bytes state_bytes scratch_bytes vocabulary_bytes slots fits limit_bytes limit_source";
     assert_eq!(keys(&whole), expected.split_whitespace().collect::<Vec<_>>());
     let bytes = |plan: &serde_json::Value, name: &str| plan[name].as_u64().unwrap();
-    let sum = ["weights_bytes", "state_bytes", "scratch_bytes"].map(|name| bytes(&whole, name)).iter().sum::<u64>();
+    let sum = ["weights_bytes", "state_bytes", "scratch_bytes", "vocabulary_bytes"]
+        .map(|name| bytes(&whole, name))
+        .iter()
+        .sum::<u64>();
     assert_eq!(bytes(&whole, "total_bytes"), sum);
     let end = bytes(&whole, "state_bytes") + bytes(&whole, "scratch_bytes");
     for slot in whole["slots"].as_array().unwrap() {
@@ -64,9 +68,24 @@ fn the_plan_is_exact_and_follows_the_flags() {
     let small = plan(&["--memory-limit", "1K"]);
     assert_eq!((&small["fits"], &small["limit_bytes"]), (&false.into(), &1024.into()));
     assert_eq!(small["limit_source"], "--memory-limit");
+    let text = |more: &[&str]| {
+        let mut command = place.on("inspect", &conformance(TINY), &["--plan", "--ctx", "256"]);
+        command.args(more);
+        let told = output(command);
+        assert_eq!(told.status.code(), Some(0));
+        stdout(&told)
+    };
+    let total = bytes(&whole, "total_bytes");
+    let refusal = format!("fits       no: {total} bytes are needed, 1024 are available (--memory-limit)\n");
+    assert!(text(&["--memory-limit", "1K"]).ends_with(&refusal), "{}", text(&["--memory-limit", "1K"]));
+    // The last byte decides, and those of the vocabulary count.
+    assert!(bytes(&whole, "vocabulary_bytes") > 16 * 288);
+    assert!(text(&["--memory-limit", &total.to_string()]).ends_with("\nfits       yes\n"));
+    assert!(text(&["--memory-limit", &(total - 1).to_string()]).contains("fits       no: "));
+    assert!(text(&[]).contains(&format!("vocabulary {} bytes", bytes(&whole, "vocabulary_bytes"))));
 
     let ran = json(&output(place.tiny(&["-p", "a", "-n", "1", "--ctx", "256", "--json"])));
-    for name in ["weights_bytes", "state_bytes", "scratch_bytes"] {
+    for name in ["weights_bytes", "state_bytes", "scratch_bytes", "vocabulary_bytes"] {
         assert_eq!(ran["memory"][name], whole[name], "{name}");
     }
     assert_eq!(ran["memory"]["plan_bytes"], whole["total_bytes"]);

@@ -266,6 +266,7 @@ impl<'f> Builder<'f> {
             state_bytes,
             scratch_bytes,
             weights: self.weights,
+            vocabulary_bytes: 0,
         })
     }
 }

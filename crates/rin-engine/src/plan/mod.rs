@@ -220,6 +220,8 @@ pub struct Plan {
     pub scratch_bytes: usize,
     /// Weights that the steps name.
     pub weights: WeightTable,
+    /// Bytes that turn tokens into text and choose them, which lie on the heap; 0 where nobody makes text.
+    pub vocabulary_bytes: usize,
 }
 
 impl Plan {
@@ -239,9 +241,9 @@ impl Plan {
         self.state_bytes + self.scratch_bytes
     }
 
-    /// Bytes of everything: weights, state and scratch.
+    /// Bytes of everything: weights, state, scratch and vocabulary.
     pub fn total_bytes(&self) -> usize {
-        self.weights.bytes() + self.arena_bytes()
+        self.weights.bytes() + self.arena_bytes() + self.vocabulary_bytes
     }
 
     /// Sizes of the KV cache.

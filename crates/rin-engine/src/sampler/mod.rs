@@ -83,6 +83,24 @@ pub struct Sampler {
     by_deviation: Ranked<Typical>,
 }
 
+/// How many items the filters can meet.
+struct Capacities {
+    candidates: usize,
+    by_deviation: usize,
+}
+
+impl Capacities {
+    fn of(params: &SamplingParams, n_vocab: usize) -> Self {
+        let candidates = if params.temp > 0.0 { n_vocab } else { 0 };
+        let by_deviation = match (params.typical_p < 1.0, params.top_k) {
+            (false, _) => 0,
+            (true, 0) => candidates,
+            (true, top_k) => top_k.min(candidates),
+        };
+        Self { candidates, by_deviation }
+    }
+}
+
 impl Sampler {
     /// A sampler for logits of `n_vocab` values. Allocates all that sampling needs, at most 32 bytes per token.
     ///
@@ -91,19 +109,22 @@ impl Sampler {
     /// [`SamplingError::Parameter`] as [`SamplingParams::validate`].
     pub fn new(params: SamplingParams, n_vocab: usize) -> Result<Self, SamplingError> {
         params.validate(n_vocab)?;
-        let n_candidates = if params.temp > 0.0 { n_vocab } else { 0 };
-        let n_typical = match (params.typical_p < 1.0, params.top_k) {
-            (false, _) => 0,
-            (true, 0) => n_candidates,
-            (true, top_k) => top_k.min(n_candidates),
-        };
+        let Capacities { candidates, by_deviation } = Capacities::of(&params, n_vocab);
         Ok(Self {
             logits: vec![0.0; n_vocab],
             counts: vec![0; n_vocab],
-            candidates: Ranked::with_capacity(n_candidates),
-            by_deviation: Ranked::with_capacity(n_typical),
+            candidates: Ranked::with_capacity(candidates),
+            by_deviation: Ranked::with_capacity(by_deviation),
             params,
         })
+    }
+
+    /// Bytes that [`Sampler::new`] allocates.
+    pub fn bytes(params: &SamplingParams, n_vocab: usize) -> usize {
+        let Capacities { candidates, by_deviation } = Capacities::of(params, n_vocab);
+        let of_tokens = n_vocab.saturating_mul(size_of::<f32>() + size_of::<u32>());
+        let of_candidates = candidates.saturating_mul(size_of::<Candidate>());
+        of_tokens.saturating_add(of_candidates).saturating_add(by_deviation.saturating_mul(size_of::<Typical>()))
     }
 
     /// The parameters in use.

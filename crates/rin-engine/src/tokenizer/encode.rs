@@ -142,8 +142,8 @@ impl Tokenizer {
         let mut buffer = [0; 4];
         for character in word.chars() {
             let bytes = character.encode_utf8(&mut buffer).as_bytes();
-            match self.words.get(bytes) {
-                Some(&id) => encoding.merger.push(bytes.len(), id),
+            match self.words.get(&self.pieces, bytes) {
+                Some(id) => encoding.merger.push(bytes.len(), id),
                 None if ranked && self.has_bytes(bytes) => {
                     for &byte in bytes {
                         encoding.merger.push(1, self.byte_ids[usize::from(byte)]);
@@ -160,7 +160,7 @@ impl Tokenizer {
         if !self.ignore_merges {
             return None;
         }
-        self.words.get(word.as_bytes()).copied()
+        self.words.get(&self.pieces, word.as_bytes())
     }
 
     fn has_bytes(&self, bytes: &[u8]) -> bool {
@@ -170,7 +170,7 @@ impl Tokenizer {
     /// Merges the symbols of a word and appends their ids.
     fn emit(&self, word: &str, encoding: &mut Encoding) -> Result<(), TokenizerError> {
         let Encoding { ids, merger, after_unknown, .. } = encoding;
-        let lookup = PairLookup { table: &self.merges, words: &self.words };
+        let lookup = PairLookup { table: &self.merges, words: &self.words, pieces: &self.pieces };
         for symbol in merger.merge(word.as_bytes(), &lookup) {
             if symbol.id != NONE {
                 ids.push(symbol.id);

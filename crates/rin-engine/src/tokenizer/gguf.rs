@@ -8,6 +8,7 @@ use super::Tokenizer;
 use super::error::TokenizerError;
 use super::hf;
 use super::pieces::byte_of;
+use super::size::{Count, Sizes};
 use super::split::{Pre, SplitRule};
 use super::vocab::{Alphabet, Merging, SpacePrefix, TokenType, Vocab};
 
@@ -55,7 +56,7 @@ fn vocab<'a>(source: &GgufVocab<'a>) -> Result<Vocab<'a>, TokenizerError> {
     let mut vocab = match source.model {
         "llama" => sentence_piece(source)?,
         "gpt2" => byte_level(source)?,
-        name => return Err(TokenizerError::UnsupportedModel { name: name.to_owned(), known: MODELS }),
+        name => return Err(unsupported_model(name)),
     };
     vocab.bos = source.bos.or(vocab.bos);
     vocab.eos = source.eos.or(vocab.eos);
@@ -70,32 +71,71 @@ fn vocab<'a>(source: &GgufVocab<'a>) -> Result<Vocab<'a>, TokenizerError> {
 }
 
 fn tokens<'a>(source: &GgufVocab<'a>) -> Vec<Cow<'a, [u8]>> {
-    source.tokens.iter().copied().map(Cow::Borrowed).collect()
+    let mut tokens = Vec::with_capacity(source.tokens.len());
+    tokens.extend(source.tokens.iter().map(Cow::Borrowed));
+    tokens
 }
 
-/// The types in the file, or `guess` for each token of a file without.
-fn types(source: &GgufVocab<'_>, guess: fn(&[u8]) -> TokenType) -> Result<Vec<TokenType>, TokenizerError> {
+/// The types in the file, or a guess for each token of a file without.
+fn types(source: &GgufVocab<'_>, alphabet: Alphabet) -> Result<Vec<TokenType>, TokenizerError> {
+    let mut types = Vec::with_capacity(source.tokens.len());
     if source.types.is_empty() {
-        return Ok(source.tokens.iter().map(|text| guess(text)).collect());
+        types.extend(source.tokens.iter().map(|text| guessed_type(text, alphabet)));
     }
-    let known = source.types.iter().enumerate().map(|(id, &number)| {
-        TokenType::from_gguf(number)
-            .ok_or_else(|| TokenizerError::bad(format!("token {id}"), format!("unknown type {number}")))
-    });
-    known.collect()
+    for (id, number) in source.types.iter().enumerate() {
+        let unknown = || TokenizerError::bad(format!("token {id}"), format!("unknown type {number}"));
+        types.push(TokenType::from_gguf(number).ok_or_else(unknown)?);
+    }
+    Ok(types)
+}
+
+/// What a token is for, where the file does not say.
+fn guessed_type(text: &[u8], alphabet: Alphabet) -> TokenType {
+    match (alphabet, text) {
+        (Alphabet::ByteLevel, _) => TokenType::Normal,
+        (_, b"<unk>") => TokenType::Unknown,
+        (_, b"<s>" | b"</s>") => TokenType::Control,
+        _ if byte_of(text).is_some() => TokenType::Byte,
+        _ => TokenType::Normal,
+    }
+}
+
+/// What the tables of the vocabulary will hold.
+pub(super) fn sizes(source: &GgufVocab<'_>) -> Result<Sizes, TokenizerError> {
+    let (alphabet, ignore_merges) = match source.model {
+        "llama" => (Alphabet::Metaspace, false),
+        "gpt2" => (Alphabet::ByteLevel, pre_tokenizer(source)?.ignore_merges),
+        name => return Err(unsupported_model(name)),
+    };
+    let mut count = Count::new(alphabet, ignore_merges);
+    let mut types = source.types.iter().map(|number| TokenType::from_gguf(number).unwrap_or(TokenType::Normal));
+    for text in source.tokens.iter() {
+        count.token(text, types.next().unwrap_or_else(|| guessed_type(text, alphabet)));
+    }
+    let mut sizes = count.finish();
+    match alphabet {
+        Alphabet::Metaspace => sizes.scores = source.scores.len(),
+        Alphabet::ByteLevel => sizes.merges = source.merges.len(),
+    }
+    Ok(sizes)
+}
+
+fn pre_tokenizer(source: &GgufVocab<'_>) -> Result<Pre, TokenizerError> {
+    Pre::find(source.pre.unwrap_or("default"))
+}
+
+fn unsupported_model(name: &str) -> TokenizerError {
+    TokenizerError::UnsupportedModel { name: name.to_owned(), known: MODELS }
 }
 
 fn sentence_piece<'a>(source: &GgufVocab<'a>) -> Result<Vocab<'a>, TokenizerError> {
-    let types = types(source, |text| match text {
-        b"<unk>" => TokenType::Unknown,
-        b"<s>" | b"</s>" => TokenType::Control,
-        text if byte_of(text).is_some() => TokenType::Byte,
-        _ => TokenType::Normal,
-    })?;
-    let merging = Merging::Scores(source.scores.clone());
+    let types = types(source, Alphabet::Metaspace)?;
+    let mut scores = Vec::with_capacity(source.scores.len());
+    scores.extend(source.scores.iter());
+    let merging = Merging::Scores(scores);
     let mut vocab = Vocab::new(Alphabet::Metaspace, merging, SplitRule::Whole, tokens(source), types);
     // The numbering of SentencePiece, which files leave out when they follow it.
-    let usual = |id: u32, name: &[u8]| (source.tokens.get(id as usize).copied() == Some(name)).then_some(id);
+    let usual = |id: u32, name: &[u8]| (source.tokens.iter().nth(id as usize) == Some(name)).then_some(id);
     vocab.unk = usual(0, b"<unk>");
     vocab.bos = usual(1, b"<s>");
     vocab.eos = usual(2, b"</s>");
@@ -108,16 +148,18 @@ fn sentence_piece<'a>(source: &GgufVocab<'a>) -> Result<Vocab<'a>, TokenizerErro
 }
 
 fn byte_level<'a>(source: &GgufVocab<'a>) -> Result<Vocab<'a>, TokenizerError> {
-    let pre = Pre::find(source.pre.unwrap_or("default"))?;
-    let types = types(source, |_| TokenType::Normal)?;
-    let merges = source.merges.iter().enumerate().map(|(rank, merge)| {
+    let pre = pre_tokenizer(source)?;
+    let types = types(source, Alphabet::ByteLevel)?;
+    let mut merges = Vec::with_capacity(source.merges.len());
+    for (rank, merge) in source.merges.iter().enumerate() {
         // The first part is at least one byte, which may itself be a space.
         let space = merge.iter().skip(1).position(|&byte| byte == b' ').map(|at| at + 1);
-        space
-            .map(|at| (Cow::Borrowed(&merge[..at]), Cow::Borrowed(&merge[at + 1..])))
-            .ok_or_else(|| TokenizerError::bad(format!("merge {rank}"), "no space between its parts"))
-    });
-    let merging = Merging::Ranks(merges.collect::<Result<_, _>>()?);
+        let Some(at) = space else {
+            return Err(TokenizerError::bad(format!("merge {rank}"), "no space between its parts"));
+        };
+        merges.push((Cow::Borrowed(&merge[..at]), Cow::Borrowed(&merge[at + 1..])));
+    }
+    let merging = Merging::Ranks(merges);
     let mut vocab = Vocab::new(Alphabet::ByteLevel, merging, pre.rule, tokens(source), types);
     vocab.ignore_merges = pre.ignore_merges;
     vocab.add_bos = pre.add_bos;

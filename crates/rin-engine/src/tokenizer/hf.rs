@@ -1,7 +1,6 @@
 //! Hugging Face's `tokenizer.json` and `tokenizer_config.json`.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::fmt;
 
 use serde::Deserialize;
@@ -15,7 +14,7 @@ use super::pieces::byte_of;
 use super::special::Strip;
 use super::vocab::{Alphabet, Merging, TokenType, Vocab};
 
-const TOKENIZER: &str = "tokenizer.json";
+pub(super) const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
 /// Most ids without a token.
 const MAX_HOLES: usize = 1 << 16;
@@ -42,9 +41,9 @@ struct File<'a> {
 
 #[expect(clippy::struct_excessive_bools, reason = "the fields of the file")]
 #[derive(Debug, Deserialize)]
-struct Added {
-    id: u32,
-    content: String,
+pub(super) struct Added {
+    pub(super) id: u32,
+    pub(super) content: String,
     #[serde(default)]
     single_word: bool,
     #[serde(default)]
@@ -54,7 +53,7 @@ struct Added {
     #[serde(default)]
     normalized: bool,
     #[serde(default)]
-    special: bool,
+    pub(super) special: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -77,7 +76,7 @@ struct Model<'a> {
 }
 
 #[derive(Debug, Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 /// The vocabulary as pairs. The array of a Unigram model reads as empty: its kind is refused later, by name.
 #[derive(Debug, Default)]
@@ -178,13 +177,6 @@ fn vocab<'f>(file: &'f File<'_>, config: &Value) -> Result<Vocab<'f>, TokenizerE
     let pipeline = Pipeline::read(&file.normalizer, &file.pre_tokenizer, &file.decoder)?;
     check_added(file, &pipeline)?;
     let tokens = tokens(file)?;
-    let ids: HashMap<&str, u32> = model
-        .vocab
-        .0
-        .iter()
-        .map(|(text, id)| (&**text, *id))
-        .chain(file.added_tokens.iter().map(|added| (&*added.content, added.id)))
-        .collect();
     let merges = model.merges.iter().map(|Merge(left, right)| (bytes(left), bytes(right))).collect();
     let types = types(file, &tokens, pipeline.alphabet);
     let mut vocab = Vocab::new(pipeline.alphabet, Merging::Ranks(merges), pipeline.rule, tokens, types);
@@ -196,7 +188,7 @@ fn vocab<'f>(file: &'f File<'_>, config: &Value) -> Result<Vocab<'f>, TokenizerE
     vocab.nfc = pipeline.nfc;
     vocab.fuse_unknown = model.fuse_unk;
     let template = Template::read(&file.post_processor)?;
-    set_special(&mut vocab, &template, config, model.unk_token.as_deref(), &ids);
+    set_special(&mut vocab, &template, config, file);
     Ok(vocab)
 }
 
@@ -240,22 +232,38 @@ fn bytes(text: &str) -> Cow<'_, [u8]> {
 
 /// The text of each id; empty in the holes of the numbering.
 fn tokens<'f>(file: &'f File<'_>) -> Result<Vec<Cow<'f, [u8]>>, TokenizerError> {
-    let model = file.model.vocab.0.iter().map(|(text, id)| (&**text, *id));
-    let entries: Vec<_> = model.chain(file.added_tokens.iter().map(|added| (&*added.content, added.id))).collect();
-    let count = entries.iter().map(|&(_, id)| id as usize + 1).max().unwrap_or(0);
-    if count > entries.len().saturating_add(MAX_HOLES) {
-        let reason = format!("{} tokens are numbered up to {}", entries.len(), count - 1);
-        return Err(TokenizerError::bad("vocab", reason));
+    let (mut count, mut n_entries) = (0, 0_usize);
+    for (_, id) in entries(file) {
+        count = count.max(id as usize + 1);
+        n_entries += 1;
     }
-    let mut tokens = vec![None; count];
-    for (text, id) in entries {
-        let slot: &mut Option<&str> = &mut tokens[id as usize];
-        if let Some(other) = slot.filter(|&other| other != text) {
+    check_holes(count, n_entries)?;
+    let mut tokens = vec![bytes(""); count];
+    let mut taken = vec![false; count];
+    for (text, id) in entries(file) {
+        let (slot, taken) = (&mut tokens[id as usize], &mut taken[id as usize]);
+        if *taken && **slot != *text.as_bytes() {
+            let other = String::from_utf8_lossy(slot);
             return Err(TokenizerError::bad(format!("token {id}"), format!("is both {other:?} and {text:?}")));
         }
-        *slot = Some(text);
+        (*slot, *taken) = (bytes(text), true);
     }
-    Ok(tokens.into_iter().map(|text| bytes(text.unwrap_or_default())).collect())
+    Ok(tokens)
+}
+
+/// Holds the number of ids against that of the tokens.
+pub(super) fn check_holes(count: usize, n_entries: usize) -> Result<(), TokenizerError> {
+    if count > n_entries.saturating_add(MAX_HOLES) {
+        let reason = format!("{n_entries} tokens are numbered up to {}", count - 1);
+        return Err(TokenizerError::bad("vocab", reason));
+    }
+    Ok(())
+}
+
+/// The tokens of the vocabulary, then the added ones, each with its id.
+fn entries<'f>(file: &'f File<'_>) -> impl DoubleEndedIterator<Item = (&'f str, u32)> {
+    let model = file.model.vocab.0.iter().map(|(text, id)| (&**text, *id));
+    model.chain(file.added_tokens.iter().map(|added| (&*added.content, added.id)))
 }
 
 fn types(file: &File<'_>, tokens: &[Cow<'_, [u8]>], alphabet: Alphabet) -> Vec<TokenType> {
@@ -283,22 +291,18 @@ fn strips(added: &[Added]) -> Vec<(u32, Strip)> {
 }
 
 /// Reads the special ids: the configuration first, then the template, then the usual names.
-fn set_special(
-    vocab: &mut Vocab<'_>,
-    template: &Template,
-    config: &Value,
-    unknown: Option<&str>,
-    ids: &HashMap<&str, u32>,
-) {
+fn set_special(vocab: &mut Vocab<'_>, template: &Template, config: &Value, file: &File<'_>) {
+    // Of equal texts the last counts. A handful of look-ups is not worth a table.
+    let id_of = |text: &str| entries(file).rev().find(|entry| entry.0 == text).map(|entry| entry.1);
     let configured = |key: &str| {
         let value = &config[key];
         let text = value.as_str().or_else(|| value["content"].as_str())?;
-        ids.get(text).copied()
+        id_of(text)
     };
-    let named = |names: &[&str]| names.iter().find_map(|name| ids.get(name).copied());
+    let named = |names: &[&str]| names.iter().find_map(|name| id_of(name));
     vocab.bos = template.first.or_else(|| configured("bos_token")).or_else(|| named(BOS_NAMES));
     vocab.eos = configured("eos_token").or(template.last).or_else(|| named(EOS_NAMES));
-    vocab.unk = unknown.and_then(|text| ids.get(text).copied()).or_else(|| configured("unk_token"));
+    vocab.unk = file.model.unk_token.as_deref().and_then(id_of).or_else(|| configured("unk_token"));
     vocab.pad = configured("pad_token");
     vocab.add_bos = config["add_bos_token"].as_bool().unwrap_or(template.first.is_some()) && vocab.bos.is_some();
     vocab.add_eos = config["add_eos_token"].as_bool().unwrap_or(template.last.is_some()) && vocab.eos.is_some();

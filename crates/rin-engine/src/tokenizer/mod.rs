@@ -12,8 +12,11 @@ mod error;
 mod gguf;
 mod hf;
 mod hf_components;
+mod hf_size;
+mod index;
 mod merge;
 mod pieces;
+mod size;
 mod special;
 mod split;
 mod vocab;
@@ -22,7 +25,8 @@ use std::collections::HashMap;
 
 use byte_level::ByteAlphabet;
 use merge::NONE;
-use pieces::{MergeTable, Pieces};
+use pieces::{MergeTable, Pieces, Words};
+use size::{Sizes, is_special};
 use special::{SpecialToken, SpecialTrie};
 use split::Splitter;
 
@@ -39,8 +43,7 @@ pub use vocab::{Alphabet, MergePair, Merging, SpacePrefix, Special, TokenType, V
 pub struct Tokenizer {
     alphabet: Alphabet,
     pieces: Pieces,
-    types: Vec<TokenType>,
-    words: HashMap<Box<[u8]>, u32>,
+    words: Words,
     byte_ids: Box<[u32; 256]>,
     merges: MergeTable,
     splitter: Splitter,
@@ -73,12 +76,13 @@ impl Tokenizer {
     pub fn from_vocab(vocab: &Vocab<'_>) -> Result<Self, TokenizerError> {
         pieces::check(vocab)?;
         let alphabet = ByteAlphabet::new();
-        let pieces = Pieces::new(vocab, &alphabet)?;
-        let words = pieces::words(vocab, &pieces);
+        let sizes = Sizes::of(vocab);
+        let pieces = Pieces::new(vocab, &sizes, &alphabet)?;
+        let words = Words::new(vocab, &sizes, &pieces);
         let strips: HashMap<u32, Strip> = vocab.strips.iter().copied().collect();
         let specials: Vec<_> = (0_u32..)
             .zip(vocab.tokens.iter().zip(&vocab.types))
-            .filter(|(_, (_, kind))| matches!(kind, TokenType::Control | TokenType::Unknown | TokenType::UserDefined))
+            .filter(|(_, (_, kind))| is_special(**kind))
             .map(|(id, (text, kind))| SpecialToken {
                 id,
                 text,
@@ -89,9 +93,9 @@ impl Tokenizer {
         Ok(Self {
             alphabet: vocab.alphabet,
             byte_ids: pieces::byte_ids(vocab, &alphabet),
-            merges: MergeTable::new(vocab, &words)?,
+            merges: MergeTable::new(vocab)?,
             splitter: Splitter::new(vocab.rule)?,
-            trie: SpecialTrie::new(&specials)?,
+            trie: SpecialTrie::new(&specials, sizes.trie)?,
             special: Special::of(vocab),
             ignore_merges: vocab.ignore_merges,
             prefix: vocab.prefix,
@@ -99,7 +103,6 @@ impl Tokenizer {
             drop_leading_space: vocab.drop_leading_space,
             nfc: vocab.nfc,
             fuse_unknown: vocab.fuse_unknown,
-            types: vocab.types.clone(),
             pieces,
             words,
         })
@@ -141,7 +144,7 @@ impl Tokenizer {
 
     /// The type of a token.
     pub fn token_type(&self, id: u32) -> Option<TokenType> {
-        self.types.get(id as usize).copied()
+        self.pieces.token_type(id)
     }
 
     /// The control or user-defined token that is spelled `text`.

@@ -60,9 +60,41 @@ pub(super) struct SpecialTrie {
     begins: Box<[bool; 256]>,
 }
 
+/// What a trie holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct TrieSize {
+    nodes: usize,
+    tokens: usize,
+}
+
+impl TrieSize {
+    /// Counts the texts of special tokens, in any order and with repetitions.
+    pub(super) fn of(mut texts: Vec<&[u8]>) -> Self {
+        texts.sort_unstable();
+        texts.dedup();
+        texts.retain(|text| !text.is_empty());
+        let shared = |pair: &[&[u8]]| match pair {
+            [a, b] => a.iter().zip(*b).take_while(|(a, b)| a == b).count(),
+            _ => 0,
+        };
+        let bytes: usize = texts.iter().map(|text| text.len()).sum();
+        // A node for every beginning of a text, the empty one among them.
+        Self { nodes: 1 + bytes - texts.windows(2).map(shared).sum::<usize>(), tokens: texts.len() }
+    }
+
+    /// Bytes of the trie.
+    pub(super) const fn bytes(&self) -> usize {
+        // Every node but the first is the end of an edge.
+        self.nodes * size_of::<Node>()
+            + self.nodes.saturating_sub(1) * size_of::<(u8, u32)>()
+            + self.tokens * size_of::<Found>()
+            + size_of::<[bool; 256]>()
+    }
+}
+
 impl SpecialTrie {
     /// Builds the trie; of two tokens with the same text the first counts, empty texts are never found.
-    pub(super) fn new(tokens: &[SpecialToken<'_>]) -> Result<Self, TokenizerError> {
+    pub(super) fn new(tokens: &[SpecialToken<'_>], size: TrieSize) -> Result<Self, TokenizerError> {
         for token in tokens {
             if token.text.len() > MAX_SPECIAL_BYTES {
                 let reason = format!("special token of {} bytes, limit {MAX_SPECIAL_BYTES}", token.text.len());
@@ -72,9 +104,11 @@ impl SpecialTrie {
         let mut sorted: Vec<_> = tokens.iter().filter(|token| !token.text.is_empty()).collect();
         sorted.sort_by_key(|token| token.text);
         sorted.dedup_by_key(|token| token.text);
+        let mut nodes = Vec::with_capacity(size.nodes);
+        nodes.push(Node { first: 0, last: 0, token: NONE });
         let mut trie = Self {
-            nodes: vec![Node { first: 0, last: 0, token: NONE }],
-            edges: Vec::new(),
+            nodes,
+            edges: Vec::with_capacity(size.nodes.saturating_sub(1)),
             tokens: sorted.iter().map(|t| Found { id: t.id, control: t.control, strip: t.strip }).collect(),
             begins: Box::new([false; 256]),
         };
@@ -188,6 +222,10 @@ mod tests {
         SpecialToken { id, text: text.as_bytes(), control, strip: Strip::default() }
     }
 
+    fn trie(tokens: &[SpecialToken<'_>]) -> SpecialTrie {
+        SpecialTrie::new(tokens, TrieSize::of(tokens.iter().map(|token| token.text).collect())).unwrap()
+    }
+
     #[test]
     fn leftmost_longest_and_control_only_on_request() {
         let tokens = [
@@ -197,7 +235,9 @@ mod tests {
             token(4, "é", false),
             token(5, "", true),
         ];
-        let trie = SpecialTrie::new(&tokens).unwrap();
+        let trie = trie(&tokens);
+        assert_eq!((trie.nodes.len(), trie.nodes.capacity()), (9, 9));
+        assert_eq!((trie.edges.len(), trie.edges.capacity()), (8, 8));
         let cut = |text, control| trie.segments(text, control).collect::<Vec<_>>();
         assert_eq!(cut("", true), []);
         assert_eq!(
@@ -211,7 +251,7 @@ mod tests {
     #[test]
     fn strip_takes_the_white_space_around() {
         let strip = Strip { left: true, right: true };
-        let trie = SpecialTrie::new(&[SpecialToken { id: 7, text: b"<m>", control: true, strip }]).unwrap();
+        let trie = trie(&[SpecialToken { id: 7, text: b"<m>", control: true, strip }]);
         let cut: Vec<_> = trie.segments("a \n<m>\t b <m>", true).collect();
         assert_eq!(cut, [Segment::Text(0, "a"), Segment::Token(7), Segment::Text(8, "b"), Segment::Token(7)]);
     }
@@ -219,7 +259,7 @@ mod tests {
     #[test]
     fn a_special_token_is_bounded() {
         let long = "x".repeat(MAX_SPECIAL_BYTES + 1);
-        let error = SpecialTrie::new(&[token(9, &long, true)]).unwrap_err();
+        let error = SpecialTrie::new(&[token(9, &long, true)], TrieSize::default()).unwrap_err();
         assert!(matches!(error, TokenizerError::BadVocab { ref place, .. } if place == "token 9"), "{error}");
     }
 }
