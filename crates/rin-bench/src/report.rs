@@ -267,13 +267,13 @@ fn quoted(cell: &str) -> String {
 mod tests {
     use super::*;
     use crate::plan::Test;
-    use crate::row::tests::{cell, machine};
+    use crate::row::tests::{cell, machine, no_meter};
 
     fn report() -> Report {
         let machine = machine();
         let rows = vec![
-            Row::of(&cell(Test::Prompt(100), 1, &[50, 50, 50, 50, 50, 90]), &machine),
-            Row::of(&cell(Test::Generate(4), 2, &[10, 20, 10, 20, 40]), &machine),
+            Row::of(&cell(Test::Prompt(100), 1, &[50, 50, 50, 50, 50, 90]), &machine, &no_meter()),
+            Row::of(&cell(Test::Generate(4), 2, &[10, 20, 10, 20, 40]), &machine, &no_meter()),
         ];
         Report { rows, machine }
     }

@@ -46,7 +46,7 @@ pub use domain::{Domain, DomainKind};
 pub use error::Error;
 pub use host::{Handle, Host, Now, SystemHost};
 pub use measurement::{Line, Measurement};
-pub use meter::{Meter, Reading};
+pub use meter::{Meter, Reading, Span};
 pub use record::{Estimate, PowerRange, Record, Status};
 pub use sensors::{Sensors, SourceReport, SourceState};
 pub use source::Source;

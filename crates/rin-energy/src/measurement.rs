@@ -49,10 +49,7 @@ impl Measurement {
 
     /// The source and what it stands for, as in `perf (package)`.
     pub fn source_name(&self) -> String {
-        match self.covers {
-            Some(kind) => format!("{} ({})", self.source, kind.name()),
-            None => self.source.to_string(),
-        }
+        self.source.name_of(self.covers)
     }
 
     /// Mean power of the whole, in W.

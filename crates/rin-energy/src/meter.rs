@@ -82,6 +82,11 @@ impl Meter {
         self.source
     }
 
+    /// Where it reads and what stands for the whole, as in `perf (package)`.
+    pub fn name(&self) -> String {
+        self.source.name_of(self.covers)
+    }
+
     /// What it reads.
     pub fn domains(&self) -> &[Domain] {
         &self.domains
@@ -182,16 +187,40 @@ impl Meter {
         }
     }
 
+    /// The energy of the whole between two readings, even where it is within its uncertainty. Allocates nothing unless
+    /// that fails.
+    ///
+    /// # Errors
+    /// As [`Meter::between`]; what is wrong with a domain of the whole; [`Error::NoTotal`] where only parts are measured.
+    pub fn span(&self, began: &Reading, ended: &Reading) -> Result<Span, Error> {
+        let time = elapsed(began, ended)?;
+        let channels = self.shared.channels();
+        let values = began.joules.iter().zip(&ended.joules).zip(began.faults.iter().zip(&ended.faults));
+        let (mut joules, mut square, mut parts) = (0.0, 0.0, 0_usize);
+        for (channel, ((from, to), faults)) in channels.iter().zip(values) {
+            if Some(channel.domain.kind) != self.covers {
+                continue;
+            }
+            if let Some(error) = channel.last_fault().filter(|_| faults.0 != faults.1) {
+                return Err(error.clone());
+            }
+            let uncertainty = uncertainty(channel, to - from, time, [None, None]);
+            joules += to - from;
+            square += uncertainty * uncertainty;
+            parts += 1;
+        }
+        if parts == 0 {
+            return Err(Error::NoTotal { names: self.domains.iter().map(|domain| domain.name.clone()).collect() });
+        }
+        Ok(Span { joules, uncertainty: square.sqrt(), time })
+    }
+
     /// The energy between two readings.
     ///
     /// # Errors
     /// [`Error::Suspended`] where the machine was suspended meanwhile.
     pub fn between(&self, began: &Reading, ended: &Reading) -> Result<Measurement, Error> {
-        let suspended = ended.now.suspended.saturating_sub(began.now.suspended);
-        if suspended >= SUSPENDED_LEAST {
-            return Err(Error::Suspended { seconds: suspended.as_secs_f64() });
-        }
-        let time = ended.now.at.saturating_sub(began.now.at);
+        let time = elapsed(began, ended)?;
         let channels = self.shared.channels();
         let kind = self.covers();
         let several = self.domains.iter().filter(|domain| Some(domain.kind) == kind).count() > 1;
@@ -206,16 +235,39 @@ impl Meter {
     }
 }
 
-/// One domain's energy and its standard uncertainty: the step of the counter, and the power that the time between an
-/// update and its reading holds at either end. Each is uniform over its width, so √(2/12) of the width over two ends.
-fn line(channel: &Channel, joules: f64, faulty: bool, time: Duration, edges: [Option<Duration>; 2]) -> Line {
-    let domain = channel.domain.clone();
+/// The energy of the whole in a span, which may be short: sums of several say more than one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    /// In J.
+    pub joules: f64,
+    /// Standard uncertainty in J.
+    pub uncertainty: f64,
+    /// Length.
+    pub time: Duration,
+}
+
+impl Span {
+    /// Mean power, in W.
+    pub fn watts(&self) -> f64 {
+        self.joules / self.time.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
+/// Standard uncertainty of a domain's energy: the step of the counter, and the power that the time between an update and
+/// its reading holds at either end. Each is uniform over its width, so √(2/12) of the width over two ends.
+fn uncertainty(channel: &Channel, joules: f64, time: Duration, edges: [Option<Duration>; 2]) -> f64 {
     let seconds = time.as_secs_f64();
     let watts = if seconds > 0.0 { joules / seconds } else { 0.0 };
     let end = |edge: Option<Duration>| watts * edge.unwrap_or(channel.update()).as_secs_f64();
     let step = channel.resolution();
     let [a, b] = edges.map(end);
-    let uncertainty = ((2.0 * step * step + a * a + b * b) / 12.0).sqrt();
+    ((2.0 * step * step + a * a + b * b) / 12.0).sqrt()
+}
+
+/// One domain's energy, or why it is not known.
+fn line(channel: &Channel, joules: f64, faulty: bool, time: Duration, edges: [Option<Duration>; 2]) -> Line {
+    let domain = channel.domain.clone();
+    let uncertainty = uncertainty(channel, joules, time, edges);
     let fault = channel.last_fault().filter(|_| faulty).cloned();
     let joules = match fault {
         Some(error) => Err(error),
@@ -224,6 +276,15 @@ fn line(channel: &Channel, joules: f64, faulty: bool, time: Duration, edges: [Op
         None => Ok(joules),
     };
     Line { domain, joules, uncertainty }
+}
+
+/// The time between two readings, in which the machine was not suspended.
+fn elapsed(began: &Reading, ended: &Reading) -> Result<Duration, Error> {
+    let suspended = ended.now.suspended.saturating_sub(began.now.suspended);
+    if suspended >= SUSPENDED_LEAST {
+        return Err(Error::Suspended { seconds: suspended.as_secs_f64() });
+    }
+    Ok(ended.now.at.saturating_sub(began.now.at))
 }
 
 impl Drop for Meter {

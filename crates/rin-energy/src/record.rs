@@ -1,6 +1,6 @@
 //! The energy of a piece of work as every command and binding reports it.
 
-use crate::{Error, Measurement};
+use crate::{Error, Measurement, Meter, Span};
 
 /// Where a figure comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Status {
 
 /// The energy of a piece of work, or why it is not known.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Record {
     /// Where the figures come from.
     pub status: Status,
@@ -44,7 +44,7 @@ pub struct Record {
     /// Why nothing was measured.
     pub reason: Option<String>,
     /// A range from the user's own figures. Never in the fields above.
-    #[cfg_attr(feature = "serde", serde(skip_serializing_if = "Option::is_none"))]
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
     pub estimate: Option<Estimate>,
 }
 
@@ -66,10 +66,10 @@ impl PowerRange {
 
 /// Energy as it would be if the machine took no less and no more than its user says.
 #[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Estimate {
     /// What this is.
-    pub label: &'static str,
+    pub label: String,
     /// The user's figures, in W.
     pub watts: [f64; 2],
     /// Lowest and highest energy, in J.
@@ -87,7 +87,7 @@ impl Estimate {
         let watts = [range.idle, range.max];
         let joules = watts.map(|watts| watts * seconds);
         let joules_per_token = (tokens > 0).then(|| joules.map(|joules| joules / tokens as f64));
-        Self { label: Self::LABEL, watts, joules, joules_per_token }
+        Self { label: Self::LABEL.to_owned(), watts, joules, joules_per_token }
     }
 }
 
@@ -102,6 +102,26 @@ impl Record {
             idle_watts: None,
             source: None,
             reason: Some(reason.to_string()),
+            estimate: None,
+        }
+    }
+
+    /// Sums that were measured apart, for so many tokens in all.
+    pub fn sum(spans: &[Span], tokens: u64, source: &Meter) -> Self {
+        let joules: f64 = spans.iter().map(|span| span.joules).sum();
+        let uncertainty = spans.iter().map(|span| span.uncertainty * span.uncertainty).sum::<f64>().sqrt();
+        if joules <= uncertainty {
+            let name = source.name();
+            return Self::unmeasured(&Error::BelowResolution { name, joules, uncertainty });
+        }
+        Self {
+            status: Status::Measured,
+            joules: Some(joules),
+            joules_per_token: (tokens > 0).then(|| joules / tokens as f64),
+            uncertainty_joules: Some(uncertainty),
+            idle_watts: None,
+            source: Some(source.name()),
+            reason: None,
             estimate: None,
         }
     }

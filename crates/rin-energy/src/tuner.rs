@@ -41,6 +41,12 @@ pub enum TunerError {
         /// The budget.
         watts: f64,
     },
+    /// The sensor is brought up to date too seldom.
+    #[error("the sensor shows a new value every {:.1} s; a power budget needs one every {:.1} s", .update.as_secs_f64(), PERIOD.as_secs_f64())]
+    TooSlow {
+        /// How often it is.
+        update: Duration,
+    },
     /// The machine takes as much when it does nothing.
     #[error("the budget of {budget:.1} W is not above the {idle:.1} W that this machine takes when idle")]
     BelowIdle {
@@ -104,15 +110,18 @@ impl PowerTuner {
     /// Measures the idle power of a machine for a second, and makes a controller for it.
     ///
     /// # Errors
-    /// [`TunerError::NoSensor`] where it cannot be measured; as [`PowerTuner::new`].
+    /// [`TunerError::NoSensor`] where it cannot be measured, [`TunerError::TooSlow`] where it is seen too seldom; as
+    /// [`PowerTuner::new`].
     pub fn for_machine(budget: f64, sensors: &Sensors) -> Result<Self, TunerError> {
-        let idle = || {
-            let meter = sensors.meter()?;
-            let began = meter.edge();
-            sensors.host().sleep(Duration::from_secs(1).max(4 * meter.update()));
-            meter.between(&began, &meter.edge())?.watts()
-        };
-        Self::new(budget, idle().map_err(TunerError::NoSensor)?)
+        let meter = sensors.meter().map_err(TunerError::NoSensor)?;
+        let update = meter.update();
+        if update > PERIOD {
+            return Err(TunerError::TooSlow { update });
+        }
+        let began = meter.edge();
+        sensors.host().sleep(Duration::from_secs(1));
+        let idle = meter.between(&began, &meter.edge()).and_then(|found| found.watts());
+        Self::new(budget, idle.map_err(TunerError::NoSensor)?)
     }
 
     /// Permits it to use up to so many threads.

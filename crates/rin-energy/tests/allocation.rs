@@ -26,7 +26,9 @@ fn reading_allocates_nothing() {
     assert!(before > 0, "nothing is counted");
     let mut last = meter.read();
     for _ in 0..1000 {
-        last = meter.read();
+        let next = meter.read();
+        assert!(meter.span(&last, &next).is_ok());
+        last = next;
     }
     let edge = meter.edge();
     assert_eq!(allocations() - before, 0);

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use crate::channel::{Channel, file_error};
-use crate::{Error, Host, text};
+use crate::{DomainKind, Error, Host, text};
 
 /// A kind of sensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,14 @@ impl Source {
             Self::Powercap => "powercap",
             Self::Hwmon => "hwmon",
             Self::Battery => "battery",
+        }
+    }
+
+    /// Its name with what stands for the whole, as in `perf (package)`.
+    pub(crate) fn name_of(self, covers: Option<DomainKind>) -> String {
+        match covers {
+            Some(kind) => format!("{self} ({})", kind.name()),
+            None => self.name().to_owned(),
         }
     }
 

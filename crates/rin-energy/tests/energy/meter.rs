@@ -196,6 +196,28 @@ fn no_tokens_take_no_energy_each() {
 }
 
 #[test]
+fn short_spans_add_up() {
+    let fake = two_packages();
+    let meter = fake.meter();
+    let mut spans = Vec::new();
+    for _ in 0..100 {
+        let began = meter.read();
+        fake.pass(0.000_5);
+        spans.push(meter.span(&began, &meter.read()).unwrap());
+        fake.pass(0.1);
+    }
+    // A span is shorter than an update: one alone holds nothing or all of it.
+    assert!(spans.iter().any(|span| span.joules == 0.0) && spans.iter().any(|span| span.joules > 0.04));
+    let record = Record::sum(&spans, 10, &meter);
+    let joules = record.joules.unwrap();
+    assert!((joules - 50.0 * 0.05).abs() < 6.0 * record.uncertainty_joules.unwrap(), "{record:?}");
+    assert_eq!(Record::sum(&[], 10, &meter).status, Status::Unmeasured);
+    let began = meter.read();
+    fake.pass(1.0).fails(&energy("intel-rapl:1"), EIO);
+    assert!(matches!(meter.span(&began, &meter.read()), Err(Error::DomainVanished { .. })));
+}
+
+#[test]
 fn reading_opens_nothing() {
     let fake = two_packages();
     let meter = fake.meter();

@@ -208,6 +208,11 @@ fn what_cannot_be_held_is_refused() {
         panic!()
     };
     assert!((idle - 25.0).abs() < 0.1);
+    let fake = Fake::new();
+    fake.file("sys/class/power_supply/BAT0/type", "Battery")
+        .file("sys/class/power_supply/BAT0/status", "Discharging")
+        .file("sys/class/power_supply/BAT0/power_now", "9500000");
+    assert!(matches!(PowerTuner::for_machine(30.0, &fake.sensors()), Err(TunerError::TooSlow { .. })));
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(matches!(PowerTuner::new(bad, 1.0), Err(TunerError::BadBudget { .. })));
     }
