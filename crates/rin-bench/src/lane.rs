@@ -130,8 +130,8 @@ fn measure(
 }
 
 /// What was taken between two readings.
-fn energy(meter: Option<&Meter>, began: Option<Reading>, ended: Option<Reading>) -> Option<Result<Span, MeterError>> {
-    Some(meter?.span(&began?, &ended?))
+fn energy(meter: Option<&Meter>, began: Option<&Reading>, ended: Option<&Reading>) -> Option<Result<Span, MeterError>> {
+    Some(meter?.span(began?, ended?))
 }
 
 fn prompt(subject: &mut dyn Subject, n: usize, vocab: usize, meter: Option<&Meter>) -> Result<Sample, Error> {
@@ -145,7 +145,7 @@ fn prompt(subject: &mut dyn Subject, n: usize, vocab: usize, meter: Option<&Mete
     let time = start.elapsed();
     let ended = meter.map(Meter::read);
     let allocations = allocations() - before;
-    let energy = energy(meter, began, ended);
+    let energy = energy(meter, began.as_ref(), ended.as_ref());
     digest.update(logits);
     Ok(Sample { time, first_token: time, steps: Vec::new(), allocations, energy, digest: digest.finish() })
 }
@@ -183,7 +183,7 @@ fn generate(
     }
     let ended = meter.map(Meter::read);
     let allocations = allocations() - before;
-    let energy = energy(meter, began, ended);
+    let energy = energy(meter, began.as_ref(), ended.as_ref());
     let first_token = first_token.unwrap_or_default();
     Ok(Sample { time, first_token, steps, allocations, energy, digest: digest.finish() })
 }

@@ -99,13 +99,12 @@ impl EngineWork {
                 self.engine.feed(sequence, &ids(0..n))?;
             }
             Piece::Decode { depth, steps } => {
-                let sequence = match slot {
-                    Some(sequence) => sequence,
-                    None => {
-                        let sequence = slot.insert(self.engine.sequence()?);
-                        self.engine.feed(sequence, &ids(0..depth))?;
-                        sequence
-                    }
+                let sequence = if let Some(sequence) = slot {
+                    sequence
+                } else {
+                    let sequence = slot.insert(self.engine.sequence()?);
+                    self.engine.feed(sequence, &ids(0..depth))?;
+                    sequence
                 };
                 for id in ids(depth..depth + steps) {
                     self.engine.feed(sequence, &[id])?;

@@ -156,6 +156,16 @@ pub struct Report {
     pub windows: Vec<Window>,
 }
 
+impl Report {
+    /// The energy of a window of work beyond what the idle machine takes in that time, in J; none where one of the two is
+    /// not known.
+    pub fn net_joules(&self, window: &Window) -> Option<f64> {
+        window.variant?;
+        let (watts, _) = Idle::of(&self.windows).around(window.round)?;
+        Some(window.joules? - watts * window.seconds)
+    }
+}
+
 impl Protocol {
     /// Measures. `work` runs a variant once and says how many units that were; `tell` hears how far it is.
     ///
