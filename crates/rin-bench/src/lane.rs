@@ -6,6 +6,7 @@
 use std::sync::mpsc::{Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use rin_energy::{Error as MeterError, Meter, Reading, Span};
 use rin_engine::digest::{DigestHex, LogitDigest};
 use rin_kernels::alloc::allocations;
 
@@ -42,6 +43,8 @@ pub(crate) struct Sample {
     pub(crate) steps: Vec<u64>,
     /// Allocations on all threads meanwhile.
     pub(crate) allocations: u64,
+    /// What the forward passes took, the digests between them included; none without a meter.
+    pub(crate) energy: Option<Result<Span, MeterError>>,
     /// Digest of all logits.
     pub(crate) digest: DigestHex,
 }
@@ -51,10 +54,11 @@ pub(crate) fn work(
     loader: &dyn Loader,
     setting: &Setting,
     resident: bool,
+    meter: Option<&Meter>,
     jobs: &Receiver<Job>,
     answers: &Sender<Result<Answer, Error>>,
 ) {
-    let mut lane = Lane { loader, setting, loaded: None, digests: vec![None; setting.tests.len()] };
+    let mut lane = Lane { loader, setting, meter, loaded: None, digests: vec![None; setting.tests.len()] };
     for job in jobs {
         let answer = lane.answer(job);
         if !resident {
@@ -69,6 +73,7 @@ pub(crate) fn work(
 struct Lane<'a> {
     loader: &'a dyn Loader,
     setting: &'a Setting,
+    meter: Option<&'a Meter>,
     loaded: Option<(Box<dyn Subject>, Facts)>,
     digests: Vec<Option<DigestHex>>,
 }
@@ -100,7 +105,7 @@ impl Lane<'_> {
         let lacking = || Error::LaneEnded(index);
         let (subject, facts) = self.loaded.as_mut().ok_or_else(lacking)?;
         let test = *self.setting.tests.get(index).ok_or_else(lacking)?;
-        let sample = measure(subject.as_mut(), test, self.setting.n_parallel, facts.vocab)?;
+        let sample = measure(subject.as_mut(), test, self.setting.n_parallel, facts.vocab, self.meter)?;
         let expected = *self.digests.get_mut(index).ok_or_else(lacking)?.get_or_insert(sample.digest);
         if expected != sample.digest {
             let (expected, found) = (expected.to_string(), sample.digest.to_string());
@@ -111,27 +116,47 @@ impl Lane<'_> {
 }
 
 /// Runs a test once. What is timed are the forward passes alone; the digest of the logits is taken between them.
-fn measure(subject: &mut dyn Subject, test: Test, n_parallel: usize, vocab: usize) -> Result<Sample, Error> {
+fn measure(
+    subject: &mut dyn Subject,
+    test: Test,
+    n_parallel: usize,
+    vocab: usize,
+    meter: Option<&Meter>,
+) -> Result<Sample, Error> {
     match test {
-        Test::Prompt(n) => prompt(subject, n, vocab),
-        Test::Generate(n) => generate(subject, n, n_parallel, vocab),
+        Test::Prompt(n) => prompt(subject, n, vocab, meter),
+        Test::Generate(n) => generate(subject, n, n_parallel, vocab, meter),
     }
 }
 
-fn prompt(subject: &mut dyn Subject, n: usize, vocab: usize) -> Result<Sample, Error> {
+/// What was taken between two readings.
+fn energy(meter: Option<&Meter>, began: Option<&Reading>, ended: Option<&Reading>) -> Option<Result<Span, MeterError>> {
+    Some(meter?.span(began?, ended?))
+}
+
+fn prompt(subject: &mut dyn Subject, n: usize, vocab: usize, meter: Option<&Meter>) -> Result<Sample, Error> {
     let tokens: Vec<u32> = (0..n).map(|i| token(i, 0, vocab)).collect();
     let mut digest = LogitDigest::new();
     subject.reset(1)?;
     let before = allocations();
+    let began = meter.map(Meter::read);
     let start = Instant::now();
     let logits = subject.prefill(0, &tokens)?;
     let time = start.elapsed();
+    let ended = meter.map(Meter::read);
     let allocations = allocations() - before;
+    let energy = energy(meter, began.as_ref(), ended.as_ref());
     digest.update(logits);
-    Ok(Sample { time, first_token: time, steps: Vec::new(), allocations, digest: digest.finish() })
+    Ok(Sample { time, first_token: time, steps: Vec::new(), allocations, energy, digest: digest.finish() })
 }
 
-fn generate(subject: &mut dyn Subject, n: usize, n_parallel: usize, vocab: usize) -> Result<Sample, Error> {
+fn generate(
+    subject: &mut dyn Subject,
+    n: usize,
+    n_parallel: usize,
+    vocab: usize,
+    meter: Option<&Meter>,
+) -> Result<Sample, Error> {
     // Row by row the tokens of one step.
     let ids = (0..=n).flat_map(|step| (0..n_parallel).map(move |sequence| token(step, sequence, vocab)));
     let tokens: Vec<u32> = ids.collect();
@@ -147,6 +172,7 @@ fn generate(subject: &mut dyn Subject, n: usize, n_parallel: usize, vocab: usize
         first_token.get_or_insert(start.elapsed());
         digest.update(logits);
     }
+    let began = meter.map(Meter::read);
     for tokens in rest.chunks_exact(n_parallel.max(1)) {
         let start = Instant::now();
         let logits = subject.decode(tokens)?;
@@ -155,6 +181,9 @@ fn generate(subject: &mut dyn Subject, n: usize, n_parallel: usize, vocab: usize
         steps.push(u64::try_from(step.as_nanos()).unwrap_or(u64::MAX));
         digest.update(logits);
     }
+    let ended = meter.map(Meter::read);
     let allocations = allocations() - before;
-    Ok(Sample { time, first_token: first_token.unwrap_or_default(), steps, allocations, digest: digest.finish() })
+    let energy = energy(meter, began.as_ref(), ended.as_ref());
+    let first_token = first_token.unwrap_or_default();
+    Ok(Sample { time, first_token, steps, allocations, energy, digest: digest.finish() })
 }

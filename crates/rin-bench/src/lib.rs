@@ -23,11 +23,12 @@ pub mod run;
 pub mod stats;
 pub mod subject;
 mod time;
+pub mod work;
 
 pub use error::Error;
 pub use plan::{Grid, Setting, Test, Workload};
 pub use profile::Profile;
 pub use report::Report;
 pub use row::Row;
-pub use run::{Event, run};
+pub use run::{Event, run, run_with_energy};
 pub use subject::{EngineLoader, Facts, Loader, Model, Subject};

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use rin_energy::PowerRange;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -65,6 +66,19 @@ impl Form {
 }
 
 impl Report {
+    /// Puts a range from what the machine takes into the rows whose energy was not measured.
+    pub fn estimate_energy(&mut self, range: Option<PowerRange>) {
+        for row in &mut self.rows {
+            let seconds = row.samples_ns.iter().map(|ns| *ns as f64 / 1e9).sum();
+            let tokens = (row.n_prompt + row.n_gen * row.n_parallel) * row.samples_ns.len() as u64;
+            if let Some(energy) = row.energy.take() {
+                let energy = energy.or_estimate(range, seconds, tokens);
+                energy.status.name().clone_into(&mut row.energy_status);
+                row.energy = Some(energy);
+            }
+        }
+    }
+
     /// The report in a form, with a line end.
     ///
     /// # Errors
@@ -267,13 +281,13 @@ fn quoted(cell: &str) -> String {
 mod tests {
     use super::*;
     use crate::plan::Test;
-    use crate::row::tests::{cell, machine};
+    use crate::row::tests::{cell, machine, no_meter};
 
     fn report() -> Report {
         let machine = machine();
         let rows = vec![
-            Row::of(&cell(Test::Prompt(100), 1, &[50, 50, 50, 50, 50, 90]), &machine),
-            Row::of(&cell(Test::Generate(4), 2, &[10, 20, 10, 20, 40]), &machine),
+            Row::of(&cell(Test::Prompt(100), 1, &[50, 50, 50, 50, 50, 90]), &machine, &no_meter()),
+            Row::of(&cell(Test::Generate(4), 2, &[10, 20, 10, 20, 40]), &machine, &no_meter()),
         ];
         Report { rows, machine }
     }

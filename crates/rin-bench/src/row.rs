@@ -1,5 +1,6 @@
 //! A row of results: one test in one configuration, in the names of llama-bench.
 
+use rin_energy::{Error as MeterError, Meter, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::lane::Sample;
@@ -75,10 +76,12 @@ pub struct Row {
     pub tops: Option<f64>,
     /// What this machine's cores gave for 8-bit products in the same run.
     pub peak_tops: Option<f64>,
-    /// Energy per token.
+    /// Energy per token, in J.
     pub joules_per_token: Option<f64>,
-    /// Where that comes from: `unmeasured`.
+    /// Where that comes from: `measured` or `unmeasured`.
     pub energy_status: String,
+    /// Energy of all repetitions with its uncertainty and its source, or why it is not known.
+    pub energy: Option<Record>,
     /// Allocations during all repetitions that count; none where they are not counted.
     pub allocs: Option<u64>,
     /// Bytes of the plan.
@@ -154,6 +157,25 @@ impl Collected {
         }
     }
 
+    /// The energy of the repetitions in which the meter did not fail.
+    fn energy(&self, meter: &Result<Meter, MeterError>) -> Record {
+        let meter = match meter {
+            Ok(meter) => meter,
+            Err(error) => return Record::unmeasured(error),
+        };
+        let (mut spans, mut failure) = (Vec::new(), None);
+        for energy in self.samples.iter().filter_map(|sample| sample.energy.as_ref()) {
+            match energy {
+                Ok(span) => spans.push(*span),
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure.filter(|_| spans.is_empty()) {
+            Some(error) => Record::unmeasured(error),
+            None => Record::sum(&spans, (spans.len() * self.test.tokens(self.n_parallel)) as u64, meter),
+        }
+    }
+
     /// Operations that one repetition of a prompt takes.
     fn ops(&self) -> Option<f64> {
         match self.test {
@@ -164,7 +186,7 @@ impl Collected {
 }
 
 impl Row {
-    pub(crate) fn of(cell: &Collected, machine: &Machine) -> Self {
+    pub(crate) fn of(cell: &Collected, machine: &Machine, meter: &Result<Meter, MeterError>) -> Self {
         let facts = &cell.facts;
         let ns: Vec<f64> = cell.samples.iter().map(|sample| sample.time.as_secs_f64() * 1e9).collect();
         let tokens = cell.test.tokens(cell.n_parallel) as f64;
@@ -184,6 +206,7 @@ impl Row {
             Test::Generate(n) => (0, n as u64),
         };
         let disturbance = &machine.disturbance;
+        let energy = cell.energy(meter);
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cpu_info: machine.cpu_info.clone(),
@@ -214,8 +237,9 @@ impl Row {
             share_of_peak: share(gb_per_s, peak_gb_per_s).or_else(|| share(tops, peak_tops)),
             tops,
             peak_tops,
-            joules_per_token: None,
-            energy_status: "unmeasured".to_owned(),
+            joules_per_token: energy.joules_per_token,
+            energy_status: energy.status.name().to_owned(),
+            energy: Some(energy),
             allocs: counted(&cell.samples),
             plan_bytes: facts.plan_bytes,
             peak_rss: cell.peak_rss,
@@ -273,6 +297,10 @@ pub(crate) mod tests {
     use rin_engine::digest::LogitDigest;
     use std::time::Duration;
 
+    pub(crate) fn no_meter() -> Result<Meter, MeterError> {
+        Err(MeterError::NoSensor { looked_for: vec!["perf: nothing".to_owned()] })
+    }
+
     pub(crate) fn machine() -> Machine {
         let peak = |best| Some(Peak { best, samples: vec![best] });
         Machine {
@@ -316,7 +344,7 @@ pub(crate) mod tests {
             };
             let time = Duration::from_micros(*us);
             let digest = LogitDigest::new().finish();
-            let sample = Sample { time, first_token: time / 4, steps, allocations: 2, digest };
+            let sample = Sample { time, first_token: time / 4, steps, allocations: 2, energy: None, digest };
             cell.count("2024-02-29T12:34:56Z".to_owned(), facts.clone(), sample);
         }
         cell
@@ -324,7 +352,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_generation_is_counted_in_tokens_and_bytes() {
-        let row = Row::of(&cell(Test::Generate(4), 2, &[10, 20, 10, 20, 40]), &machine());
+        let row = Row::of(&cell(Test::Generate(4), 2, &[10, 20, 10, 20, 40]), &machine(), &no_meter());
         assert_eq!((row.test.as_str(), row.n_prompt, row.n_gen, row.n_parallel), ("tg4", 0, 4, 2));
         assert_eq!((row.avg_ns, row.samples_ns[4]), (20_000, 40_000));
         // 4 steps of 2 sequences: 8 tokens.
@@ -344,7 +372,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_prompt_is_counted_in_operations() {
-        let row = Row::of(&cell(Test::Prompt(100), 1, &[50, 50, 50, 50, 50, 90]), &machine());
+        let row = Row::of(&cell(Test::Prompt(100), 1, &[50, 50, 50, 50, 50, 90]), &machine(), &no_meter());
         assert_eq!((row.test.as_str(), row.n_prompt, row.n_gen), ("pp100", 100, 0));
         let ops = 2.0 * (100.0 * 1000.0 + 500.0);
         let us = 340.0 / 6.0;
@@ -352,7 +380,7 @@ pub(crate) mod tests {
         assert!((row.share_of_peak.unwrap() / (row.tops.unwrap() / 0.5) - 1.0).abs() < 1e-12);
         assert_eq!((row.gb_per_s, row.p50_us, row.n_steps), (None, None, 0));
         assert_eq!(row.outliers, [Outlier { index: 5, value: 90_000.0 }]);
-        assert_eq!(Row::of(&cell(Test::Prompt(100), 1, &[50]), &machine()).ci95_ts, None);
+        assert_eq!(Row::of(&cell(Test::Prompt(100), 1, &[50]), &machine(), &no_meter()).ci95_ts, None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{Builder, Scope, ScopedJoinHandle, scope};
 use std::time::{Duration, Instant};
 
+use rin_energy::{Error as MeterError, Meter};
 use rin_engine::limits::peak_rss_bytes;
 
 use crate::jitter::{Jitter, SPIN, SPINS, Spin};
@@ -45,6 +46,22 @@ pub fn run(
     loader: &dyn Loader,
     settings: &[Setting],
     workload: &Workload,
+    tell: impl FnMut(Event),
+) -> Result<Report, Error> {
+    let none = MeterError::NoSensor { looked_for: vec!["nobody asked for it".to_owned()] };
+    run_with_energy(loader, settings, workload, &Err(none), tell)
+}
+
+/// As [`run()`], and reads a meter beside every repetition; or says in every row why there is none.
+///
+/// # Errors
+///
+/// As [`run()`]. A meter that fails leaves rows without energy, and says why.
+pub fn run_with_energy(
+    loader: &dyn Loader,
+    settings: &[Setting],
+    workload: &Workload,
+    meter: &Result<Meter, MeterError>,
     mut tell: impl FnMut(Event),
 ) -> Result<Report, Error> {
     workload.check()?;
@@ -59,7 +76,7 @@ pub fn run(
         notes
             .push("the configurations do not fit into memory together: each is loaded anew for each repetition".into());
     }
-    let rounds = scope(|scope| rounds(scope, loader, settings, workload, resident, &mut tell))?;
+    let rounds = scope(|scope| rounds(scope, loader, settings, workload, resident, meter.as_ref().ok(), &mut tell))?;
 
     tell(Event::Machine);
     let peaks = peaks(loader, &rounds.cells, &mut notes);
@@ -76,7 +93,7 @@ pub fn run(
         peaks,
         notes,
     };
-    let rows = rounds.cells.iter().map(|cell| Row::of(cell, &machine)).collect();
+    let rows = rounds.cells.iter().map(|cell| Row::of(cell, &machine, meter)).collect();
     Ok(Report { rows, machine })
 }
 
@@ -93,10 +110,11 @@ fn rounds<'s, 'e>(
     settings: &'e [Setting],
     workload: &Workload,
     resident: bool,
+    meter: Option<&'e Meter>,
     tell: &mut impl FnMut(Event),
 ) -> Result<Rounds, Error> {
     let lanes = settings.iter().enumerate();
-    let lanes = lanes.map(|(i, setting)| Conductor::start(scope, i, loader, setting, resident));
+    let lanes = lanes.map(|(i, setting)| Conductor::start(scope, i, loader, setting, resident, meter));
     let mut lanes = lanes.collect::<Result<Vec<_>, _>>()?;
     // One after the other: loading takes all of the machine.
     for (i, lane) in lanes.iter_mut().enumerate().filter(|_| resident) {
@@ -160,6 +178,7 @@ impl<'s> Conductor<'s> {
         loader: &'e dyn Loader,
         setting: &'e Setting,
         resident: bool,
+        meter: Option<&'e Meter>,
     ) -> Result<Self, Error> {
         let (jobs, inbox) = channel();
         let (outbox, answers) = channel();
@@ -167,7 +186,7 @@ impl<'s> Conductor<'s> {
         let thread = builder
             .spawn_scoped(scope, move || {
                 // Of a lane that panics the conductor hears by its silence.
-                drop(catch_unwind(AssertUnwindSafe(|| lane::work(loader, setting, resident, &inbox, &outbox))));
+                drop(catch_unwind(AssertUnwindSafe(|| lane::work(loader, setting, resident, meter, &inbox, &outbox))));
             })
             .map_err(Error::Spawn)?;
         let cells = setting.tests.iter().map(|test| Collected::new(*test, setting.n_parallel)).collect();

@@ -10,6 +10,7 @@ use rin_bench::{EngineLoader, Event, Grid, Model, compare, profile, read};
 use rin_engine::LoadOptions;
 
 use crate::args::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs};
+use crate::energy::Gauge;
 use crate::{interrupt, model_path, output, report};
 
 /// Measures, or compares measurements.
@@ -38,11 +39,14 @@ fn measure(args: &BenchArgs) -> Result<()> {
     };
     let settings = grid.settings(&workload)?;
     loader.check(&settings)?;
+    let gauge = Gauge::open(&args.energy)?;
     let bar = report::case_progress(0, "measuring", args.output().quiet);
-    let found = rin_bench::run(&loader, &settings, &workload, |event| show(&bar, event));
+    let found = rin_bench::run_with_energy(&loader, &settings, &workload, &gauge.meter, |event| show(&bar, event));
     bar.finish_and_clear();
+    let mut found = found?;
+    found.estimate_energy(gauge.range);
     let form = if args.output().json { Form::Json } else { args.output_format };
-    output::text(&found?.write(form)?)
+    output::text(&found.write(form)?)
 }
 
 fn profile(args: &ProfileArgs) -> Result<()> {

@@ -6,15 +6,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use rin_energy::Sensors;
 use rin_engine::LoadOptions;
 use rin_engine::topology::{CoreKind, CpuQuota, Topology};
 use rin_kernels::{Cpu, Tier};
 use serde::Serialize;
 
 use crate::args::DoctorArgs;
-use crate::exit::NO_METER;
+use crate::energy::{SourceInfo, sources};
 use crate::output::Size;
-use crate::{config_file, json, model_path, output};
+use crate::{config_file, model_path, output};
 
 #[derive(Debug, Serialize)]
 struct Doctor {
@@ -27,7 +28,7 @@ struct Doctor {
     huge_pages: Option<String>,
     mlock_bytes: Option<u64>,
     mlock_unlimited: bool,
-    energy: json::Energy,
+    energy: EnergyState,
     cache: CacheState,
     configuration: Vec<FileState>,
     problems: Vec<Problem>,
@@ -64,6 +65,26 @@ struct MemoryState {
 }
 
 #[derive(Debug, Serialize)]
+struct EnergyState {
+    status: &'static str,
+    source: Option<&'static str>,
+    reason: Option<String>,
+    sources: Vec<SourceInfo>,
+}
+
+impl EnergyState {
+    fn of(sensors: &Sensors) -> Self {
+        let chosen = sensors.chosen();
+        Self {
+            status: if chosen.is_ok() { "available" } else { "unavailable" },
+            source: chosen.as_ref().ok().map(|source| source.name()),
+            reason: chosen.err().map(|error| error.to_string()),
+            sources: sources(sensors),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
 struct CacheState {
     path: Option<String>,
     exists: bool,
@@ -86,7 +107,7 @@ struct Problem {
 /// # Errors
 /// Where standard output cannot be written; what cannot be found out is no failure.
 pub(crate) fn doctor(args: &DoctorArgs) -> Result<()> {
-    let state = Doctor::of_this_machine();
+    let state = Doctor::of_this_machine(&args.sensors.sys_root);
     if args.output.json {
         return output::json(&state);
     }
@@ -96,7 +117,7 @@ pub(crate) fn doctor(args: &DoctorArgs) -> Result<()> {
 }
 
 impl Doctor {
-    fn of_this_machine() -> Self {
+    fn of_this_machine(sys_root: &Path) -> Self {
         let cpu = Cpu::detect();
         let topology = Topology::of_this_machine();
         let limit = LoadOptions::default().limit();
@@ -115,7 +136,7 @@ impl Doctor {
             huge_pages: huge_pages(),
             mlock_bytes,
             mlock_unlimited,
-            energy: json::Energy::UNMEASURED,
+            energy: EnergyState::of(&Sensors::discover(sys_root)),
             cache: CacheState {
                 exists: cache.as_deref().is_some_and(Path::is_dir),
                 path: cache.map(|path| path.display().to_string()),
@@ -169,9 +190,9 @@ impl Doctor {
             "raise it: ulimit -l, LimitMEMLOCK= of a service, --ulimit memlock= of a container",
         );
         add(
-            true,
-            format!("energy is not measured: {NO_METER}"),
-            "none in this version; results say `unmeasured` and never a guess",
+            self.energy.reason.is_some(),
+            format!("energy is not measured: {}", self.energy.reason.as_deref().unwrap_or_default()),
+            "as told, or use a machine that shows its counters (virtual machines seldom do); results say `unmeasured`",
         );
         add(
             !self.cache.exists,
@@ -219,7 +240,7 @@ impl Doctor {
             (false, Some(bytes)) => writeln!(text, "mlock      up to {}", Size(bytes))?,
             (false, None) => writeln!(text, "mlock      limit not known")?,
         }
-        writeln!(text, "energy     {} ({NO_METER})", self.energy.status)?;
+        writeln!(text, "energy     {}", self.energy.source.unwrap_or("not measured"))?;
         let there = |exists: bool| if exists { "" } else { " (not there)" };
         let cache = self.cache.path.as_deref().unwrap_or("no home folder");
         writeln!(text, "cache      {cache}{}", there(self.cache.exists))?;

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Error;
 use rin_bench::Error as BenchError;
+use rin_energy::Error as EnergyError;
+use rin_energy::tuner::TunerError;
 use rin_engine::Error as EngineError;
 use rin_engine::arena::ArenaError;
 use rin_engine::eval::EvalError;
@@ -27,7 +29,7 @@ pub(crate) struct Mismatch(pub(crate) String);
 
 /// Energy was required and cannot be measured.
 #[derive(Debug)]
-pub(crate) struct NoEnergyMeter;
+pub(crate) struct NoEnergy(pub(crate) EnergyError);
 
 /// The user ended it: what is kept, and how to go on.
 #[cfg(feature = "train")]
@@ -49,14 +51,11 @@ macro_rules! plain_error {
     };
 }
 
-/// Why there is no energy in any result.
-pub(crate) const NO_METER: &str = "this version has no energy meter";
-
 plain_error!(Usage, self => "{}", self.0);
 plain_error!(Mismatch, self => "{}", self.0);
 #[cfg(feature = "train")]
 plain_error!(Interrupted, self => "{}", self.0);
-plain_error!(NoEnergyMeter, self => "energy cannot be measured: {NO_METER}; run without --require-energy");
+plain_error!(NoEnergy, self => "energy is required and cannot be measured: {}; run without --require-energy", self.0);
 plain_error!(ReaderGone, self => "the reader of standard output is gone");
 
 /// Codes of the contract.
@@ -178,6 +177,16 @@ fn class_of_bench(error: &BenchError) -> Class {
     }
 }
 
+fn class_of_tuner(error: &TunerError) -> Class {
+    match error {
+        TunerError::NoSensor(error) => (Code::Energy, error.kind()),
+        TunerError::BadBudget { .. } => (Code::Usage, "BadBudget"),
+        TunerError::BelowIdle { .. } => (Code::Usage, "BelowIdle"),
+        TunerError::TooSlow { .. } => (Code::Energy, "TooSlow"),
+        _ => (Code::Failed, "Failed"),
+    }
+}
+
 #[cfg(feature = "train")]
 fn class_of_train(error: &rin_train::Error) -> Class {
     use rin_train::Error as TrainError;
@@ -222,7 +231,8 @@ fn classify(error: &Error) -> Class {
         let import = || cause.downcast_ref().map(class_of_import);
         let model = || cause.downcast_ref().map(class_of_model);
         let tokenizer = || cause.downcast_ref().map(class_of_tokenizer);
-        let energy = || cause.downcast_ref::<NoEnergyMeter>().map(|_| (Code::Energy, "NoEnergyMeter"));
+        let energy = || cause.downcast_ref::<NoEnergy>().map(|error| (Code::Energy, error.0.kind()));
+        let tuner = || cause.downcast_ref().map(class_of_tuner);
         let io = || cause.downcast_ref::<io::Error>().map(|_| (Code::Failed, "Io"));
         engine
             .or_else(bench)
@@ -232,6 +242,7 @@ fn classify(error: &Error) -> Class {
             .or_else(model)
             .or_else(tokenizer)
             .or_else(energy)
+            .or_else(tuner)
             .or_else(io)
     });
     class.unwrap_or((Code::Failed, "Failed"))
@@ -357,7 +368,10 @@ mod tests {
         assert_eq!(class(small), (Code::Memory, "DoesNotFit"));
         assert_eq!(class(TokenizerError::NoToken { text: String::new() }), (Code::Model, "NoToken"));
         assert_eq!(class(EngineError::EmptyPrompt), (Code::Usage, "EmptyPrompt"));
-        assert_eq!(classify(&Error::new(NoEnergyMeter)), (Code::Energy, "NoEnergyMeter"));
+        let none = || EnergyError::NoSensor { looked_for: Vec::new() };
+        assert_eq!(classify(&Error::new(NoEnergy(none()))), (Code::Energy, "NoSensor"));
+        assert_eq!(classify(&Error::new(TunerError::NoSensor(none()))), (Code::Energy, "NoSensor"));
+        assert_eq!(classify(&Error::new(TunerError::BadBudget { watts: 0.0 })), (Code::Usage, "BadBudget"));
         let usage = Err::<(), _>(io::Error::other("x")).context(Usage("file".to_owned())).unwrap_err();
         assert_eq!(classify(&usage), (Code::Usage, "Usage"));
         assert_eq!(classify(&Error::new(io::Error::other("x"))), (Code::Failed, "Io"));

@@ -8,7 +8,6 @@ use rin_model::{DType, ModelFile};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-use crate::exit::NO_METER;
 use crate::values::Mode;
 
 /// What a model is.
@@ -75,7 +74,9 @@ pub(crate) struct Run {
     pub(crate) drafted_tokens: usize,
     pub(crate) accepted_tokens: usize,
     pub(crate) allocations_during_inference: u64,
-    pub(crate) energy: Energy,
+    pub(crate) energy: rin_energy::Record,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) power: Option<crate::energy::Power>,
     pub(crate) digest: String,
     pub(crate) tier: &'static str,
     pub(crate) threads: usize,
@@ -139,31 +140,6 @@ impl Memory {
             peak_rss_bytes: limits::peak_rss_bytes(),
         }
     }
-}
-
-/// What it cost.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Energy {
-    pub(crate) status: &'static str,
-    pub(crate) joules: Option<f64>,
-    pub(crate) joules_per_token: Option<f64>,
-    pub(crate) uncertainty_joules: Option<f64>,
-    pub(crate) idle_watts: Option<f64>,
-    pub(crate) source: Option<&'static str>,
-    pub(crate) reason: Option<&'static str>,
-}
-
-impl Energy {
-    /// Nothing was measured, and why.
-    pub(crate) const UNMEASURED: Self = Self {
-        status: "unmeasured",
-        joules: None,
-        joules_per_token: None,
-        uncertainty_joules: None,
-        idle_watts: None,
-        source: None,
-        reason: Some(NO_METER),
-    };
 }
 
 /// `rin inspect --json`.

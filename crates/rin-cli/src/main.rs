@@ -8,6 +8,7 @@ mod bench;
 mod completions;
 mod config_file;
 mod doctor;
+mod energy;
 mod eval;
 mod exit;
 mod export;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         args::Command::Export(args) => export::export(&args),
         args::Command::Eval(args) => eval::eval(&args),
         args::Command::Bench(args) => bench::bench(&args),
+        args::Command::Energy(args) => energy::energy(&args),
         args::Command::Verify(args) => verify::verify(&args),
         args::Command::Train(args) => train::train(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),

@@ -6,7 +6,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rin_engine::Engine;
 use rin_engine::generate::Outcome;
 
-use crate::exit::NO_METER;
 use crate::json::{Memory, Timings};
 use crate::output::Size;
 
@@ -47,6 +46,7 @@ pub(crate) fn summary(
     prompt_tokens: usize,
     timings: Timings,
     memory: Memory,
+    energy: &rin_energy::Record,
 ) -> Result<String, fmt::Error> {
     let mut text = String::new();
     for note in engine.notes() {
@@ -66,7 +66,7 @@ pub(crate) fn summary(
     let size = |bytes: usize| Size(bytes as u64);
     writeln!(
         text,
-        "plan {} = weights {} + state {} + scratch {} + vocabulary {} | peak {} | tier {}, {} threads | energy: unmeasured ({NO_METER})",
+        "plan {} = weights {} + state {} + scratch {} + vocabulary {} | peak {} | tier {}, {} threads",
         size(memory.plan_bytes),
         size(memory.weights_bytes),
         size(memory.state_bytes),
@@ -79,6 +79,7 @@ pub(crate) fn summary(
     if outcome.drafted > 0 {
         writeln!(text, "guessed {} tokens, {} of them right", outcome.drafted, outcome.accepted)?;
     }
+    writeln!(text, "energy {}", crate::energy::line(energy))?;
     write!(text, "digest {}", outcome.digest)?;
     Ok(text)
 }

@@ -13,7 +13,8 @@ use rin_engine::{Engine, LoadOptions, Plan};
 use rin_model::ModelFile;
 
 use crate::args::{ModelArgs, RunArgs};
-use crate::exit::{NoEnergyMeter, ReaderGone, Usage};
+use crate::energy::{Gauge, Pacing, Power};
+use crate::exit::{ReaderGone, Usage};
 use crate::npy::NpyWriter;
 use crate::{interrupt, json, model_path, output, report};
 
@@ -22,10 +23,9 @@ use crate::{interrupt, json, model_path, output, report};
 /// # Errors
 /// Whatever goes wrong on the way; see [`crate::exit`].
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
-    if args.require_energy {
-        return Err(NoEnergyMeter.into());
-    }
     interrupt::install()?;
+    let gauge = Gauge::open(&args.energy)?;
+    let pacing = args.power_budget.map(|budget| Pacing::new(budget, &gauge)).transpose()?;
     let start = Instant::now();
     let file = model_path::open(&args.model)?;
     let description = json::Model::of(&file, Some(args.machine.mode()));
@@ -76,18 +76,23 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     };
     let load = opened + start.elapsed();
 
-    let mut listener = Stream::new(args, engine.plan().config.vocab)?;
+    let mut listener = Stream::new(args, engine.plan().config.vocab, pacing)?;
     interrupt::begin();
+    let (clock, began) = (Instant::now(), gauge.edge());
     let outcome =
         continue_with(&mut engine, &mut sequence, tokenizer.as_ref(), &request, drafter.as_mut(), &mut listener);
+    let (seconds, ended) = (clock.elapsed().as_secs_f64(), gauge.edge());
     interrupt::end();
     let outcome = outcome?;
+    let energy = gauge.record(began.as_ref(), ended.as_ref(), outcome.tokens.len(), seconds)?;
+    let power = listener.pacing.as_ref().map(|pacing| pacing.result(began.as_ref(), ended.as_ref()));
     if let Some(path) = &args.context.save_state {
         engine.save(&sequence, &outcome.context, path).map_err(rin_engine::Error::from)?;
     }
     let Heard { steps, failure } = listener.finish()?;
     let reader_gone = failure.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-    tell(args, description, &engine, request.prompt.len(), steps, load, outcome)?;
+    let spent = Spent { energy, power };
+    tell(args, description, &engine, request.prompt.len(), steps, load, outcome, spent)?;
     if reader_gone { Err(ReaderGone.into()) } else { Ok(()) }
 }
 
@@ -115,6 +120,12 @@ fn load_draft(args: &RunArgs, target: &Plan, options: &LoadOptions) -> Result<Op
 /// Most tokens of a step with guesses.
 const MAX_DRAFT: usize = 256;
 
+/// What a run took, and what became of its power cap.
+struct Spent {
+    energy: rin_energy::Record,
+    power: Option<Power>,
+}
+
 /// The result as JSON, or what is left to say about it.
 fn tell(
     args: &RunArgs,
@@ -124,11 +135,19 @@ fn tell(
     steps: u32,
     load: Duration,
     outcome: Outcome,
+    spent: Spent,
 ) -> Result<()> {
     let timings = json::Timings::of(load, prompt_tokens, steps, &outcome);
     let memory = json::Memory::of(engine.plan());
     if !args.output.quiet {
-        output::tell(&report::summary(engine, &outcome, prompt_tokens, timings, memory)?);
+        output::tell(&report::summary(engine, &outcome, prompt_tokens, timings, memory, &spent.energy)?);
+        if let Some(power) = &spent.power {
+            let mean = power.mean_watts.map_or_else(|| "unknown".to_owned(), |watts| format!("{watts:.2} W"));
+            output::tell(&format!(
+                "power cap {} W: {mean} on average, {:.2} s of rest",
+                power.budget_watts, power.rested_s
+            ));
+        }
     }
     if !args.output.json {
         return Ok(());
@@ -145,7 +164,8 @@ fn tell(
         drafted_tokens: outcome.drafted,
         accepted_tokens: outcome.accepted,
         allocations_during_inference: outcome.allocations,
-        energy: json::Energy::UNMEASURED,
+        energy: spent.energy,
+        power: spent.power,
         digest: outcome.digest.to_string(),
         tier: engine.tier().name(),
         threads: engine.threads(),
@@ -252,6 +272,8 @@ struct Heard {
 
 /// Writes text and logits as they come. Allocates nothing after [`Stream::new`].
 struct Stream<'a> {
+    /// Rests between the steps; none without a power cap.
+    pacing: Option<Pacing<'a>>,
     /// None where the text goes elsewhere.
     out: Option<StdoutLock<'static>>,
     logits: Option<(NpyWriter, &'a Path)>,
@@ -261,7 +283,7 @@ struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    fn new(args: &'a RunArgs, n_vocab: usize) -> Result<Self> {
+    fn new(args: &'a RunArgs, n_vocab: usize, pacing: Option<Pacing<'a>>) -> Result<Self> {
         let logits = match args.logits.as_deref() {
             Some(path) => {
                 let writer = NpyWriter::create(path, n_vocab).with_context(|| cannot_write(path))?;
@@ -273,7 +295,7 @@ impl<'a> Stream<'a> {
         let mut out = io::stdout().lock();
         out.flush().or_else(closed_is_fine).context("standard output cannot be written")?;
         let out = Some(out).filter(|_| !args.output.json);
-        Ok(Self { out, logits, steps: 0, out_failure: None, logits_failure: None })
+        Ok(Self { pacing, out, logits, steps: 0, out_failure: None, logits_failure: None })
     }
 
     fn finish(self) -> Result<Heard> {
@@ -325,6 +347,9 @@ impl Listener for Stream<'_> {
     }
 
     fn cancelled(&mut self) -> bool {
+        if let Some(pacing) = &mut self.pacing {
+            pacing.step();
+        }
         let asked = interrupt::asked();
         self.steps += u32::from(!asked);
         asked

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rin_bench::report::Form;
+use rin_energy::PowerRange;
 use rin_engine::topology::Policy;
 use rin_import::DTYPES;
 use rin_import::quantize::TARGETS;
@@ -72,6 +73,37 @@ impl FromStr for Bytes {
         let number: u64 = number.parse().map_err(|_| "expected a whole number before the unit".to_owned())?;
         let bytes = base.checked_pow(power).and_then(|unit| number.checked_mul(unit));
         bytes.map(Self).ok_or_else(|| "more bytes than 64 bits can count".to_owned())
+    }
+}
+
+/// A number above 0.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Positive(pub(crate) f64);
+
+impl FromStr for Positive {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.trim().parse::<f64>().ok().filter(|number| *number > 0.0 && number.is_finite());
+        number.map(Self).ok_or_else(|| "expected a number above 0".to_owned())
+    }
+}
+
+/// `idle=W,max=W`: what a machine takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Power(pub(crate) PowerRange);
+
+impl FromStr for Power {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let range = text.split_once(',').and_then(|(idle, max)| {
+            let idle = idle.trim().strip_prefix("idle=")?.parse().ok()?;
+            PowerRange::new(idle, max.trim().strip_prefix("max=")?.parse().ok()?)
+        });
+        range
+            .map(Self)
+            .ok_or_else(|| "expected idle=W,max=W with W at most as large as that of max, as idle=15,max=65".to_owned())
     }
 }
 

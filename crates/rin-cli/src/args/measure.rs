@@ -9,7 +9,7 @@ use rin_bench::report::Form;
 use rin_kernels::Tier;
 use rin_kernels::ops::attention::KvType;
 
-use super::{MODEL_HELP, MachineArgs, ModelArgs, OutputArgs, PlaceArgs, SOURCES};
+use super::{EnergyArgs, MODEL_HELP, MachineArgs, ModelArgs, OutputArgs, PlaceArgs, SOURCES};
 use crate::values::{self, Ids};
 
 #[derive(Debug, Args)]
@@ -57,6 +57,8 @@ pub(crate) struct BenchArgs {
     /// How the rows are written
     #[arg(short = 'o', long, value_name = "FORM", value_parser = values::form(), default_value = Form::Markdown.name())]
     pub(crate) output_format: Form,
+    #[command(flatten)]
+    pub(crate) energy: EnergyArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]

@@ -1,5 +1,6 @@
 //! The list of all commands and flags; help, completions, variables and configuration keys derive from it.
 
+mod energy;
 mod generation;
 mod machine;
 mod measure;
@@ -13,6 +14,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rin_kernels::Format;
 
+pub(crate) use energy::{EnergyArgs, EnergyCommand, EnergyCommandArgs, SensorArgs, SensorsArgs};
 pub(crate) use generation::{ContextArgs, GuessArgs, SamplingArgs};
 pub(crate) use machine::{MachineArgs, PlaceArgs};
 pub(crate) use measure::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs, VerifyArgs};
@@ -60,6 +62,8 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Measure speed and memory, or compare two measurements
     Bench(Box<BenchArgs>),
+    /// Measure the energy of a token, or list the sensors of this machine
+    Energy(Box<EnergyCommandArgs>),
     /// Prove that the logits are the same bits in every way to compute them
     Verify(VerifyArgs),
     /// Show what this machine offers and what stands in the way
@@ -79,6 +83,7 @@ impl Command {
             Self::Export(args) => args.output,
             Self::Eval(args) => args.output,
             Self::Bench(args) => args.output(),
+            Self::Energy(args) => args.output(),
             Self::Verify(args) => args.output,
             Self::Train(args) => args.output,
             Self::Doctor(args) => args.output,
@@ -120,9 +125,11 @@ pub(crate) struct RunArgs {
     /// Write the logits of every generated token, f32 (n_tokens, n_vocab)
     #[arg(long, value_name = "FILE.npy")]
     pub(crate) logits: Option<PathBuf>,
-    /// Fail with exit code 5 where energy cannot be measured
-    #[arg(long)]
-    pub(crate) require_energy: bool,
+    /// Keep the mean power at so many watts, with rests between the tokens
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    pub(crate) power_budget: Option<f64>,
+    #[command(flatten)]
+    pub(crate) energy: EnergyArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]
@@ -258,6 +265,8 @@ pub(crate) struct TrainArgs {
 #[command(after_help = SOURCES)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
+    pub(crate) sensors: SensorArgs,
+    #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
@@ -297,17 +306,23 @@ pub(crate) fn bare_command() -> clap::Command {
 fn command(config: &ConfigFiles) -> clap::Command {
     bare_command().mut_subcommands(|sub| {
         let name = sub.get_name().to_owned();
-        sub.mut_args(|arg| {
-            let Some(long) = arg.get_long().map(str::to_owned) else { return arg };
-            let arg = match config.values(&name, &long) {
-                Some(values) => arg.required(false).default_values(values.to_vec()),
-                None => arg,
-            };
-            let switch = matches!(arg.get_action(), ArgAction::SetTrue);
-            let arg = if switch { arg.value_parser(BoolishValueParser::new()) } else { arg };
-            arg.env(variable(&long)).hide_env(true)
-        })
+        with_sources(sub, &name, config)
     })
+}
+
+/// Gives the flags of a command, and of those below it, their variables and configured values.
+fn with_sources(command: clap::Command, name: &str, config: &ConfigFiles) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let Some(long) = arg.get_long().map(str::to_owned) else { return arg };
+        let arg = match config.values(name, &long) {
+            Some(values) => arg.required(false).default_values(values.to_vec()),
+            None => arg,
+        };
+        let switch = matches!(arg.get_action(), ArgAction::SetTrue);
+        let arg = if switch { arg.value_parser(BoolishValueParser::new()) } else { arg };
+        arg.env(variable(&long)).hide_env(true)
+    });
+    command.mut_subcommands(|sub| with_sources(sub, name, config))
 }
 
 /// Reads configuration files, variables and flags. What goes wrong is reported; the exit code comes back.

@@ -118,10 +118,10 @@ fn a_plan_that_does_not_fit_is_4_and_says_what_is_needed_and_what_there_is() {
 #[test]
 fn required_energy_is_5() {
     let place = Place::new();
-    fails(place.tiny(&["-p", "a", "--require-energy"]), 5, &["no energy meter"]);
+    fails(place.tiny(&["-p", "a", "--require-energy"]), 5, &["no energy sensor"]);
     let mut command = place.tiny(&["-p", "a"]);
     command.env("RIN_REQUIRE_ENERGY", "1");
-    fails(command, 5, &["no energy meter"]);
+    fails(command, 5, &["no energy sensor"]);
 }
 
 #[test]

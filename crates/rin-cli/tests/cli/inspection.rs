@@ -132,7 +132,7 @@ fn the_doctor_names_all_tiers_and_gives_remedies() {
     assert_eq!(tiers[0]["usable"], true);
     assert!(object["default_threads"].as_u64().unwrap() > 0);
     assert!(object["topology"]["allowed_cores"].as_u64().unwrap() > 0);
-    assert_eq!(object["energy"]["status"], "unmeasured");
+    assert_eq!(object["energy"]["status"], "unavailable");
     assert_eq!(object["cache"]["path"], place.path(".cache/huggingface/hub").to_str().unwrap());
     for problem in object["problems"].as_array().unwrap() {
         assert!(!problem["remedy"].as_str().unwrap().is_empty(), "{problem}");

@@ -8,6 +8,9 @@ mod configuration;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(test)]
+#[cfg(unix)]
+mod energy;
+#[cfg(test)]
 mod eval;
 #[cfg(test)]
 mod export;
