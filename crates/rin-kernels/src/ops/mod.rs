@@ -4,6 +4,7 @@ pub mod attention;
 #[cfg(test)]
 pub(crate) mod cases;
 pub mod linear;
+mod prefetch;
 pub mod quantize;
 pub mod rms_norm;
 pub mod rope;

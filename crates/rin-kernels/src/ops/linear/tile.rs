@@ -3,8 +3,9 @@
 //! A tile's accumulators stay in registers while the panel streams by, 32 columns of codes at a time. Lengths are cut to
 //! what the panel has before the loops, so that the loops themselves carry no checks.
 
-use super::simd::{Simd, prefetch};
+use super::simd::Simd;
 use super::{Epilogue, QuantRows};
+use crate::ops::prefetch::prefetch;
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 
