@@ -1,4 +1,4 @@
-//! Holding the mean power of a generation at a budget: rests between its steps.
+//! Holding the mean power of a generation at a budget: rests between its steps, and fewer threads where those would be long.
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,8 @@ pub(crate) struct Power {
     pub(crate) mean_watts: Option<f64>,
     /// Share of time in which steps may run, at the end.
     pub(crate) duty: f64,
+    /// Threads that may work, at the end.
+    pub(crate) threads: usize,
     pub(crate) rested_s: f64,
     pub(crate) decisions: u32,
     pub(crate) failures: u32,
@@ -48,6 +50,16 @@ impl<'a> Pacing<'a> {
         let tuner = PowerTuner::for_machine(budget, &gauge.sensors)?;
         let (rested, last) = (Duration::ZERO, meter.read());
         Ok(Self { tuner, meter, last, began: None, rested, decisions: 0, failures: 0 })
+    }
+
+    /// Lets it choose among so many threads.
+    pub(crate) fn with_threads(self, most: usize) -> Self {
+        Self { tuner: self.tuner.with_threads(most), ..self }
+    }
+
+    /// How many threads may work.
+    pub(crate) fn threads(&self) -> usize {
+        self.tuner.pace().threads
     }
 
     /// Before each step: rests after the one before, and learns from what both took. Allocates nothing unless a sensor
@@ -87,6 +99,7 @@ impl<'a> Pacing<'a> {
             budget_watts: self.tuner.budget(),
             mean_watts: span.map(|span| span.watts()),
             duty: self.tuner.pace().duty,
+            threads: self.threads(),
             rested_s: self.rested.as_secs_f64(),
             decisions: self.decisions,
             failures: self.failures,
