@@ -72,6 +72,21 @@ pub enum TokenizerError {
 }
 
 impl TokenizerError {
+    /// Its name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::BadVocab { .. } => "BadVocab",
+            Self::UnsupportedModel { .. } => "UnsupportedModel",
+            Self::UnknownPreTokenizer { .. } => "UnknownPreTokenizer",
+            Self::UnsupportedComponent { .. } => "UnsupportedComponent",
+            Self::BadJson { .. } => "BadJson",
+            Self::TextTooLong { .. } => "TextTooLong",
+            Self::TooManyTokens { .. } => "TooManyTokens",
+            Self::NoToken { .. } => "NoToken",
+            Self::Pattern(_) => "Tokenizer",
+        }
+    }
+
     /// A [`TokenizerError::BadVocab`] at `place`.
     pub(super) fn bad(place: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::BadVocab { place: place.into(), reason: reason.into() }
