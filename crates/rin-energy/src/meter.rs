@@ -259,6 +259,19 @@ impl Span {
     }
 }
 
+impl std::ops::Add for Span {
+    type Output = Self;
+
+    /// Two spans that were measured apart.
+    fn add(self, other: Self) -> Self {
+        Self {
+            joules: self.joules + other.joules,
+            uncertainty: self.uncertainty.hypot(other.uncertainty),
+            time: self.time + other.time,
+        }
+    }
+}
+
 /// Standard uncertainty of a domain's energy: the step of the counter, and the power that the time between an update and
 /// its reading holds at either end. Each is uniform over its width, so √(2/12) of the width over two ends.
 fn uncertainty(channel: &Channel, joules: f64, time: Duration, edges: [Option<Duration>; 2]) -> f64 {

@@ -354,7 +354,8 @@ mod tests {
         assert!(FloatEnv::is_set());
         assert!(scope.outside(as_host), "the environment of the host");
         assert!(FloatEnv::is_set(), "and inside again");
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scope.outside(|| panic!("in the host"))));
+        let panicked =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scope.outside(|| panic!("in the host"))));
         assert!(panicked.is_err() && FloatEnv::is_set());
         drop(scope);
         let back = as_host();
