@@ -324,7 +324,8 @@ impl Variant {
         };
         let net_uncertainty = |window: &Window| {
             let (_, watts) = idle.around(window.round)?;
-            Some(per(window, window.uncertainty.hypot(watts * window.seconds)))
+            let of_idle = watts * window.seconds;
+            Some(per(window, (window.uncertainty * window.uncertainty + of_idle * of_idle).sqrt()))
         };
         Self {
             name: name.to_owned(),

@@ -51,16 +51,10 @@ pub(super) fn attend<E: Element, L: Lanes>(
         return;
     }
     let page = Page::<E>::new(k_page, v_page, out.len() / rows, scale);
-    let mut first = 0;
-    while rows - first >= BLOCK {
-        page.attend::<L, BLOCK>(first, out, state, q, valid);
-        first += BLOCK;
-    }
-    match rows - first {
-        3 => page.attend::<L, 3>(first, out, state, q, valid),
-        2 => page.attend::<L, 2>(first, out, state, q, valid),
-        1 => page.attend::<L, 1>(first, out, state, q, valid),
-        _ => {}
+    for first in (0..rows).step_by(BLOCK) {
+        let block = first..rows.min(first + BLOCK);
+        let values = block.start * page.head_dim..block.end * page.head_dim;
+        page.attend::<L>(&mut out[values.clone()], &mut state[block.clone()], &q[values], &valid[block]);
     }
 }
 
@@ -99,37 +93,42 @@ impl<'a, E: Element> Page<'a, E> {
         }
     }
 
-    /// Rows `first..first + R`.
+    /// A block of rows. What knows their number when it is compiled is kept small: each number is a copy of the code.
     #[inline(always)]
-    fn attend<L: Lanes, const R: usize>(
-        &self,
-        first: usize,
-        out: &mut [f32],
-        state: &mut [RowState],
-        q: &[f32],
-        valid: &[(u32, u32)],
-    ) {
-        let out = &mut out[first * self.head_dim..][..R * self.head_dim];
-        let q = &q[first * self.head_dim..][..R * self.head_dim];
-        let ranges: [Range; R] =
-            std::array::from_fn(|r| Range { lo: valid[first + r].0 as usize, hi: valid[first + r].1 as usize });
+    fn attend<L: Lanes>(&self, out: &mut [f32], state: &mut [RowState], q: &[f32], valid: &[(u32, u32)]) {
+        let rows = state.len();
+        let mut ranges = [Range { lo: 0, hi: 0 }; BLOCK];
+        for (range, &(lo, hi)) in ranges.iter_mut().zip(valid) {
+            *range = Range { lo: lo as usize, hi: hi as usize };
+        }
+        let ranges = &ranges[..rows];
         let busy = || ranges.iter().filter(|range| range.lo < range.hi);
         let lo = busy().map(|range| range.lo).min().unwrap_or(0);
         let hi = busy().map(|range| range.hi).max().unwrap_or(0);
-        let mut weights = [[[0.0; LANES]; PAGE / LANES]; R];
-        self.scores::<L, R>(q, lo / LANES..hi.div_ceil(LANES), &mut weights);
-        for r in 0..R {
+        let blocks = lo / LANES..hi.div_ceil(LANES);
+        let mut weights = [[[0.0; LANES]; PAGE / LANES]; BLOCK];
+        match rows {
+            4 => self.scores::<L, 4>(q, blocks, &mut weights),
+            3 => self.scores::<L, 3>(q, blocks, &mut weights),
+            2 => self.scores::<L, 2>(q, blocks, &mut weights),
+            _ => self.scores::<L, 1>(q, blocks, &mut weights),
+        }
+        for (r, row) in out.chunks_exact_mut(self.head_dim).enumerate() {
             if ranges[r].lo < ranges[r].hi {
-                let row = &mut out[r * self.head_dim..][..self.head_dim];
-                self.softmax(&mut weights[r], &mut state[first + r], row, ranges[r]);
+                self.softmax(&mut weights[r], &mut state[r], row, ranges[r]);
             }
         }
-        self.add_values::<L, R>(out, &weights, &ranges);
+        self.add_values::<L>(out, &weights, ranges);
     }
 
     /// `sum over d of q[d] * k[d][position]` for the positions of `blocks`.
     #[inline(always)]
-    fn scores<L: Lanes, const R: usize>(&self, q: &[f32], blocks: std::ops::Range<usize>, scores: &mut [Positions; R]) {
+    fn scores<L: Lanes, const R: usize>(
+        &self,
+        q: &[f32],
+        blocks: std::ops::Range<usize>,
+        scores: &mut [Positions; BLOCK],
+    ) {
         let mut block = blocks.start;
         // Few rows leave accumulators free: several blocks at once then hide the latency of the additions.
         while R == 1 && blocks.end - block >= 4 {
@@ -152,7 +151,7 @@ impl<'a, E: Element> Page<'a, E> {
         &self,
         q: &[f32],
         block: usize,
-        scores: &mut [Positions; R],
+        scores: &mut [Positions; BLOCK],
     ) {
         let n = self.head_dim;
         let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * n..][..n]);
@@ -213,26 +212,29 @@ impl<'a, E: Element> Page<'a, E> {
 
     /// `out[d] += weight[position] * v[position][d]`, position after position.
     #[inline(always)]
-    fn add_values<L: Lanes, const R: usize>(&self, out: &mut [f32], weights: &[Positions; R], ranges: &[Range; R]) {
-        let shared = Range {
-            lo: ranges.iter().map(|range| range.lo).max().unwrap_or(0),
-            hi: ranges.iter().map(|range| range.hi).min().unwrap_or(0),
-        };
-        if shared.lo >= shared.hi {
-            for r in 0..R {
-                self.add_range::<L, 1>(&mut out[r * self.head_dim..], &weights[r..], ranges[r]);
-            }
-            return;
-        }
+    fn add_values<L: Lanes>(&self, out: &mut [f32], weights: &[Positions; BLOCK], ranges: &[Range]) {
+        let lo = ranges.iter().map(|range| range.lo).max().unwrap_or(0);
+        let hi = ranges.iter().map(|range| range.hi).min().unwrap_or(0);
+        let together = ranges.len() > 1 && lo < hi;
         // What only some rows attend to comes before and after what all do.
-        for r in 0..R {
-            let before = Range { lo: ranges[r].lo, hi: shared.lo };
-            self.add_range::<L, 1>(&mut out[r * self.head_dim..], &weights[r..], before);
-        }
-        self.add_range::<L, R>(out, weights, shared);
-        for r in 0..R {
-            let after = Range { lo: shared.hi, hi: ranges[r].hi };
-            self.add_range::<L, 1>(&mut out[r * self.head_dim..], &weights[r..], after);
+        for after in [false, true] {
+            for (r, row) in out.chunks_exact_mut(self.head_dim).enumerate() {
+                let range = match (together, after) {
+                    (true, false) => Range { lo: ranges[r].lo, hi: lo },
+                    (true, true) => Range { lo: hi, hi: ranges[r].hi },
+                    (false, false) => ranges[r],
+                    (false, true) => continue,
+                };
+                self.add_range::<L, 1>(row, &weights[r..], range);
+            }
+            if together && !after {
+                let shared = Range { lo, hi };
+                match ranges.len() {
+                    4 => self.add_range::<L, 4>(out, weights, shared),
+                    3 => self.add_range::<L, 3>(out, weights, shared),
+                    _ => self.add_range::<L, 2>(out, weights, shared),
+                }
+            }
         }
     }
 

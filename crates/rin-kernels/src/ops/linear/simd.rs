@@ -7,7 +7,7 @@
 use crate::Format;
 use crate::pack::{LANES, LINE};
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, __m512, __m512i, _MM_HINT_T1, _mm_loadl_epi64, _mm_loadu_si128, _mm_prefetch,
+    __m128i, __m256, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_loadl_epi64, _mm_loadu_si128, _mm_prefetch,
     _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps,
     _mm256_and_si256, _mm256_castsi256_ps, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
     _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps,
@@ -86,11 +86,11 @@ pub(super) trait Simd: Copy {
     fn store(x: Self::Float, out: &mut [f32]);
 }
 
-/// Asks for the line that lies `ahead` bytes after the start of `at`, which need not exist, in the second cache.
+/// Asks for the line that lies `ahead` bytes after the start of `at`, which need not exist.
 #[inline(always)]
-pub(super) fn prefetch_later(at: &[u8], ahead: usize) {
+pub(super) fn prefetch(at: &[u8], ahead: usize) {
     // SAFETY: a prefetch reads nothing that the program could see, and no address makes it fail.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(at.as_ptr().wrapping_add(ahead).cast()) };
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(at.as_ptr().wrapping_add(ahead).cast()) };
 }
 
 /// Bytes `4 i..4 i + 4` of `q` as one number.
