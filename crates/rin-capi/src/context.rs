@@ -204,7 +204,7 @@ impl Context {
         let outcome = generate(&mut model.engine, model.tokenizer.as_ref(), request, &mut listener)?;
         let (latency, ended) = (clock.elapsed(), read());
         let n_tokens = outcome.tokens.len() as u64;
-        let energy = self.totals.add(meter, [began, ended], n_tokens);
+        let energy = self.totals.add(meter, &[began, ended], n_tokens);
         Ok(Generated { outcome, prompt_tokens: request.prompt.len(), latency, energy })
     }
 
@@ -242,15 +242,15 @@ impl Context {
         let _float = FloatEnv::scope();
         let model = self.model.as_mut().ok_or_else(not_loaded)?;
         let engine = &mut model.engine;
-        let prompt: Vec<u32> =
-            PROMPT.iter().map(|id| id % u32::try_from(engine.plan().config.vocab).unwrap_or(1)).collect();
+        // Ids below the vocabulary, however small.
+        let prompt = PROMPT.map(|id| id % u32::try_from(engine.plan().config.vocab).unwrap_or(u32::MAX).max(1));
         let sequence = engine.sequence()?;
         let mut timed = || -> Result<Duration, rin_engine::Error> {
             engine.feed(&sequence, &prompt)?;
             let mut spent = Duration::ZERO;
             for n in 0..u64::from(warmup) + u64::from(iterations) {
                 let start = Instant::now();
-                engine.feed(&sequence, &prompt[..1])?;
+                engine.feed(&sequence, &PROMPT[..1])?;
                 if n >= u64::from(warmup) {
                     spent += start.elapsed();
                 }
@@ -275,14 +275,14 @@ fn not_loaded() -> Failure {
 
 impl Totals {
     /// Adds a generation, and gives its own energy.
-    fn add(&mut self, meter: Result<&Meter, &EnergyError>, ends: [Option<Reading>; 2], tokens: u64) -> Record {
+    fn add(&mut self, meter: Result<&Meter, &EnergyError>, ends: &[Option<Reading>; 2], tokens: u64) -> Record {
         self.inferences += 1;
         self.tokens += tokens;
         let (meter, [Some(began), Some(ended)]) = (meter, ends) else {
             return Record::unmeasured(meter.err().unwrap_or(&EnergyError::NotStarted));
         };
         let Ok(meter) = meter else { return Record::unmeasured(&EnergyError::NotStarted) };
-        match meter.span(&began, &ended) {
+        match meter.span(began, ended) {
             Ok(span) => {
                 self.energy = Some(self.energy.map_or(span, |sum| sum + span));
                 Record::sum(&[span], tokens, meter)

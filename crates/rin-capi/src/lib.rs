@@ -293,7 +293,7 @@ pub unsafe extern "C" fn rin_infer(
             let request = requests::request(context.sampling(), ids.to_vec(), max_output);
             context.generate(&request, Callback::NONE)
         })?;
-        requests::tell(found, Some(&out))
+        requests::tell(&found, Some(&out))
     })
 }
 
@@ -328,8 +328,12 @@ pub unsafe extern "C" fn rin_generate(
     result: *mut RinResult,
 ) -> RinStatus {
     status(|| {
-        // SAFETY: by contract.
-        let out = if result.is_null() { None } else { Some(unsafe { StructOut::new(result) }?) };
+        let out = if result.is_null() {
+            None
+        } else {
+            // SAFETY: by contract.
+            Some(unsafe { StructOut::new(result) }?)
+        };
         if let Some(out) = &out {
             out.set(&requests::NO_RESULT);
         }
@@ -343,7 +347,7 @@ pub unsafe extern "C" fn rin_generate(
             let prompt = context.encode(prompt, options.text)?;
             context.generate(&options.request(context.sampling(), prompt), callback)
         })?;
-        requests::tell(found, out.as_ref())
+        requests::tell(&found, out.as_ref())
     })
 }
 

@@ -220,7 +220,7 @@ pub(crate) fn plan(plan: &Plan, options: &LoadOptions) -> RinPlan {
 }
 
 /// Writes what was generated, and says whether it was cancelled.
-pub(crate) fn tell(found: Generated, out: Option<&StructOut<RinResult>>) -> Result<(), Failure> {
+pub(crate) fn tell(found: &Generated, out: Option<&StructOut<RinResult>>) -> Result<(), Failure> {
     let outcome = &found.outcome;
     if let Some(out) = out {
         let ns = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);

@@ -4,6 +4,7 @@
 //! What is missing on a machine is skipped with a line that begins with `SKIPPED:`; `RIN_REQUIRE_C=1` makes that a failure.
 
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
         assert!(std::env::var_os("RIN_REQUIRE_C").is_none_or(|one| one != "1"), "{program} is required");
-        println!("SKIPPED: what needs {program}, which is not here");
+        eprintln!("SKIPPED: what needs {program}, which is not here");
     }
     found
 }

@@ -81,9 +81,10 @@ fn class_of_model(error: &ModelError) -> Class {
 
 fn class_of_tokenizer(error: &TokenizerError) -> Class {
     let code = match error {
-        TokenizerError::TextTooLong { .. } | TokenizerError::TooManyTokens { .. } | TokenizerError::Pattern(_) => {
-            Code::Failed
-        }
+        TokenizerError::TextTooLong { .. }
+        | TokenizerError::TooManyTokens { .. }
+        | TokenizerError::Pattern(_)
+        | TokenizerError::Match(_) => Code::Failed,
         _ => Code::Model,
     };
     (code, error.kind())

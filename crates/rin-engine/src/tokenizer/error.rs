@@ -70,10 +70,16 @@ pub enum TokenizerError {
     },
     /// A built-in split pattern that the regex engine refused.
     #[error("split pattern: {0}")]
-    Pattern(#[from] BuildError),
+    Pattern(Box<BuildError>),
     /// A split pattern that could not be matched.
     #[error("split pattern: {0}")]
     Match(#[from] MatchError),
+}
+
+impl From<BuildError> for TokenizerError {
+    fn from(error: BuildError) -> Self {
+        Self::Pattern(Box::new(error))
+    }
 }
 
 impl TokenizerError {
@@ -88,7 +94,7 @@ impl TokenizerError {
             Self::TextTooLong { .. } => "TextTooLong",
             Self::TooManyTokens { .. } => "TooManyTokens",
             Self::NoToken { .. } => "NoToken",
-            Self::Pattern(_) => "Tokenizer",
+            Self::Pattern(_) | Self::Match(_) => "Tokenizer",
         }
     }
 
