@@ -86,7 +86,7 @@ impl Runner {
             }
         };
         // One token is quicker done than handed out.
-        let workers = if rows * heads * hd < 4096 { 1 } else { self.pool.threads().min(heads) };
+        let workers = if rows * heads * hd < 4096 { 1 } else { self.pool.active().min(heads) };
         let make = |i: usize| {
             let range = partition(heads, workers, i, 1);
             let (q, k, kv) = rest.take()?;
@@ -112,7 +112,7 @@ impl Runner {
         let window = self.plan.config.window;
         let attend = Attend { runner: &self.kernels, cache, batch, q, kv, pages: &self.cache, window };
         let mut whole = ActRows::new([a, b, c, d, e, f, g], rows, out)?;
-        let threads = self.pool.threads();
+        let threads = self.pool.active();
         let quantize = QuantizeAct::new(out);
         if rows >= 2 * threads {
             let mut rest = Some(whole);

@@ -148,7 +148,7 @@ impl Runner {
 
     #[cfg(test)]
     fn go_wrong(&mut self, step: usize, rows: usize) {
-        if self.fault != Some(step) || self.pool.threads() == 1 {
+        if self.fault != Some(step) || self.pool.active() == 1 {
             return;
         }
         for (slot, cols) in self.plan.steps[step].outputs(&self.plan).into_iter().flatten().skip(1) {
@@ -179,7 +179,7 @@ impl Runner {
         let dim = self.plan.config.dim;
         let range = self.range(x, batch.len() * dim * 4);
         let [x] = self.arena.slices_mut([range])?;
-        let rows = split(rows_of(cast_mut::<f32>(x)?, batch.len(), dim), batch.len(), self.pool.threads());
+        let rows = split(rows_of(cast_mut::<f32>(x)?, batch.len(), dim), batch.len(), self.pool.active());
         let weights = &self.weights;
         rows.run(&mut self.pool, batch.len() * dim, |first, mut x| {
             for r in 0..x.rows() {
@@ -210,7 +210,7 @@ impl Runner {
         let (act, x) = last_read(self.arena.slices_mut(ranges)?);
         let x = cast::<f32>(x)?;
         let (kernels, quantize) = (&self.kernels, QuantizeAct::new(out));
-        let rows_out = split(ActRows::new(act, rows, out)?, rows, self.pool.threads());
+        let rows_out = split(ActRows::new(act, rows, out)?, rows, self.pool.active());
         rows_out.run(&mut self.pool, rows * cols, |first, mut a| {
             for r in 0..a.x.rows() {
                 kernels.norm.run(a.x.row_mut(r), &x[(first + r) * cols..][..cols], g, eps);
@@ -227,7 +227,7 @@ impl Runner {
         let (act, up) = last_read(self.arena.slices_mut(ranges)?);
         let up = cast::<f32>(up)?;
         let (kernels, quantize) = (&self.kernels, QuantizeAct::new(gate));
-        let parts = split(ActRows::new(act, rows, gate)?, rows, self.pool.threads());
+        let parts = split(ActRows::new(act, rows, gate)?, rows, self.pool.active());
         // The exponential makes an element worth several plain ones.
         parts.run(&mut self.pool, rows * cols * 8, |first, mut a| {
             for r in 0..a.x.rows() {
