@@ -172,7 +172,7 @@ pub fn gelu(x: f32) -> f32 {
 #[inline(always)]
 pub fn gelu_tanh(x: f32) -> f32 {
     // (1 + tanh v) / 2 is sigmoid(2 v).
-    let v = (x * x).mul_add(0.071_354_814, 1.595_769_1) * x;
+    let v = (x * x).mul_add(0.071_354_814, 1.595_769_2) * x;
     canonical(x * sigmoid(v))
 }
 

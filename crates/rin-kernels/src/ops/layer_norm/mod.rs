@@ -22,7 +22,13 @@ tiers!(fn row(y: &mut [f32], x: &[f32], g: &[f32], b: &[f32], eps: f32) = body;)
 
 fn check(y: &[f32], x: &[f32], g: &[f32], b: &[f32]) {
     let n = x.len();
-    assert!(y.len() == n && g.len() == n && b.len() == n, "one length: y {}, x {n}, g {}, b {}", y.len(), g.len(), b.len());
+    assert!(
+        y.len() == n && g.len() == n && b.len() == n,
+        "one length: y {}, x {n}, g {}, b {}",
+        y.len(),
+        g.len(),
+        b.len()
+    );
 }
 
 #[inline(always)]

@@ -1,0 +1,4 @@
+//! Networks from rows of numbers to rows of numbers: written, read, planned and run.
+
+mod mlp;
+mod model;
