@@ -3,6 +3,7 @@
 use crate::arena::ArenaError;
 use crate::eval::EvalError;
 use crate::limits::LimitError;
+use crate::network::NetworkError;
 use crate::pool::PoolError;
 use crate::sampler::SamplingError;
 use crate::state::StateError;
@@ -79,29 +80,6 @@ pub enum Error {
     /// The plan does not fit the memory.
     #[error("the plan does not fit: {0}; take a smaller --ctx or --batch, a smaller --kv-type, or a smaller model")]
     DoesNotFit(#[from] LimitError),
-    /// The file's network continues text, or is none that runs on rows of numbers.
-    #[error("the model takes text, not rows of numbers; give a prompt: `rin run MODEL -p TEXT`")]
-    NoNetwork,
-    /// Another number of inputs than the network has.
-    #[error("{found} inputs were given, the network takes {expected}")]
-    InputCount {
-        /// Inputs that were given.
-        found: usize,
-        /// Inputs of the network.
-        expected: usize,
-    },
-    /// An input whose values are no whole rows.
-    #[error("input '{name}' has {found} values, but {rows} rows of {width} are {}", rows.saturating_mul(*width))]
-    InputSize {
-        /// Name of the input.
-        name: String,
-        /// Values that were given.
-        found: usize,
-        /// Rows.
-        rows: usize,
-        /// Values in a row.
-        width: usize,
-    },
     /// A token id that the vocabulary does not have.
     #[error("token id {id} is not in the vocabulary of {n_vocab}")]
     UnknownToken {
@@ -185,6 +163,9 @@ pub enum Error {
     /// A sampling setting is out of range, or the logits are no numbers.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// Rows that are not those that a network takes.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A text, a context or a reference that cannot be evaluated.
     #[error(transparent)]
     Eval(#[from] EvalError),

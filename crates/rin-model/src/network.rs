@@ -207,7 +207,6 @@ impl Function {
     }
 
     /// Whether it leaves numbers as they are.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
     pub fn is_identity(&self) -> bool {
         *self == Self::Identity
     }

@@ -22,6 +22,35 @@ use rin_kernels::ops::attention::KvType;
 use rin_kernels::{Cpu, Tier};
 use rin_model::{ModelFile, Output, Port};
 
+/// Rows that are not those that a network takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// The file's network continues text.
+    #[error("the model takes text, not rows of numbers; give a prompt: `rin run MODEL -p TEXT`")]
+    TakesText,
+    /// Another number of inputs than the network has.
+    #[error("{found} inputs were given, the network takes {expected}")]
+    InputCount {
+        /// Inputs that were given.
+        found: usize,
+        /// Inputs of the network.
+        expected: usize,
+    },
+    /// An input whose values are no whole rows.
+    #[error("input '{name}' has {found} values, but {rows} rows of {width} are {}", rows.saturating_mul(*width))]
+    InputSize {
+        /// Name of the input.
+        name: String,
+        /// Values that were given.
+        found: usize,
+        /// Rows.
+        rows: usize,
+        /// Values in a row.
+        width: usize,
+    },
+}
+
 /// A network in memory, ready to run. Nothing allocates after [`NetworkEngine::load`].
 #[derive(Debug)]
 pub struct NetworkEngine {
@@ -129,7 +158,7 @@ impl NetworkEngine {
     ///
     /// # Errors
     ///
-    /// [`Error::InputCount`] and [`Error::InputSize`] for inputs that are not those of the network;
+    /// [`NetworkError::InputCount`] and [`NetworkError::InputSize`] for inputs that are not those of the network;
     /// [`Error::StepTooLarge`] for more rows than were planned for. Nothing is computed then.
     pub fn run(&mut self, inputs: &[&[f32]], rows: usize) -> Result<(), Error> {
         self.rows = 0;
@@ -138,12 +167,12 @@ impl NetworkEngine {
         }
         let ports = &self.plan.network.inputs;
         if inputs.len() != ports.len() {
-            return Err(Error::InputCount { found: inputs.len(), expected: ports.len() });
+            return Err(NetworkError::InputCount { found: inputs.len(), expected: ports.len() }.into());
         }
         for (values, port) in inputs.iter().zip(ports) {
             let (found, width) = (values.len(), port.width());
             if Some(found) != rows.checked_mul(width) {
-                return Err(Error::InputSize { name: port.name.clone(), found, rows, width });
+                return Err(NetworkError::InputSize { name: port.name.clone(), found, rows, width }.into());
             }
         }
         if rows > 0 {

@@ -1,5 +1,6 @@
 //! A network's description as steps over slots.
 
+use super::NetworkError;
 use crate::Error;
 use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots};
 use crate::weights::{MatrixId, VectorId, WeightTable};
@@ -118,7 +119,7 @@ impl NetworkPlan {
     ///
     /// When the file holds no network of this kind, an option is out of range, or a size leaves the address space.
     pub fn new(file: &ModelFile, n_rows: usize) -> Result<Self, Error> {
-        let network = file.network().ok_or(Error::NoNetwork)?;
+        let network = file.network().ok_or(NetworkError::TakesText)?;
         if !(1..=MAX_ROWS).contains(&n_rows) {
             let (expected, found) = (format!("1 to {MAX_ROWS}"), n_rows.to_string());
             return Err(Error::BadOption { field: "rows", expected, found });

@@ -64,7 +64,7 @@ impl Machine<'_> {
     fn input(&mut self, rows: usize, values: &[f32], out: &Value) -> Result<(), Error> {
         let width = out.width;
         self.write(rows, out, [0..0, 0..0], rows * width, |r, row, _| {
-            row.copy_from_slice(&values[r * width..][..width])
+            row.copy_from_slice(&values[r * width..][..width]);
         })
     }
 

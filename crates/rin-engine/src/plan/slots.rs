@@ -16,7 +16,7 @@ pub(crate) struct Slots<'f> {
     pub(crate) rows: usize,
     /// The step that is being written.
     step: usize,
-    slots: Vec<Slot>,
+    list: Vec<Slot>,
     weights: WeightTable,
     overflow: bool,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Placed {
 impl<'f> Slots<'f> {
     /// No slots yet; scratch slots will have `rows` rows.
     pub(crate) fn new(file: &'f ModelFile, rows: usize) -> Self {
-        Self { file, rows, step: 0, slots: Vec::new(), weights: WeightTable::default(), overflow: false }
+        Self { file, rows, step: 0, list: Vec::new(), weights: WeightTable::default(), overflow: false }
     }
 
     /// The next step begins.
@@ -68,14 +68,14 @@ impl<'f> Slots<'f> {
         let bytes = n.and_then(|n| n.checked_mul(elem_bytes)).filter(|&b| isize::try_from(b).is_ok());
         self.overflow |= bytes.is_none();
         let (first_step, bytes) = (self.step, bytes.unwrap_or(0));
-        self.slots.push(Slot { name, offset: 0, bytes, first_step, last_step: first_step, state });
-        SlotId(self.slots.len() - 1)
+        self.list.push(Slot { name, offset: 0, bytes, first_step, last_step: first_step, state });
+        SlotId(self.list.len() - 1)
     }
 
     /// Keeps slots alive up to the step that is being written.
     pub(crate) fn uses(&mut self, ids: impl IntoIterator<Item = SlotId>) {
         for id in ids {
-            self.slots[id.0].last_step = self.step;
+            self.list[id.0].last_step = self.step;
         }
     }
 
@@ -106,17 +106,17 @@ impl<'f> Slots<'f> {
             return Err(Error::PlanOverflow { what: "slot" });
         }
         let last = self.step.saturating_sub(1);
-        for slot in self.slots.iter_mut().filter(|s| s.state) {
+        for slot in self.list.iter_mut().filter(|s| s.state) {
             (slot.first_step, slot.last_step) = (0, last);
         }
         for id in results {
-            self.slots[id.0].last_step = last;
+            self.list[id.0].last_step = last;
         }
-        let (state_bytes, scratch_bytes) = layout::place(&mut self.slots)?;
+        let (state_bytes, scratch_bytes) = layout::place(&mut self.list)?;
         let total = state_bytes.checked_add(scratch_bytes).and_then(|n| n.checked_add(self.weights.bytes()));
         if total.is_none() {
             return Err(Error::PlanOverflow { what: "total" });
         }
-        Ok(Placed { slots: self.slots, state_bytes, scratch_bytes, weights: self.weights })
+        Ok(Placed { slots: self.list, state_bytes, scratch_bytes, weights: self.weights })
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::model::{Temporary, dense, load, node, noise, outputs, residual_mlp, save, tiers};
 use rin_engine::Error;
+use rin_engine::network::NetworkError;
 use rin_engine::topology::Policy;
 use rin_import::{NewNetwork, NewTensor, write_network};
 use rin_kernels::Format;
@@ -124,7 +125,7 @@ fn rows_that_are_none_are_refused() {
     let short = engine.run(&[&x[..73]], 2).unwrap_err();
     assert!(short.to_string().contains("input 'x' has 73 values, but 2 rows of 37 are 74"), "{short}");
     let none = engine.run(&[], 2).unwrap_err();
-    assert!(matches!(none, Error::InputCount { found: 0, expected: 1 }), "{none}");
+    assert!(matches!(none, Error::Network(NetworkError::InputCount { found: 0, expected: 1 })), "{none}");
     engine.run(&[&[]], 0).unwrap();
 }
 
