@@ -120,6 +120,7 @@ fn class_of_engine(error: &EngineError) -> Class {
         EngineError::BadOption { .. } | EngineError::Sampling(SamplingError::Parameter { .. }) => {
             (Code::Usage, "BadOption")
         }
+        EngineError::Network(_) => (Code::Usage, "BadInput"),
         EngineError::UnknownToken { .. } => (Code::Usage, "UnknownToken"),
         EngineError::PromptTooLong { .. } => (Code::Usage, "PromptTooLong"),
         EngineError::EmptyPrompt => (Code::Usage, "EmptyPrompt"),

@@ -7,6 +7,7 @@
 
 pub mod plan;
 mod run;
+pub mod verify;
 
 pub use plan::NetworkPlan;
 
