@@ -120,6 +120,7 @@ fn class_of_engine(error: &EngineError) -> Class {
         | EngineError::PromptTooLong { .. }
         | EngineError::EmptyPrompt
         | EngineError::OtherVocabulary { .. }
+        | EngineError::Network(_)
         | EngineError::State(StateError::Other { .. }) => Code::Usage,
         EngineError::DoesNotFit(_)
         | EngineError::Arena(ArenaError::AddressSpace { .. } | ArenaError::Map { .. })

@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use rin_engine::limits::MemoryLimit;
+use rin_engine::network::NetworkPlan;
+use rin_engine::plan::Slot;
 use rin_engine::sampler::SamplingParams;
 use rin_engine::tokenizer::Tokenizer;
 use rin_engine::{LoadOptions, Plan};
@@ -26,23 +28,38 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     let file = model_path::open(&args.model)?;
     // As `rin run` without sampling flags.
     let options = LoadOptions { text: Some(SamplingParams::default()), ..args.machine.load_options() };
-    let plan = if args.plan { Some(options.plan(&file)?) } else { None };
+    let mode = args.machine.mode(&file)?;
+    let network = file.network();
+    let (mut plan, mut network_plan) = (None, None);
+    match network {
+        Some(_) if args.plan => network_plan = Some(NetworkPlan::new(&file, options.n_batch)?),
+        None if args.plan => plan = Some(options.plan(&file)?),
+        _ => {}
+    }
     let mut problems = Vec::new();
     // The plan is known from the header alone; a look at what the file holds reads it.
     if file.format() == FileFormat::Rin && !args.plan {
         problems.extend(file.verify_sha256().err().map(|error| error.to_string()));
     }
-    let config = file.config().map_err(|error| problems.push(error.to_string())).ok();
-    let tokenizer = model_path::tokenizer(&file);
-    let tokenizer = tokenizer.map_err(|error| problems.push(format!("{error:#}"))).ok();
+    let (mut config, mut tokenizer) = (None, None);
+    // A network on rows of numbers has neither.
+    if network.is_none() {
+        config = file.config().map_err(|error| problems.push(error.to_string())).ok();
+        tokenizer = model_path::tokenizer(&file).map_err(|error| problems.push(format!("{error:#}"))).ok();
+    }
     let object = Inspect {
-        model: Model::of(&file, config.map(|_| args.machine.mode())),
+        model: Model::of(&file, mode),
         config,
+        network,
         tensors: file.tensors().iter().map(Tensor::of).collect(),
         tokenizer: tokenizer.as_ref().map(TokenizerInfo::of),
         metadata: file.metadata().map(|(key, value)| (key.to_owned(), json_value(key, &value))).collect(),
         problems,
-        plan: plan.as_ref().map(|plan| PlanInfo::of(plan, &options)),
+        plan: match (&plan, &network_plan) {
+            (Some(plan), _) => Some(PlanInfo::of(&Sizes::of(plan), &options)),
+            (None, Some(plan)) => Some(PlanInfo::of(&Sizes::of_network(plan), &options)),
+            (None, None) => None,
+        },
     };
     if args.output.json {
         return output::json(&object);
@@ -52,8 +69,13 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     if args.tensors {
         write_tensors(&mut text, &object.tensors)?;
     }
-    if let (Some(plan), Some(info)) = (&plan, &object.plan) {
-        write_plan(&mut text, plan, info)?;
+    if let Some(info) = &object.plan {
+        match (&plan, &network_plan) {
+            (Some(plan), _) => write_sizes(&mut text, plan)?,
+            (None, Some(plan)) => writeln!(text, "plan       {} rows at once", plan.n_rows)?,
+            (None, None) => {}
+        }
+        write_plan(&mut text, info)?;
     }
     output::text(&text)
 }
@@ -87,18 +109,52 @@ impl TokenizerInfo {
     }
 }
 
-impl<'a> PlanInfo<'a> {
-    fn of(plan: &'a Plan, options: &LoadOptions) -> Self {
-        let limit: Option<MemoryLimit> = options.limit();
-        let total_bytes = plan.total_bytes();
-        let refusal = limit.as_ref().and_then(|limit| limit.admit(total_bytes as u64).err());
+/// The bytes of a plan of either kind.
+struct Sizes<'a> {
+    weights_bytes: usize,
+    state_bytes: usize,
+    scratch_bytes: usize,
+    vocabulary_bytes: usize,
+    total_bytes: usize,
+    slots: &'a [Slot],
+}
+
+impl<'a> Sizes<'a> {
+    fn of(plan: &'a Plan) -> Self {
         Self {
-            total_bytes,
             weights_bytes: plan.weights.bytes(),
             state_bytes: plan.state_bytes,
             scratch_bytes: plan.scratch_bytes,
             vocabulary_bytes: plan.vocabulary_bytes,
+            total_bytes: plan.total_bytes(),
             slots: &plan.slots,
+        }
+    }
+
+    fn of_network(plan: &'a NetworkPlan) -> Self {
+        Self {
+            weights_bytes: plan.weights.bytes(),
+            state_bytes: plan.state_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            vocabulary_bytes: 0,
+            total_bytes: plan.total_bytes(),
+            slots: &plan.slots,
+        }
+    }
+}
+
+impl<'a> PlanInfo<'a> {
+    fn of(plan: &Sizes<'a>, options: &LoadOptions) -> Self {
+        let limit: Option<MemoryLimit> = options.limit();
+        let total_bytes = plan.total_bytes;
+        let refusal = limit.as_ref().and_then(|limit| limit.admit(total_bytes as u64).err());
+        Self {
+            total_bytes,
+            weights_bytes: plan.weights_bytes,
+            state_bytes: plan.state_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            vocabulary_bytes: plan.vocabulary_bytes,
+            slots: plan.slots,
             fits: refusal.is_none(),
             refusal,
             limit_bytes: limit.as_ref().map(|limit| limit.bytes),
@@ -166,9 +222,15 @@ fn write_model(text: &mut String, object: &Inspect<'_>, file: &ModelFile) -> std
         model.n_params,
         model.quant.unwrap_or("nothing"),
     )?;
-    writeln!(text, "network    {}, {}", known(&model.arch), model.mode.unwrap_or("cannot be run"))?;
+    match object.network {
+        Some(network) => writeln!(text, "network    mode {}", network.mode)?,
+        None => writeln!(text, "network    {}, {}", known(&model.arch), model.mode.unwrap_or("cannot be run"))?,
+    }
     if let Some(config) = object.config {
         write_config(text, config)?;
+    }
+    if let Some(network) = object.network {
+        crate::network::describe(text, network)?;
     }
     if let Some(tokenizer) = &object.tokenizer {
         let special = &tokenizer.special;
@@ -243,14 +305,17 @@ fn write_tensors(text: &mut String, tensors: &[Tensor<'_>]) -> std::fmt::Result 
     Ok(())
 }
 
-fn write_plan(text: &mut String, plan: &Plan, info: &PlanInfo<'_>) -> std::fmt::Result {
+fn write_sizes(text: &mut String, plan: &Plan) -> std::fmt::Result {
     writeln!(
         text,
         "plan       context {}, batch {}, keys and values in {}",
         plan.options.ctx,
         plan.options.n_batch,
         plan.kv_type.name(),
-    )?;
+    )
+}
+
+fn write_plan(text: &mut String, info: &PlanInfo<'_>) -> std::fmt::Result {
     writeln!(text, "  {:<32} {:>14} {:>14} {:>11}", "slot", "offset", "bytes", "steps")?;
     for slot in info.slots {
         let steps = format!("{}-{}", slot.first_step, slot.last_step);

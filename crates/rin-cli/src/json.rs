@@ -4,11 +4,9 @@ use rin_engine::generate::Outcome;
 use rin_engine::limits::LimitError;
 use rin_engine::plan::Slot;
 use rin_engine::{Plan, limits};
-use rin_model::{DType, ModelFile};
+use rin_model::{DType, Mode, ModelFile};
 use serde::Serialize;
 use std::collections::BTreeMap;
-
-use crate::values::Mode;
 
 /// What a model is.
 #[derive(Debug, Serialize)]
@@ -28,7 +26,8 @@ impl Model {
     pub(crate) fn of(file: &ModelFile, mode: Option<Mode>) -> Self {
         let config = file.config().ok();
         let stem = file.path().file_stem().unwrap_or(file.path().as_os_str());
-        let name = config.and_then(|config| config.name.clone());
+        let named = file.network().and_then(|network| network.name.clone());
+        let name = config.and_then(|config| config.name.clone()).or(named);
         let stated = || {
             let mut metadata = file.metadata();
             metadata.find_map(
@@ -147,6 +146,8 @@ impl Memory {
 pub(crate) struct Inspect<'a> {
     pub(crate) model: Model,
     pub(crate) config: Option<&'a rin_model::Config>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<&'a rin_model::Network>,
     pub(crate) tensors: Vec<Tensor<'a>>,
     pub(crate) tokenizer: Option<TokenizerInfo>,
     pub(crate) metadata: serde_json::Map<String, serde_json::Value>,

@@ -4,6 +4,7 @@
 //! Results go to standard output, everything else to standard error; [`exit`] turns failures into exit codes.
 
 mod args;
+mod array;
 mod bench;
 mod completions;
 mod config_file;
@@ -17,6 +18,7 @@ mod inspect;
 mod interrupt;
 mod json;
 mod model_path;
+mod network;
 mod npy;
 mod output;
 mod report;

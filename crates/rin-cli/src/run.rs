@@ -28,7 +28,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let pacing = args.power_budget.map(|budget| Pacing::new(budget, &gauge)).transpose()?;
     let start = Instant::now();
     let file = model_path::open(&args.model)?;
-    let description = json::Model::of(&file, Some(args.machine.mode()));
+    let mode = args.machine.mode(&file)?;
+    if let Some(network) = file.network().cloned() {
+        return crate::network::run(args, file, &network);
+    }
+    if !args.network.input.is_empty() || !args.network.to.is_empty() {
+        return Err(
+            Usage("the model continues text and takes no --input and no --output; give -p TEXT".to_owned()).into()
+        );
+    }
+    let description = json::Model::of(&file, mode);
     // What is wrong with the network is told before what is wrong with the words.
     file.config()?;
     // Ids in place of a prompt run without a tokenizer too.

@@ -1,5 +1,7 @@
 //! Values of flags that are more than one number or word.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -10,6 +12,39 @@ use rin_import::DTYPES;
 use rin_import::quantize::TARGETS;
 use rin_kernels::ops::attention::KvType;
 use rin_kernels::{Format, Tier};
+use rin_model::Mode;
+
+/// `[NAME=]FILE`: a file, and the input or output of a network that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedFile {
+    pub(crate) name: Option<String>,
+    pub(crate) path: PathBuf,
+}
+
+impl FromStr for NamedFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, path) = match text.split_once('=') {
+            // A path may have the sign in it.
+            Some((name, path)) if !name.contains(['/', '\\']) => (Some(name.to_owned()), path),
+            _ => (None, text),
+        };
+        if path.is_empty() || name.as_deref() == Some("") {
+            return Err("expected FILE or NAME=FILE".to_owned());
+        }
+        Ok(Self { name, path: path.into() })
+    }
+}
+
+impl fmt::Display for NamedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(name) = &self.name {
+            write!(f, "{name}=")?;
+        }
+        write!(f, "{}", self.path.display())
+    }
+}
 
 /// Token ids, separated by commas or white space.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,24 +195,6 @@ pub(crate) fn affinity() -> impl TypedValueParser<Value = Policy> {
     one_of(&POLICIES, policy_name)
 }
 
-/// What a model computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    /// A decoder that continues text.
-    Transformer,
-}
-
-impl Mode {
-    const ALL: [Self; 1] = [Self::Transformer];
-
-    /// The name on the command line and in JSON.
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Transformer => "transformer",
-        }
-    }
-}
-
 /// `--mode`.
 pub(crate) fn mode() -> impl TypedValueParser<Value = Mode> {
     one_of(&Mode::ALL, Mode::name)
@@ -200,6 +217,15 @@ mod tests {
         for bad in ["", "x", "1.5G", "-1", "G", "5Q", "5Gi", "18446744073709551615K", "5 GiBs"] {
             assert!(read(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn files_may_have_names() {
+        let read = |text: &str| text.parse::<NamedFile>().map(|file| (file.name, file.path.display().to_string()));
+        assert_eq!(read("x.npy"), Ok((None, "x.npy".to_owned())));
+        assert_eq!(read("a=b/x=1.npy"), Ok((Some("a".to_owned()), "b/x=1.npy".to_owned())));
+        assert_eq!(read("./a=b.npy"), Ok((None, "./a=b.npy".to_owned())));
+        assert!(read("").is_err() && read("a=").is_err() && read("=a").is_err());
     }
 
     #[test]

@@ -83,6 +83,10 @@ const fn cache_name(hit: bool) -> &'static str {
 pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
     interrupt::install()?;
     let file = model_path::open(&args.model)?;
+    args.machine.mode(&file)?;
+    if file.network().is_some() {
+        return crate::network::verify(file, &args.machine, args.output);
+    }
     let options = options(args, &file)?;
     let name = file.path().display().to_string();
     let load = load_options(&args.machine.load_options(), &options);

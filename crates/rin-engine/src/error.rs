@@ -3,6 +3,7 @@
 use crate::arena::ArenaError;
 use crate::eval::EvalError;
 use crate::limits::LimitError;
+use crate::network::NetworkError;
 use crate::pool::PoolError;
 use crate::sampler::SamplingError;
 use crate::state::StateError;
@@ -162,6 +163,9 @@ pub enum Error {
     /// A sampling setting is out of range, or the logits are no numbers.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// Rows that are not those that a network takes.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A text, a context or a reference that cannot be evaluated.
     #[error(transparent)]
     Eval(#[from] EvalError),
@@ -182,6 +186,7 @@ impl Error {
             Self::UnknownToken { .. } => "UnknownToken",
             Self::PromptTooLong { .. } => "PromptTooLong",
             Self::EmptyPrompt => "EmptyPrompt",
+            Self::Network(_) => "BadInput",
             Self::CacheFull { .. } => "CacheFull",
             Self::OtherVocabulary { .. } => "OtherVocabulary",
             Self::State(StateError::Io { .. }) => "Io",

@@ -165,7 +165,10 @@ impl Staged {
         let sha256 = hex(&std::mem::take(&mut self.hash).finalize());
         header.record(&sha256);
         self.finish(&header.bytes()?).map_err(|error| self.refused(error))?;
-        ModelFile::open(self.temporary.path())?.config()?;
+        let written = ModelFile::open(self.temporary.path())?;
+        if written.network().is_none() {
+            written.config()?;
+        }
         if !overwrite && self.dst.exists() {
             return Err(Error::Exists(self.dst.clone()));
         }

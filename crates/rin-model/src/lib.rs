@@ -30,7 +30,9 @@ mod json;
 #[cfg(unix)]
 mod lost_page;
 mod mmap;
+mod mode;
 mod model_file;
+mod network;
 pub mod rin_format;
 pub mod safetensors;
 mod tensor;
@@ -43,7 +45,9 @@ pub use error::{Error, Fault};
 pub use family::TensorName;
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;
+pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
+pub use network::{Body, Function, Network, Node, Op, Output, OutputKind, Port, Widths};
 pub use tensor::{RowOrder, TensorInfo};
 pub use value::{Array, Element, List, Value};
 pub use vocab::{GgufVocab, TokenizerSource};

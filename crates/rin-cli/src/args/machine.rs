@@ -8,8 +8,10 @@ use rin_engine::engine::DEFAULT_CTX;
 use rin_engine::topology::Policy;
 use rin_kernels::Tier;
 use rin_kernels::ops::attention::KvType;
+use rin_model::{Mode, ModelFile};
 
-use crate::values::{self, Bytes, Mode};
+use crate::exit::Usage;
+use crate::values::{self, Bytes};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Machine")]
@@ -81,8 +83,16 @@ impl MachineArgs {
         }
     }
 
-    /// The mode of a network of any family that exists in this version.
-    pub(crate) fn mode(&self) -> Mode {
-        self.mode.unwrap_or(Mode::Transformer)
+    /// The mode of a file's network; none where RIN does not run it.
+    ///
+    /// # Errors
+    /// [`Usage`] where `--mode` asks for another one.
+    pub(crate) fn mode(&self, file: &ModelFile) -> Result<Option<Mode>, Usage> {
+        match (self.mode, file.mode()) {
+            (Some(asked), Some(found)) if asked != found => {
+                Err(Usage(format!("--mode {asked}: the model is of the mode {found}; leave the flag out")))
+            }
+            (_, found) => Ok(found),
+        }
     }
 }

@@ -21,7 +21,7 @@ pub(crate) use measure::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs, Veri
 
 use crate::config_file::ConfigFiles;
 use crate::exit;
-use crate::values::{self, Ids};
+use crate::values::{self, Ids, NamedFile};
 
 const SOURCES: &str = "\
 Every flag --some-name can also be given as the variable RIN_SOME_NAME, as `some-name = …` in ./rin.toml or in \
@@ -133,6 +133,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
     #[command(flatten)]
     pub(crate) context: ContextArgs,
@@ -140,6 +142,18 @@ pub(crate) struct RunArgs {
     pub(crate) guess: GuessArgs,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+}
+
+/// The flags of networks from rows of numbers to rows of numbers.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Networks on rows of numbers")]
+pub(crate) struct NetworkArgs {
+    /// Rows of an input, as .npy or .csv; NAME where the network has several. May be repeated
+    #[arg(long, value_name = "[NAME=]FILE")]
+    pub(crate) input: Vec<NamedFile>,
+    /// Write an output as f32 (rows, width); NAME where the network has several. May be repeated
+    #[arg(id = "rows_output", long = "output", value_name = "[NAME=]FILE.npy")]
+    pub(crate) to: Vec<NamedFile>,
 }
 
 #[derive(Debug, Args)]

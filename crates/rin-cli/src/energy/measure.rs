@@ -79,7 +79,7 @@ pub(super) fn measure(args: &EnergyCommandArgs) -> Result<()> {
     interrupt::install()?;
     let file = model_path::open(&args.model)?;
     file.config()?;
-    let model = json::Model::of(&file, Some(args.machine.mode()));
+    let model = json::Model::of(&file, args.machine.mode(&file)?);
     let gauge = Gauge::open(&args.energy)?;
     let (names, pieces) = pieces(args)?;
     let mut found = EnergyJson::new(args, model);

@@ -1,0 +1,409 @@
+//! `rin run`, `rin inspect` and `rin verify` of networks from rows of numbers to rows of numbers.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use rin_engine::digest::LogitDigest;
+use rin_engine::network::verify::{Axes, Report};
+use rin_engine::{LoadOptions, NetworkEngine};
+use rin_kernels::ops::softmax::Softmax;
+use rin_kernels::{Cpu, alloc};
+use rin_model::{Body, ModelFile, Network, Op, OutputKind};
+use serde::Serialize;
+
+use crate::args::{MachineArgs, RunArgs};
+use crate::array::Array;
+use crate::energy::Gauge;
+use crate::exit::{self, Usage};
+use crate::npy::NpyWriter;
+use crate::values::NamedFile;
+use crate::{interrupt, json, output, report};
+
+/// Most values that are written into JSON; more belong into a file.
+const MAX_JSON_VALUES: usize = 100_000;
+
+/// `rin run --json` of such a network.
+#[derive(Debug, Serialize)]
+struct RunJson<'a> {
+    model: json::Model,
+    rows: usize,
+    /// The most probable class of each row, of the first output that has classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    classes: Option<Vec<ClassJson<'a>>>,
+    outputs: Vec<OutputJson<'a>>,
+    timings: TimingsJson,
+    memory: json::Memory,
+    allocations_during_inference: u64,
+    energy: rin_energy::Record,
+    digest: String,
+    tier: &'static str,
+    threads: usize,
+    version: &'static str,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct ClassJson<'a> {
+    index: usize,
+    p: f32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    label: Option<&'a str>,
+}
+
+#[derive(Debug, Serialize)]
+struct OutputJson<'a> {
+    name: &'a str,
+    kind: OutputKind,
+    shape: [usize; 2],
+    /// Row by row; absent where there are too many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values: Option<Vec<&'a [f32]>>,
+}
+
+#[derive(Debug, Serialize)]
+struct TimingsJson {
+    load_ms: f64,
+    inference_ms: f64,
+    rows_per_s: f64,
+}
+
+/// Runs a network on the rows of files.
+///
+/// # Errors
+/// [`Usage`] for inputs that are not those of the network; whatever goes wrong on the way.
+pub(crate) fn run(args: &RunArgs, file: ModelFile, network: &Network) -> Result<()> {
+    let start = Instant::now();
+    let description = json::Model::of(&file, Some(network.mode));
+    if args.prompt.is_some() || args.tokens.is_some() {
+        let text = format!("a network of the mode `{}` takes no text: give --input FILE.npy or FILE.csv", network.mode);
+        return Err(Usage(text).into());
+    }
+    let (inputs, rows) = read_inputs(&args.network.input, network)?;
+    let targets = targets(&args.network.to, network, &file)?;
+    let gauge = Gauge::open(&args.energy)?;
+    let options = args.machine.load_options();
+    let options = LoadOptions { n_batch: options.n_batch.min(rows).max(1), ..options };
+    let mut engine = load(file, &options, args.output.quiet)?;
+    let load = start.elapsed();
+
+    let mut found: Vec<Vec<f32>> =
+        (0..network.outputs.len()).map(|i| Vec::with_capacity(rows * engine.output_width(i))).collect();
+    let mut digest = LogitDigest::new();
+    let mut slices: Vec<&[f32]> = inputs.iter().map(|_| &[][..]).collect();
+    let before = alloc::allocations();
+    let (clock, began) = (Instant::now(), gauge.edge());
+    for first in (0..rows).step_by(engine.max_rows()) {
+        let n = engine.max_rows().min(rows - first);
+        for ((slice, input), port) in slices.iter_mut().zip(&inputs).zip(&network.inputs) {
+            let width = port.width();
+            *slice = &input.values[first * width..(first + n) * width];
+        }
+        engine.run(&slices, n)?;
+        for (i, found) in found.iter_mut().enumerate() {
+            found.extend_from_slice(engine.output(i));
+        }
+        engine.digest(&mut digest);
+    }
+    let (seconds, ended) = (clock.elapsed().as_secs_f64(), gauge.edge());
+    let allocations = alloc::allocations() - before;
+    let energy = gauge.record(began.as_ref(), ended.as_ref(), rows, seconds)?;
+    for (path, i) in targets {
+        write_npy(path, &found[i], engine.output_width(i))
+            .with_context(|| format!("the output cannot be written to {}", path.display()))?;
+    }
+    let classes = classes(network, &found, rows);
+    if !args.output.json {
+        if args.network.to.is_empty() {
+            output::text(&lines(network, &engine, &found, classes.as_deref(), rows)?)?;
+        }
+        if !args.output.quiet {
+            let ms = seconds * 1e3;
+            let (tier, threads) = (engine.tier().name(), engine.threads());
+            output::tell(&format!("{rows} rows in {ms:.3} ms, {tier}, {threads} threads, {}", digest.finish()));
+        }
+        return Ok(());
+    }
+    let plan = engine.plan();
+    output::json(&RunJson {
+        model: description,
+        rows,
+        classes,
+        outputs: outputs(network, &engine, &found, rows),
+        timings: TimingsJson {
+            load_ms: load.as_secs_f64() * 1e3,
+            inference_ms: seconds * 1e3,
+            rows_per_s: rows as f64 / seconds.max(1e-9),
+        },
+        memory: json::Memory {
+            plan_bytes: plan.total_bytes(),
+            weights_bytes: plan.weights.bytes(),
+            state_bytes: plan.state_bytes,
+            scratch_bytes: plan.scratch_bytes,
+            vocabulary_bytes: 0,
+            peak_rss_bytes: rin_engine::limits::peak_rss_bytes(),
+        },
+        allocations_during_inference: allocations,
+        energy,
+        digest: digest.finish().to_string(),
+        tier: engine.tier().name(),
+        threads: engine.threads(),
+        version: env!("CARGO_PKG_VERSION"),
+    })
+}
+
+fn load(file: ModelFile, options: &LoadOptions, quiet: bool) -> Result<NetworkEngine> {
+    let bar = report::byte_progress(file.file_bytes(), "loading", quiet);
+    let engine = NetworkEngine::load(file, options, |bytes| bar.inc(bytes as u64));
+    bar.finish_and_clear();
+    Ok(engine?)
+}
+
+/// Reads the files of all inputs, in the order of the network, and counts their rows.
+fn read_inputs(files: &[NamedFile], network: &Network) -> Result<(Vec<Array>, usize)> {
+    let names = || network.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ");
+    let mut found: Vec<Option<Array>> = network.inputs.iter().map(|_| None).collect();
+    for file in files {
+        let place = match &file.name {
+            Some(name) => network.inputs.iter().position(|port| port.name == *name),
+            None => found.iter().position(Option::is_none),
+        };
+        let Some(slot) = place.and_then(|i| found.get_mut(i)).filter(|slot| slot.is_none()) else {
+            let text = format!("--input {}: the network takes the inputs {}, each once", file, names());
+            return Err(Usage(text).into());
+        };
+        *slot = Some(Array::read(&file.path)?);
+    }
+    let mut rows = None;
+    let mut arrays = Vec::new();
+    for (array, port) in found.into_iter().zip(&network.inputs) {
+        let array = array.ok_or_else(|| {
+            Usage(format!("input `{}` is missing: give --input {}=FILE.npy or FILE.csv", port.name, port.name))
+        })?;
+        let n = array.rows(port.width()).ok_or_else(|| {
+            let shape = &array.shape;
+            Usage(format!("input `{}` takes rows of shape {:?}, the file holds {shape:?}", port.name, port.shape))
+        })?;
+        let first = *rows.get_or_insert(n);
+        if first != n {
+            let text = format!("input `{}` has {n} rows, those before it have {first}", port.name);
+            return Err(Usage(text).into());
+        }
+        arrays.push(array);
+    }
+    Ok((arrays, rows.unwrap_or(0)))
+}
+
+/// Which output goes to which file.
+fn targets<'a>(files: &'a [NamedFile], network: &Network, model: &ModelFile) -> Result<Vec<(&'a Path, usize)>> {
+    let mut targets: Vec<(&Path, usize)> = Vec::new();
+    for file in files {
+        let place = match &file.name {
+            Some(name) => network.outputs.iter().position(|output| output.name == *name),
+            None if network.outputs.len() == 1 => Some(0),
+            None => None,
+        };
+        let Some(i) = place else {
+            let names: Vec<_> = network.outputs.iter().map(|output| format!("{}=FILE.npy", output.name)).collect();
+            return Err(Usage(format!("--output {file}: say which output goes there: {}", names.join(", "))).into());
+        };
+        let npy = file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
+        if !npy {
+            return Err(Usage(format!("--output {file}: outputs are written as .npy; name such a file")).into());
+        }
+        if let (Ok(a), Ok(b)) = (file.path.canonicalize(), model.path().canonicalize())
+            && a == b
+        {
+            return Err(Usage(format!("--output {file} would overwrite the model; name another file")).into());
+        }
+        targets.push((&file.path, i));
+    }
+    Ok(targets)
+}
+
+fn write_npy(path: &Path, values: &[f32], width: usize) -> std::io::Result<()> {
+    let mut writer = NpyWriter::create(path, width)?;
+    for row in values.chunks_exact(width.max(1)) {
+        writer.row(row)?;
+    }
+    writer.finish()
+}
+
+/// The best class of each row of the first output that has classes.
+fn classes<'a>(network: &'a Network, found: &[Vec<f32>], rows: usize) -> Option<Vec<ClassJson<'a>>> {
+    let i = network.outputs.iter().position(|output| output.kind != OutputKind::Values)?;
+    let (output, values) = (&network.outputs[i], &found[i]);
+    let softmax = Softmax::select(&Cpu::detect());
+    let best = |row: &[f32]| {
+        let mut p = row.to_vec();
+        if output.kind == OutputKind::Logits {
+            softmax.run(&mut p);
+        }
+        // The lowest of equals, as everywhere.
+        let index = (0..p.len()).reduce(|best, i| if p[i] > p[best] { i } else { best }).unwrap_or(0);
+        let label = output.labels.get(index).map(String::as_str);
+        ClassJson { index, p: p.get(index).copied().unwrap_or(f32::NAN), label }
+    };
+    Some(values.chunks_exact((values.len() / rows.max(1)).max(1)).map(best).collect())
+}
+
+fn outputs<'a>(
+    network: &'a Network,
+    engine: &NetworkEngine,
+    found: &'a [Vec<f32>],
+    rows: usize,
+) -> Vec<OutputJson<'a>> {
+    let all: usize = found.iter().map(Vec::len).sum();
+    let describe = |(i, output): (usize, &'a rin_model::Output)| {
+        let width = engine.output_width(i);
+        let values = (all <= MAX_JSON_VALUES).then(|| found[i].chunks_exact(width.max(1)).collect());
+        OutputJson { name: &output.name, kind: output.kind, shape: [rows, width], values }
+    };
+    network.outputs.iter().enumerate().map(describe).collect()
+}
+
+/// One line per row: its class and how probable it is, or its values.
+fn lines(
+    network: &Network,
+    engine: &NetworkEngine,
+    found: &[Vec<f32>],
+    classes: Option<&[ClassJson<'_>]>,
+    rows: usize,
+) -> Result<String, std::fmt::Error> {
+    let mut text = String::new();
+    for row in 0..rows {
+        if let Some(class) = classes.and_then(|classes| classes.get(row)) {
+            writeln!(text, "{} {:.4}{}", class.index, class.p, class.label.map_or(String::new(), |l| format!(" {l}")))?;
+            continue;
+        }
+        for (i, found) in found.iter().enumerate() {
+            let width = engine.output_width(i);
+            let values: Vec<String> = found[row * width..][..width].iter().map(ToString::to_string).collect();
+            let name = if network.outputs.len() > 1 { format!("{},", network.outputs[i].name) } else { String::new() };
+            writeln!(text, "{name}{}", values.join(","))?;
+        }
+    }
+    Ok(text)
+}
+
+/// What a network is, for people.
+pub(crate) fn describe(text: &mut String, network: &Network) -> std::fmt::Result {
+    for port in &network.inputs {
+        writeln!(text, "input      {} of shape {:?}", output::shown(&port.name, 80), port.shape)?;
+    }
+    let Body::Nodes(nodes) = &network.body else { return Ok(()) };
+    for node in nodes {
+        let function = match &node.op {
+            Op::Dense { function, .. }
+            | Op::Scale { function, .. }
+            | Op::Activation { function }
+            | Op::Add { function } => format!(" {}", function.name()),
+            _ => String::new(),
+        };
+        let inputs: Vec<_> = node.inputs.iter().map(|name| output::shown(name, 40)).collect();
+        let name = output::shown(&node.output, 40);
+        writeln!(text, "           {name} = {}{function} ({})", node.op.name(), inputs.join(", "))?;
+    }
+    for found in &network.outputs {
+        let kind = match found.kind {
+            OutputKind::Logits => "logits",
+            OutputKind::Probabilities => "probabilities",
+            _ => "values",
+        };
+        writeln!(text, "output     {}, {kind}", output::shown(&found.name, 80))?;
+    }
+    Ok(())
+}
+
+/// `rin verify --json` of such a network.
+#[derive(Debug, Serialize)]
+struct VerifyJson<'a> {
+    cases: usize,
+    equal: usize,
+    digest: String,
+    axes: AxesJson,
+    mismatches: Vec<MismatchJson>,
+    model: &'a str,
+    rows: usize,
+    version: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+struct AxesJson {
+    tiers: Vec<&'static str>,
+    threads: Vec<usize>,
+    batch: Vec<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct MismatchJson {
+    tier: &'static str,
+    threads: usize,
+    batch: usize,
+    output: usize,
+    row: usize,
+    element: usize,
+    expected: f32,
+    found: f32,
+}
+
+/// Verifies a network on rows of its own making.
+///
+/// # Errors
+/// [`exit::Mismatch`] where bits differ; whatever goes wrong on the way.
+pub(crate) fn verify(file: ModelFile, machine: &MachineArgs, form: crate::args::OutputArgs) -> Result<()> {
+    interrupt::install()?;
+    let name = file.path().display().to_string();
+    let options = machine.load_options();
+    let cpu = options.tier.map_or_else(Cpu::detect, |tier| Cpu::detect().up_to(tier));
+    let mut axes = Axes::contract(cpu.tiers().collect());
+    if let Some(threads) = options.threads {
+        axes.threads = vec![threads];
+    }
+    let options = LoadOptions { n_batch: axes.rows(), ..options };
+    let mut engine = load(file, &options, form.quiet)?;
+    let found = rin_engine::network::verify::verify(&mut engine, &axes, options.affinity)?;
+    let Report { cases, equal, digest, mismatches } = &found;
+    if form.json {
+        let mismatch = |m: &rin_engine::network::verify::Mismatch| MismatchJson {
+            tier: m.tier.name(),
+            threads: m.threads,
+            batch: m.batch,
+            output: m.output,
+            row: m.row,
+            element: m.element,
+            expected: m.expected,
+            found: m.found,
+        };
+        output::json(&VerifyJson {
+            cases: *cases,
+            equal: *equal,
+            digest: digest.to_string(),
+            axes: AxesJson {
+                tiers: axes.tiers.iter().map(|tier| tier.name()).collect(),
+                threads: axes.threads.clone(),
+                batch: axes.batch.clone(),
+            },
+            mismatches: mismatches.iter().map(mismatch).collect(),
+            model: &name,
+            rows: axes.rows(),
+            version: env!("CARGO_PKG_VERSION"),
+        })?;
+    } else {
+        let mut text = format!("{equal} of {cases} cases equal\n{digest}\n");
+        for m in mismatches {
+            let place = format!("output {}, row {}, element {}", m.output, m.row, m.element);
+            let case = format!("{}, {} threads, batch {}", m.tier, m.threads, m.batch);
+            writeln!(text, "{case}: {place} is {} and not {}", m.found, m.expected)?;
+        }
+        output::text(&text)?;
+    }
+    if mismatches.is_empty() {
+        return Ok(());
+    }
+    let differ = cases - equal;
+    let text = format!(
+        "{differ} of {cases} cases have other bits than the definition; this is a fault of rin or of the machine, please report it"
+    );
+    Err(exit::Mismatch(text).into())
+}
