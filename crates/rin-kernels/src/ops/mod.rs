@@ -3,6 +3,7 @@
 pub mod attention;
 #[cfg(test)]
 pub(crate) mod cases;
+pub mod lif;
 pub mod linear;
 pub mod quantize;
 pub mod rms_norm;
