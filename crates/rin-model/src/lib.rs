@@ -24,6 +24,7 @@ mod family;
 pub mod gguf;
 mod gguf_config;
 mod gguf_split;
+pub mod hdf5;
 mod hf_config;
 mod hf_folder;
 mod json;
