@@ -5,6 +5,7 @@ use crate::eval::EvalError;
 use crate::limits::LimitError;
 use crate::pool::PoolError;
 use crate::sampler::SamplingError;
+use crate::snn::NetworkError;
 use crate::state::StateError;
 use crate::tokenizer::TokenizerError;
 
@@ -66,6 +67,9 @@ pub enum Error {
         /// Bytes in the file.
         found: u64,
     },
+    /// A spiking network that contradicts itself.
+    #[error(transparent)]
+    Snn(#[from] NetworkError),
     /// An option out of its range.
     #[error("{field} is {found}, but must be {expected}")]
     BadOption {

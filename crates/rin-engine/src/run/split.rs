@@ -62,7 +62,7 @@ impl<R: Rows + Send> Split<R> {
 }
 
 /// Makes one part per worker on the stack and runs them.
-pub(super) fn deal<P: Send>(pool: &mut Pool, parts: usize, make: impl FnMut(usize) -> Option<P>, f: impl Fn(P) + Sync) {
+pub(crate) fn deal<P: Send>(pool: &mut Pool, parts: usize, make: impl FnMut(usize) -> Option<P>, f: impl Fn(P) + Sync) {
     // The array is as long as it has to be: clearing one for the largest machine would cost more than the step.
     match parts {
         0..=4 => deal_array::<4, P>(pool, parts, make, f),
