@@ -19,6 +19,7 @@
 mod error;
 mod export;
 mod layout;
+pub mod nir;
 mod panels;
 pub mod quantize;
 mod source;
