@@ -4,6 +4,7 @@
 //! Results go to standard output, everything else to standard error; [`exit`] turns failures into exit codes.
 
 mod args;
+mod array;
 mod bench;
 mod completions;
 mod config_file;
@@ -21,6 +22,7 @@ mod npy;
 mod output;
 mod report;
 mod run;
+mod snn;
 mod tokens;
 mod train;
 mod values;

@@ -165,15 +165,18 @@ pub(crate) fn affinity() -> impl TypedValueParser<Value = Policy> {
 pub(crate) enum Mode {
     /// A decoder that continues text.
     Transformer,
+    /// A spiking network that answers rows of numbers or of spikes.
+    Snn,
 }
 
 impl Mode {
-    const ALL: [Self; 1] = [Self::Transformer];
+    const ALL: [Self; 2] = [Self::Transformer, Self::Snn];
 
     /// The name on the command line and in JSON.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Transformer => "transformer",
+            Self::Snn => "snn",
         }
     }
 }

@@ -525,7 +525,7 @@ fn check_threads(threads: usize) -> Result<(), Error> {
     Err(Error::BadOption { field: "threads", expected: format!("1 to {MAX_THREADS}"), found: threads.to_string() })
 }
 
-fn make_pool(threads: Option<usize>, affinity: Policy) -> Result<Pool, Error> {
+pub(crate) fn make_pool(threads: Option<usize>, affinity: Policy) -> Result<Pool, Error> {
     let topology = Topology::of_this_machine();
     let threads = threads.unwrap_or_else(|| topology.default_threads());
     let cpus = topology.placement(threads, affinity);

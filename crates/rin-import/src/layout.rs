@@ -10,7 +10,8 @@ use rin_model::rin_format::{
     ALIGNMENT, KEY_CONFIG, KEY_NUMERICS, KEY_PROVENANCE, KEY_SHA256, KEY_TENSORS, KEY_VERSION, NUMERICS, TensorEntry,
     VERSION,
 };
-use rin_model::{Config, DType, FileFormat, ModelFile, TensorInfo};
+use rin_model::{DType, FileFormat, ModelFile, TensorInfo};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// Longest header that safetensors allows, in bytes.
@@ -147,7 +148,7 @@ impl Layout {
     }
 
     /// The header but for the hash of the data.
-    pub(crate) fn header(&self, config: &Config, origin: &Origin) -> Result<Header, Error> {
+    pub(crate) fn header(&self, config: &impl Serialize, origin: &Origin) -> Result<Header, Error> {
         let entries: Map<String, Value> =
             self.tensors.iter().map(|tensor| (tensor.name.clone(), json!(tensor.entry))).collect();
         let metadata = json!({

@@ -22,6 +22,7 @@ mod layout;
 pub mod nir;
 mod panels;
 pub mod quantize;
+pub mod snn_file;
 mod source;
 mod staged;
 mod vocabulary;

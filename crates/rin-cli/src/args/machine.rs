@@ -85,4 +85,9 @@ impl MachineArgs {
     pub(crate) fn mode(&self) -> Mode {
         self.mode.unwrap_or(Mode::Transformer)
     }
+
+    /// The mode that was asked for.
+    pub(crate) fn asked_mode(&self) -> Option<Mode> {
+        self.mode
+    }
 }

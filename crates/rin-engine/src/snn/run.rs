@@ -6,6 +6,7 @@ use super::network::{Coding, MAX_LAYERS, Network, Readout, Source};
 use super::{DENSE_PERCENT, NetworkError};
 use crate::Error;
 use crate::arena::{Arena, ArenaError, ArenaOptions, cast, cast_mut};
+use crate::engine::{LoadOptions, make_pool};
 use crate::pool::{Pool, partition};
 use crate::run::split::deal;
 use bytemuck::{AnyBitPattern, NoUninit};
@@ -149,6 +150,21 @@ impl Simulator {
         };
         let activity = vec![Counts::ZERO; pool.threads()];
         Ok(Self { network, layout, arena, pool, kernels, dense_percent: options.dense_percent, activity })
+    }
+
+    /// Checks that the network fits this machine, and lays it out, on the threads and tiers that `options` say.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Simulator::new`], and when the memory limit is too low or the threads cannot be had.
+    pub fn load(network: Network, options: &LoadOptions) -> Result<Self, Error> {
+        let pool = make_pool(options.threads, options.affinity)?;
+        let (total, _) = Self::plan(&network, pool.threads())?;
+        if let Some(limit) = options.limit() {
+            limit.admit(total as u64)?;
+        }
+        let cpu = options.tier.map_or_else(Cpu::detect, |tier| Cpu::detect().up_to(tier));
+        Self::new(network, pool, SimulatorOptions { arena: options.arena, ..SimulatorOptions::new(cpu) })
     }
 
     /// The network.
