@@ -11,10 +11,10 @@ use rin_engine::snn::{Activity, Coding, Network, Readout, Simulator};
 use rin_import::nir::{Discretisation, Graph, from_network, to_network};
 use rin_import::snn_file;
 use rin_kernels::ops::lif::Reset;
+use rin_model::array::Array;
 use serde::Serialize;
 
 use crate::args::{ExportArgs, ImportArgs, ModelArgs, RunArgs, SpikingArgs};
-use crate::array::{self, Array};
 use crate::exit::Usage;
 use crate::npy::NpyWriter;
 use crate::output::Size;
@@ -146,7 +146,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     };
     let model = args.model.model.as_deref().unwrap_or(Path::new(""));
     let path = model_path::resolve(model)?;
-    let array = array::read(input)?;
+    let array = Array::read(input).map_err(|error| Usage(error.to_string()))?;
     // Trains say how many steps there are.
     let trains = match array.shape.as_slice() {
         &[steps, _] | &[_, steps, _] => Some(steps.max(1)),

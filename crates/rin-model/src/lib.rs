@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod array;
 mod config;
 mod cursor;
 mod dtype;

@@ -73,9 +73,9 @@ fn the_papers_neuron_spikes_when_the_simulators_do() {
             let times = spike_times(rows.iter().map(|row| row[2] > 0.0));
             println!("  {other}: {times:?}");
             assert_eq!(found.len(), times.len(), "{other}");
-            // Lava and SpiNNaker2 deliver a spike in the step that follows; Rockpool decays by exp(-dt / tau), which lets
-            // one input less suffice, and its inputs lie ten steps apart.
-            let latest = if other == "rockpool" || file == "lif_rockpool.nir" { 10 } else { 1 };
+            // Lava and SpiNNaker2 deliver a spike in the step that follows; Rockpool and Sinabs decay by exp(-dt / tau),
+            // which lets one input less suffice, and the inputs lie ten steps apart.
+            let latest = if ["rockpool", "sinabs"].contains(&other) || file == "lif_rockpool.nir" { 10 } else { 1 };
             for (found, time) in found.iter().zip(&times) {
                 assert!(time.abs_diff(*found) <= latest, "{file}: {other} spikes at {time}, not at {found}");
             }
@@ -264,8 +264,9 @@ fn graphs_of_the_nir_package_run() {
         let run = run(&network, &trains);
         let output: Vec<f64> = want["output"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
         for (found, want) in run.out.iter().zip(&output) {
-            // One spike more or less, or 2 % of a mean membrane: what 8-bit weights cost here.
-            let tolerance = if network.readout == Readout::SpikeCount { 1.0 } else { want.abs() * 0.02 + 0.02 };
+            // One spike more or less, or 3 % of the largest mean membrane: what 8-bit weights cost here.
+            let largest = output.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
+            let tolerance = if network.readout == Readout::SpikeCount { 1.0 } else { 0.03 * largest };
             assert!((f64::from(*found) - want).abs() <= tolerance, "{file}: {:?} for {output:?}", run.out);
         }
     }
