@@ -68,7 +68,11 @@ struct ActivityJson {
 pub(crate) fn is_asked_for(args: &RunArgs) -> Result<bool> {
     let asked = args.machine.asked_mode() == Some(Mode::Snn);
     let ModelArgs { model: Some(model) } = &args.model else {
-        return if asked { Err(Usage("--mode snn needs a MODEL: a .nir or .rin file".to_owned()).into()) } else { Ok(false) };
+        return if asked {
+            Err(Usage("--mode snn needs a MODEL: a .nir or .rin file".to_owned()).into())
+        } else {
+            Ok(false)
+        };
     };
     let path = model_path::resolve(model)?;
     if is_nir(&path)? || is_snn(&path)? {
@@ -126,7 +130,8 @@ fn network(path: &Path, args: &SpikingArgs, steps: Option<usize>) -> Result<Netw
 
 /// Steps and rows of the trains that an array holds, or the steps of the network.
 fn steps(array: &Array, network: &Network) -> Result<usize> {
-    let bad = |expected: String| Usage(format!("--input has the shape {:?}, but the network takes {expected}", array.shape));
+    let bad =
+        |expected: String| Usage(format!("--input has the shape {:?}, but the network takes {expected}", array.shape));
     let n = network.inputs;
     match (network.coding, array.shape.as_slice()) {
         (Coding::Spikes, &[steps, width] | &[_, steps, width]) if width == n && steps > 0 => Ok(steps),
@@ -163,7 +168,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     simulator.run(&array.values, steps, &mut out)?;
     let seconds = clock.elapsed().as_secs_f64();
     if let Some(to) = &args.answers {
-        let mut writer = NpyWriter::create(to, outputs).with_context(|| format!("{} cannot be written", to.display()))?;
+        let mut writer =
+            NpyWriter::create(to, outputs).with_context(|| format!("{} cannot be written", to.display()))?;
         let written = out.chunks(outputs.max(1)).try_for_each(|row| writer.row(row)).and_then(|()| writer.finish());
         written.with_context(|| format!("{} cannot be written", to.display()))?;
     }
@@ -263,7 +269,9 @@ pub(crate) fn import(args: &ImportArgs, source: &Path) -> Result<()> {
 /// Whatever goes wrong on the way; see [`crate::exit`].
 pub(crate) fn export(args: &ExportArgs, source: &Path) -> Result<()> {
     if !is_snn(source)? {
-        return Err(Usage(format!("{} is no .rin of a spiking network, and NIR holds no other", source.display())).into());
+        return Err(
+            Usage(format!("{} is no .rin of a spiking network, and NIR holds no other", source.display())).into()
+        );
     }
     let network = snn_file::read(&read(source)?).with_context(|| source.display().to_string())?;
     let graph = from_network(&network, args.dt).map_err(rin_import::Error::from)?;

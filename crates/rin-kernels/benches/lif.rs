@@ -105,14 +105,18 @@ fn main() {
     };
     for tier in cpu.tiers().filter(chosen) {
         let rates: Vec<String> = RATES.iter().map(|rate| format!("{} %", f64::from(*rate) / 10.0)).collect();
-        println!("\n{tier}: µs of a step by spike rate\n\n| inputs × outputs | {} | all inputs | a + b × spikes | R² | crossover |", rates.join(" | "));
+        println!(
+            "\n{tier}: µs of a step by spike rate\n\n| inputs × outputs | {} | all inputs | a + b × spikes | R² | crossover |",
+            rates.join(" | ")
+        );
         println!("|---|{}", "---|".repeat(RATES.len() + 4));
         for (inputs, outputs) in SHAPES {
             let layer = Layer::new(inputs, outputs, &mut next);
             let (mut points, mut dense, mut cells) = (Vec::new(), f64::INFINITY, Vec::new());
             for rate in RATES {
-                let patterns: Vec<Vec<u8>> =
-                    (0..PATTERNS).map(|_| (0..inputs).map(|_| u8::from((next() >> 12) % 1000 < rate)).collect()).collect();
+                let patterns: Vec<Vec<u8>> = (0..PATTERNS)
+                    .map(|_| (0..inputs).map(|_| u8::from((next() >> 12) % 1000 < rate)).collect())
+                    .collect();
                 let spikes: usize = patterns.iter().flatten().map(|&x| usize::from(x)).sum();
                 let (event, product) = layer.time(&cpu.up_to(tier), &patterns);
                 dense = dense.min(product * 1e6);

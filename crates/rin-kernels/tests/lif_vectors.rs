@@ -95,8 +95,7 @@ fn a_million_neuron_steps_are_those_of_lava() {
             // Lava adds 1 to `du`, not to `dv`, and shifts inputs and thresholds by 6.
             let keep_u = KEEP_ALL - 1 - number::<u16>(case, "du");
             let keep_v = KEEP_ALL - number::<u16>(case, "dv");
-            let mut layer =
-                Layer::new(n, cpu, keep_v, Some(keep_u), number::<i32>(case, "vth") << 6, 6, Reset::Zero);
+            let mut layer = Layer::new(n, cpu, keep_v, Some(keep_u), number::<i32>(case, "vth") << 6, 6, Reset::Zero);
             layer.bias.fill(number::<i32>(case, "bias_mant") << number::<u32>(case, "bias_exp"));
             let most: i32 = number(case, "max_input");
             let mut state: u64 = number(case, "seed");

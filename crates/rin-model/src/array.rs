@@ -118,12 +118,16 @@ mod tests {
         assert_eq!(array, Array { shape: vec![1, 3], values: vec![1.5, -2.0, 0.0] });
         assert_eq!(Array::of_npy(&npy("|b1", "(2,)", &[1, 0])).unwrap().values, [1.0, 0.0]);
         assert_eq!(Array::of_npy(&npy("<f4", "(3,)", &floats)).unwrap().shape, [3]);
-        assert_eq!(Array::of_csv(b"1, 2\n3,4.5\n\n").unwrap(), Array { shape: vec![2, 2], values: vec![1.0, 2.0, 3.0, 4.5] });
+        assert_eq!(
+            Array::of_csv(b"1, 2\n3,4.5\n\n").unwrap(),
+            Array { shape: vec![2, 2], values: vec![1.0, 2.0, 3.0, 4.5] }
+        );
     }
 
     #[test]
     fn damaged_arrays_are_refused() {
-        for bad in [npy("<f4", "(2,)", &[0; 4]), npy("<c8", "(1,)", &[0; 8]), npy("|u1", "(x,)", &[0]), b"PK".to_vec()] {
+        for bad in [npy("<f4", "(2,)", &[0; 4]), npy("<c8", "(1,)", &[0; 8]), npy("|u1", "(x,)", &[0]), b"PK".to_vec()]
+        {
             assert!(Array::of_npy(&bad).is_err());
         }
         assert!(Array::of_csv(b"1,2\n3\n").unwrap_err().to_string().contains("line 2"));

@@ -37,7 +37,7 @@ fn gradients_are_those_of_pytorch_and_snntorch() {
         }
         let mut gradients: Vec<Vec<f32>> = parameters.0.iter().map(|p| vec![0.0; p.values.len()]).collect();
         let label = usize::try_from(case["label"].as_u64().unwrap()).unwrap();
-        let outcome = shape.backward(&parameters.0, &numbers(&case["input"]), label, &mut gradients);
+        let outcome = shape.backward(&parameters.0, &shape.encoded(&numbers(&case["input"])), label, &mut gradients);
         assert_eq!(outcome.spikes as u64, case["spikes"].as_u64().unwrap());
         assert!((outcome.loss - case["loss"].as_f64().unwrap()).abs() < 1e-5, "{} for {}", outcome.loss, case["loss"]);
         for (logit, want) in outcome.logits.iter().zip(numbers(&case["logits"])) {
@@ -49,7 +49,11 @@ fn gradients_are_those_of_pytorch_and_snntorch() {
             assert_eq!(found.len(), want.len());
             for (found, want) in found.iter().zip(&want) {
                 largest = largest.max(want.abs());
-                assert!((found - want).abs() <= 2e-5 * want.abs().max(0.05), "{found} for {want}: {}", case["surrogate"]);
+                assert!(
+                    (found - want).abs() <= 2e-5 * want.abs().max(0.05),
+                    "{found} for {want}: {}",
+                    case["surrogate"]
+                );
             }
         }
         assert!(largest > 0.01, "a gradient of nothing shows nothing");
@@ -91,6 +95,35 @@ fn the_digits_are_learned_and_integers_are_as_good_as_real_numbers() {
         assert!(found.integer_accuracy >= 0.96, "{surrogate}: {found:?}");
         assert!(found.mcnemar_p > 0.05, "{surrogate}: {found:?}");
     }
+}
+
+/// A gzip file's content.
+fn unzipped(name: &str) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(shared(name)?).unwrap();
+    // Ten bytes of header, then the name up to a zero where the fourth byte says so; eight bytes follow the data.
+    let start = 10 + if bytes[3] & 8 == 0 { 0 } else { bytes[10..].iter().position(|&b| b == 0).unwrap() + 1 };
+    Some(miniz_oxide::inflate::decompress_to_vec(&bytes[start..bytes.len() - 8]).unwrap())
+}
+
+/// The 10,000 test images of MNIST, 8,000 to train on and 2,000 to test: not comparable with published figures.
+#[test]
+fn the_mnist_t10k_split_is_learned() {
+    let Some(images) = unzipped("mnist/t10k-images-idx3-ubyte.gz") else { return };
+    let labels = unzipped("mnist/t10k-labels-idx1-ubyte.gz").unwrap();
+    let samples = Samples {
+        inputs: images[16..].iter().map(|&x| f32::from(x)).collect(),
+        width: 784,
+        labels: labels[8..].iter().map(|&label| usize::from(label)).collect(),
+    };
+    let mut config = config("epochs = 12\nsurrogate = 'atan'\nlr = 1e-3\nweight_decay = 0.1");
+    (config.model.hidden, config.data.scale) = (vec![256], 1.0 / 255.0);
+    let (training, test) = samples.split(0.2, 0);
+    let shape = Shape::new(&config, 784, 10);
+    let (parameters, network) = train(&config, &shape, &training, &mut |_| true).unwrap();
+    let found = compare(&shape, &parameters, &network, &test).unwrap();
+    println!("{found:?}");
+    assert!(found.integer_accuracy >= 0.95, "{found:?}");
+    assert!(found.mcnemar_p > 0.05, "{found:?}");
 }
 
 #[test]
@@ -150,5 +183,29 @@ fn trainings_repeat_bit_for_bit_and_bad_values_are_named() {
         let config: SpikingConfig = toml::from_str(&text.replace(from, to)).unwrap();
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains(key), "{error}");
+    }
+}
+
+#[test]
+#[ignore = "scratch"]
+fn scratch() {
+    let images = unzipped("mnist/t10k-images-idx3-ubyte.gz").unwrap();
+    let labels = unzipped("mnist/t10k-labels-idx1-ubyte.gz").unwrap();
+    let samples = Samples {
+        inputs: images[16..].iter().map(|&x| f32::from(x)).collect(),
+        width: 784,
+        labels: labels[8..].iter().map(|&label| usize::from(label)).collect(),
+    };
+    for (hidden, what) in [
+        (256, "epochs = 16\nsurrogate = 'atan'\nlr = 1e-3\nweight_decay = 0.1\ninput_dropout = 0.2"),
+        (512, "epochs = 16\nsurrogate = 'atan'\nlr = 1e-3\nweight_decay = 0.1\ninput_dropout = 0.3"),
+    ] {
+        let mut config = config(what);
+        (config.model.hidden, config.data.scale) = (vec![hidden], 1.0 / 255.0);
+        let (training, test) = samples.split(0.2, 0);
+        let shape = Shape::new(&config, 784, 10);
+        let (parameters, network) = train(&config, &shape, &training, &mut |_| true).unwrap();
+        let found = compare(&shape, &parameters, &network, &test).unwrap();
+        println!("{hidden} {what}: {found:?}");
     }
 }

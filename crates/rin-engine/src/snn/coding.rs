@@ -20,7 +20,11 @@ pub(super) fn magnitudes(values: &[f32], scale: f32, negative: bool, out: &mut [
     for (out, &x) in out.iter_mut().zip(values) {
         let x = if negative { -x } else { x };
         // The cast saturates at 0 and takes NaN to 0.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 127, and 0 where negative")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to 127, and 0 where negative"
+        )]
         let magnitude = (x * scale * 128.0).min(127.0).round_ties_even() as u8;
         *out = magnitude;
     }

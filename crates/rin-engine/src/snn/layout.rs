@@ -1,7 +1,7 @@
 //! Where everything of a simulator lies in its mapping: weights and constants once, state once per worker.
 
-use super::network::{Coding, Network, Source};
 use super::NetworkError;
+use super::network::{Coding, Network, Source};
 use crate::arena::ALIGNMENT;
 use rin_kernels::ops::lif::{LIF_LANES, dense_bytes};
 use serde::Serialize;

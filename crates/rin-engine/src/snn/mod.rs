@@ -16,8 +16,8 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use network::{Coding, Layer, MAX_LAYERS, Network, NetworkError, Projection, Readout, Source};
 pub use layout::Piece;
+pub use network::{Coding, Layer, MAX_LAYERS, Network, NetworkError, Projection, Readout, Source};
 pub use run::{Activity, Simulator, SimulatorOptions, Watch};
 
 /// Spikes of a hundred inputs above which the product with all inputs is taken instead of a row per spike.

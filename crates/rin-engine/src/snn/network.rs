@@ -233,7 +233,10 @@ impl Network {
         let constant = layer.current.iter().chain(&layer.bias).map(|c| u64::from(c.unsigned_abs())).max().unwrap_or(0);
         let most = (most << layer.shift).saturating_add(constant.saturating_mul(2));
         if most > 1 << 30 {
-            return wrong(format!("sums of up to {most}, but 32 bits with a margin hold {}; use a smaller shift", 1 << 30));
+            return wrong(format!(
+                "sums of up to {most}, but 32 bits with a margin hold {}; use a smaller shift",
+                1 << 30
+            ));
         }
         Ok(())
     }

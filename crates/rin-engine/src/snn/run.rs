@@ -462,9 +462,7 @@ impl Run<'_> {
             // Counts and sums of 24-bit membranes over at most 2^20 steps are exact in 53 bits.
             let value = match self.network.readout {
                 Readout::SpikeCount => sum as f64,
-                Readout::Membrane => {
-                    sum as f64 / self.steps as f64 * units.get(j).map_or(1.0, |&unit| f64::from(unit))
-                }
+                Readout::Membrane => sum as f64 / self.steps as f64 * units.get(j).map_or(1.0, |&unit| f64::from(unit)),
             };
             #[expect(clippy::cast_possible_truncation, reason = "rounds to the nearest f32")]
             let value = value as f32;

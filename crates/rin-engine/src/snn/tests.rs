@@ -41,7 +41,13 @@ fn definition(network: &Network, spikes_in: &[Vec<i64>]) -> (Vec<Vec<Vec<i64>>>,
                 let mut c = (sum << layer.shift) + i64::from(layer.current[j]);
                 if !layer.keep_u.is_empty() {
                     c += decay(u[at][j], layer.keep_u[j]);
-                    c = if c > limit + 1 { c - 2 * (limit + 1) } else if c < -limit { c + 2 * (limit + 1) } else { c };
+                    c = if c > limit + 1 {
+                        c - 2 * (limit + 1)
+                    } else if c < -limit {
+                        c + 2 * (limit + 1)
+                    } else {
+                        c
+                    };
                     u[at][j] = c;
                 }
                 let next = (decay(v[at][j], layer.keep_v[j]) + c + i64::from(layer.bias[j])).clamp(-limit, limit);
@@ -178,8 +184,7 @@ fn trains(network: &Network, input: &[f32]) -> Vec<Vec<u8>> {
 fn a_latency_code_spikes_once_and_the_earlier_the_larger() {
     let network = relay(Coding::Latency { scale: 0.5 }, 5, 9);
     let trains = trains(&network, &[2.0, 1.0, 0.5, 0.0, -3.0]);
-    let times: Vec<Vec<usize>> =
-        (0..5).map(|i| (0..9).filter(|&t| trains[t][i] == 1).collect()).collect();
+    let times: Vec<Vec<usize>> = (0..5).map(|i| (0..9).filter(|&t| trains[t][i] == 1).collect()).collect();
     assert_eq!(times, [vec![0], vec![4], vec![6], vec![], vec![]]);
 }
 

@@ -105,17 +105,16 @@ impl Graph {
         }
         graph.links.push(("nodes".to_owned(), Object::Group(nodes)));
         graph.links.push(("type".to_owned(), Object::Dataset(text("NIRGraph"))));
-        let links = vec![
-            ("node".to_owned(), Object::Group(graph)),
-            ("version".to_owned(), Object::Dataset(text(VERSION))),
-        ];
+        let links =
+            vec![("node".to_owned(), Object::Group(graph)), ("version".to_owned(), Object::Dataset(text(VERSION)))];
         hdf5_writer::write(&Group { links })
     }
 
     /// Adds the nodes and edges of a group, whose names get a prefix.
     fn add(&mut self, group: &Group, prefix: &str) -> Result<(), Error> {
         let at = |name: &str| format!("{prefix}{name}");
-        let (Some(Object::Group(nodes)), Some(Object::Dataset(edges))) = (group.get("nodes"), group.get("edges")) else {
+        let (Some(Object::Group(nodes)), Some(Object::Dataset(edges))) = (group.get("nodes"), group.get("edges"))
+        else {
             return Err(Error::MissingKey(fault(prefix, "a graph with `nodes` and `edges`", "something else")));
         };
         if let (true, Some(Object::Group(metadata))) = (prefix.is_empty(), group.get("metadata")) {

@@ -68,14 +68,31 @@ fn the_papers_neuron_spikes_when_the_simulators_do() {
         let run = run(&network, &input);
         let found = spike_times(run.fired[0].iter().map(|fired| fired[0] == 1));
         println!("{file}: {found:?}");
-        for other in ["exact", "lava_cpu_fixed", "lava_cpu_float", "lava_loihi_fixed", "nengo", "norse", "rockpool", "sinabs", "snntorch", "spinnaker2", "spyx"] {
+        for other in [
+            "exact",
+            "lava_cpu_fixed",
+            "lava_cpu_float",
+            "lava_loihi_fixed",
+            "nengo",
+            "norse",
+            "rockpool",
+            "sinabs",
+            "snntorch",
+            "spinnaker2",
+            "spyx",
+        ] {
             let rows = trace(&format!("lif_{other}.csv")).unwrap();
             let times = spike_times(rows.iter().map(|row| row[2] > 0.0));
             println!("  {other}: {times:?}");
             assert_eq!(found.len(), times.len(), "{other}");
             // Lava and SpiNNaker2 deliver a spike in the step that follows; Rockpool and Sinabs decay by exp(-dt / tau),
             // which lets one input less suffice, and the inputs lie ten steps apart.
-            let latest = if ["rockpool", "sinabs"].contains(&other) || file == "lif_rockpool.nir" { 10 } else { 1 };
+            // The graph that Rockpool wrote has a gain of 0.961 in place of 1, so that it takes one input more.
+            let latest = match (other, file) {
+                (_, "lif_rockpool.nir") => 20,
+                ("rockpool" | "sinabs", _) => 10,
+                _ => 1,
+            };
             for (found, time) in found.iter().zip(&times) {
                 assert!(time.abs_diff(*found) <= latest, "{file}: {other} spikes at {time}, not at {found}");
             }

@@ -86,7 +86,8 @@ pub fn to_network(graph: &Graph, how: Discretisation) -> Result<Network, Error> 
         Some(at) => Source::Layer(at),
         None => Source::Input,
     };
-    let layers = order.iter().map(|(population, paths)| layer(population, paths, &place, how)).collect::<Result<_, _>>()?;
+    let layers =
+        order.iter().map(|(population, paths)| layer(population, paths, &place, how)).collect::<Result<_, _>>()?;
     let spikes = order.last().is_some_and(|(last, _)| last.threshold.is_some());
     let readout = if spikes { Readout::SpikeCount } else { Readout::Membrane };
     let network = Network { inputs, steps: how.steps, coding: how.coding, layers, readout };
@@ -162,7 +163,8 @@ fn population(graph: &Graph, name: &str, node: &Node, how: Discretisation) -> Re
         found => Err(Error::BadShape(fault(name, format!("1 or {n} values of `{key}`"), found.to_string()))),
     };
     let needed = |key: &str| spread(key, numbers(node, name, key)?);
-    let or = |key: &str, value: f64| Ok::<_, Error>(optional(key)?.map_or(Ok(vec![value; n]), |found| spread(key, found))?);
+    let or =
+        |key: &str, value: f64| Ok::<_, Error>(optional(key)?.map_or(Ok(vec![value; n]), |found| spread(key, found))?);
     if or("v_reset", 0.0)?.iter().any(|&v| v != 0.0) {
         return Err(Error::Unsupported(fault(name, "a `v_reset` of 0", "another")));
     }
@@ -203,7 +205,8 @@ fn population(graph: &Graph, name: &str, node: &Node, how: Discretisation) -> Re
     }
     let note = |key: &str| node.metadata.iter().find(|(found, _)| found == key).and_then(|(_, d)| of_dataset(d));
     let noted = match (note("rin_unit"), note("rin_shift").as_deref()) {
-        (Some(units), Some(&[shift])) if units.len() == n && (0.0..=16.0).contains(&shift) => {
+        (Some(units), Some(&[shift])) if units.len() == n && (0.0..=16.0).contains(&shift) =>
+        {
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 16")]
             Some((units, shift as u32))
         }
@@ -229,7 +232,11 @@ fn layer(
     let name = population.name.as_str();
     let n = population.keep_v.len();
     if let Some(path) = paths.iter().find(|path| path.map.outputs != n) {
-        return Err(Error::BadShape(fault(name, format!("{n} inputs for as many neurons"), path.map.outputs.to_string())));
+        return Err(Error::BadShape(fault(
+            name,
+            format!("{n} inputs for as many neurons"),
+            path.map.outputs.to_string(),
+        )));
     }
     let mut constant = vec![0.0; n];
     for path in paths {
@@ -238,7 +245,9 @@ fn layer(
     }
     let mut units = vec![0.0_f64; n];
     for path in paths {
-        for ((unit, row), gain) in units.iter_mut().zip(path.map.weights.chunks(path.map.inputs.max(1))).zip(&population.gain) {
+        for ((unit, row), gain) in
+            units.iter_mut().zip(path.map.weights.chunks(path.map.inputs.max(1))).zip(&population.gain)
+        {
             *unit = row.iter().fold(*unit, |unit, weight| unit.max((weight * gain).abs() / 127.0));
         }
     }
@@ -254,10 +263,11 @@ fn layer(
         .max(largest(&population.bias))
         .max(population.threshold.as_ref().map_or(0.0, |thresholds| largest(thresholds)))
         .max(127.0 * (fan_in as f64).sqrt());
-    let mut shift = (0..=MAX_SHIFT).rev().find(|&shift| most * f64::from(1_u32 << shift) <= LARGEST).ok_or_else(|| {
-        let expected = "thresholds and constants within a few hundred times the weights";
-        Error::Unsupported(fault(name, expected, format!("{most:.0} units")))
-    })?;
+    let mut shift =
+        (0..=MAX_SHIFT).rev().find(|&shift| most * f64::from(1_u32 << shift) <= LARGEST).ok_or_else(|| {
+            let expected = "thresholds and constants within a few hundred times the weights";
+            Error::Unsupported(fault(name, expected, format!("{most:.0} units")))
+        })?;
     if let Some((noted, bits)) = &population.noted {
         (units, shift) = (noted.iter().map(|unit| unit * f64::from(1_u32 << bits)).collect(), *bits);
     }

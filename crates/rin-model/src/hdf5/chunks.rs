@@ -26,7 +26,12 @@ impl<'a> File<'a> {
             Layout::Contiguous { address: UNDEFINED, .. } => Ok(Cow::Owned(vec![0; bytes])),
             Layout::Contiguous { address: at, size } => {
                 if usize::try_from(*size).ok() != Some(bytes) {
-                    return Err(Error::BadShape(self.fault("dataset", address, format!("{bytes} bytes of data"), size)));
+                    return Err(Error::BadShape(self.fault(
+                        "dataset",
+                        address,
+                        format!("{bytes} bytes of data"),
+                        size,
+                    )));
                 }
                 self.slice(*at, *size, "dataset").map(Cow::Borrowed)
             }
@@ -41,8 +46,7 @@ impl<'a> File<'a> {
                 for (key, at) in leaves {
                     let mut key = Cursor::new(key, "HDF5");
                     let (size, mask) = (key.u32("chunk size")?, key.u32("filter mask")?);
-                    let offset =
-                        (0..shape.len()).map(|_| key.u64("chunk offset")).collect::<Result<Vec<_>, _>>()?;
+                    let offset = (0..shape.len()).map(|_| key.u64("chunk offset")).collect::<Result<Vec<_>, _>>()?;
                     whole.place(&offset, self.slice(at, size.into(), "chunk")?, filters, mask)?;
                 }
                 Ok(Cow::Owned(whole.out))
@@ -81,7 +85,8 @@ impl<'f, 'a> Whole<'f, 'a> {
         bytes: usize,
         chunk: &[u64],
     ) -> Result<Self, Error> {
-        let sizes: Option<Vec<usize>> = chunk.iter().map(|&size| usize::try_from(size).ok().filter(|&s| s > 0)).collect();
+        let sizes: Option<Vec<usize>> =
+            chunk.iter().map(|&size| usize::try_from(size).ok().filter(|&s| s > 0)).collect();
         let parts = sizes.as_deref().and_then(|sizes| sizes.split_last());
         let Some((&last, sizes)) = parts.filter(|(last, sizes)| **last == element && sizes.len() == shape.len()) else {
             let expected = format!("chunks of {} dimensions and elements of {element} bytes", shape.len());
@@ -90,7 +95,8 @@ impl<'f, 'a> Whole<'f, 'a> {
         // A chunk may be larger than the dataset, but no dimension of it sensibly is: h5py cuts it to the shape, so
         // a chunk with many times more elements than the dataset is a bomb.
         let chunk_bytes = sizes.iter().try_fold(last, |bytes, &size| bytes.checked_mul(size));
-        let Some(chunk_bytes) = chunk_bytes.filter(|&size| size <= bytes.saturating_mul(4).saturating_add(1 << 20)) else {
+        let Some(chunk_bytes) = chunk_bytes.filter(|&size| size <= bytes.saturating_mul(4).saturating_add(1 << 20))
+        else {
             let expected = format!("chunks about as large as the dataset of {bytes} bytes");
             return Err(Error::BudgetExceeded(file.fault("dataset", address, expected, format!("{chunk:?}"))));
         };

@@ -84,7 +84,9 @@ impl<'a> File<'a> {
             return Err(Error::UnsupportedVersion(self.fault("datatype", at, "version 1 to 5", version)));
         }
         let big_endian = bits[0] & 1 == 1;
-        let unfit = |what: &str| Err(Error::BadType(self.fault("datatype", at, what, format!("class {class} of {size} bytes"))));
+        let unfit = |what: &str| {
+            Err(Error::BadType(self.fault("datatype", at, what, format!("class {class} of {size} bytes"))))
+        };
         match class {
             0 if matches!(size, 1 | 2 | 4 | 8) => {
                 let (offset, precision) = (cursor.u16("bit offset")?, cursor.u16("bit precision")?);
@@ -160,14 +162,21 @@ impl<'a> File<'a> {
                 };
                 Ok(Layout::Single { address: cursor.u64("chunk address")?, chunk, stored })
             }
-            (class, _) => Err(Error::Unsupported(self.fault("layout", at, "compact, contiguous or chunked data", class))),
+            (class, _) => {
+                Err(Error::Unsupported(self.fault("layout", at, "compact, contiguous or chunked data", class)))
+            }
         }
     }
 
     /// The dimensions of a chunk, of which the last is the size of an element.
     fn chunk_rank(&self, rank: u8, at: u64) -> Result<u8, Error> {
         if !(2..=MAX_RANK.saturating_add(1)).contains(&rank) {
-            return Err(Error::BadShape(self.fault("layout", at, format!("chunks of at most {MAX_RANK} dimensions"), rank)));
+            return Err(Error::BadShape(self.fault(
+                "layout",
+                at,
+                format!("chunks of at most {MAX_RANK} dimensions"),
+                rank,
+            )));
         }
         Ok(rank)
     }

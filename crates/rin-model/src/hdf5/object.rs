@@ -82,14 +82,29 @@ impl<'a> File<'a> {
         while let Some((at, size)) = blocks.pop() {
             self.step(address)?;
             let mut body = Cursor::new(self.slice(at, size, "object header")?, "HDF5");
-            let least = if version == 1 { 8 } else if ordered { 6 } else { 4 };
+            let least = if version == 1 {
+                8
+            } else if ordered {
+                6
+            } else {
+                4
+            };
             // What is shorter than a message's own head is padding.
             while body.remaining() >= least {
                 self.step(address)?;
                 let kind = if version == 1 { body.u16("message")? } else { body.u8("message")?.into() };
                 let length = body.u16("message size")?;
                 let flags = body.u8("message flags")?;
-                body.take(if version == 1 { 3 } else if ordered { 2 } else { 0 }, "message head")?;
+                body.take(
+                    if version == 1 {
+                        3
+                    } else if ordered {
+                        2
+                    } else {
+                        0
+                    },
+                    "message head",
+                )?;
                 let data = body.take(length.into(), "message")?;
                 // A shared message lies elsewhere; none of those that matter here are shared in practice.
                 if flags & 2 != 0 && matches!(kind, 1 | 3 | 8 | 11) {
@@ -293,9 +308,9 @@ impl<'a> File<'a> {
                     })
                     .collect::<Result<_, _>>()?,
             ),
-            Kind::VariableString => Elements::Strings(
-                elements.map(|element| self.variable(element, address)).collect::<Result<_, _>>()?,
-            ),
+            Kind::VariableString => {
+                Elements::Strings(elements.map(|element| self.variable(element, address)).collect::<Result<_, _>>()?)
+            }
         };
         Ok(Dataset { shape: shape.to_vec(), elements })
     }

@@ -130,6 +130,9 @@ pub struct SpikingLoop {
     /// What a spike of a neuron in a step costs, averaged over neurons and steps: λ.
     #[serde(default)]
     pub rate_penalty: f32,
+    /// Share of the inputs that are left out of a row, drawn anew for each epoch; the others grow by as much.
+    #[serde(default)]
+    pub input_dropout: f64,
     /// The slope of a spike.
     #[serde(default = "fast_sigmoid")]
     pub surrogate: Surrogate,
@@ -232,6 +235,7 @@ impl SpikingConfig {
         positive("train.slope", f64::from(train.slope()))?;
         for (key, value, most) in [
             ("data.test", data.test, 0.9),
+            ("train.input_dropout", train.input_dropout, 0.9),
             ("train.quant_from", train.quant_from, 1.0),
             ("train.weight_decay", train.weight_decay, 1.0),
             ("train.rate_penalty", f64::from(train.rate_penalty), 1e6),

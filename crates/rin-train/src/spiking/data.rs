@@ -28,7 +28,11 @@ impl Samples {
             return Err(Error::value("data.inputs", format!("{:?}", inputs.shape), "of shape (rows, inputs)"));
         };
         if labels.values.len() != rows || rows == 0 || width == 0 {
-            return Err(Error::value("data.labels", labels.values.len(), format!("{rows} classes, one per row, and not 0")));
+            return Err(Error::value(
+                "data.labels",
+                labels.values.len(),
+                format!("{rows} classes, one per row, and not 0"),
+            ));
         }
         let mut classes = Vec::with_capacity(rows);
         for &label in &labels.values {

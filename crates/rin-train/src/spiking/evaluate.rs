@@ -87,7 +87,9 @@ mod tests {
     /// Values of statsmodels' and R's exact test: `2 * pbinom(min(b, c), b + c, 1/2)`.
     #[test]
     fn mcnemars_exact_test_is_binomial() {
-        for (b, c, p) in [(0, 0, 1.0), (1, 1, 1.0), (0, 5, 0.0625), (1, 9, 0.021_484_375), (10, 12, 0.831_811_904_907_226_6)] {
+        for (b, c, p) in
+            [(0, 0, 1.0), (1, 1, 1.0), (0, 5, 0.0625), (1, 9, 0.021_484_375), (10, 12, 0.831_811_904_907_226_6)]
+        {
             assert!((mcnemar(b, c) - p).abs() < 1e-9, "{b}, {c}: {} for {p}", mcnemar(b, c));
             assert!((mcnemar(c, b) - p).abs() < 1e-9);
         }

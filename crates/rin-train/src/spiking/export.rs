@@ -36,7 +36,9 @@ pub(super) fn network(shape: &Shape, parameters: &Parameters) -> Network {
         #[expect(clippy::cast_possible_truncation, reason = "at most 127 in magnitude")]
         let weights = weights
             .chunks_exact(n)
-            .flat_map(|row| row.iter().zip(&units).map(|(w, unit)| (w / unit).round_ties_even().clamp(-127.0, 127.0) as i8))
+            .flat_map(|row| {
+                row.iter().zip(&units).map(|(w, unit)| (w / unit).round_ties_even().clamp(-127.0, 127.0) as i8)
+            })
             .collect();
         let from = layer.checked_sub(1).map_or(Source::Input, Source::Layer);
         next.projections.push(Projection { from, weights });

@@ -96,12 +96,17 @@ impl Shape {
         (x * self.scale * 128.0).round_ties_even().clamp(-127.0, 127.0) / 128.0
     }
 
-    /// Runs a row forwards.
-    pub fn forward(&self, parameters: &[Parameter], row: &[f32]) -> Outcome {
-        self.run(parameters, row).1
+    /// A row as the integer network takes it.
+    pub fn encoded(&self, row: &[f32]) -> Vec<f32> {
+        row.iter().map(|&x| self.encode(x)).collect()
     }
 
-    fn run(&self, parameters: &[Parameter], row: &[f32]) -> (Vec<Trace>, Outcome) {
+    /// Runs a row forwards.
+    pub fn forward(&self, parameters: &[Parameter], row: &[f32]) -> Outcome {
+        self.run(parameters, &self.encoded(row)).1
+    }
+
+    fn run(&self, parameters: &[Parameter], inputs: &[f32]) -> (Vec<Trace>, Outcome) {
         let steps = self.steps;
         let mut traces: Vec<Trace> = Vec::new();
         let mut spikes = 0;
@@ -112,8 +117,8 @@ impl Shape {
             let last = layer + 1 == self.layers();
             let mut constant = bias.clone();
             if layer == 0 {
-                for (&x, weights) in row.iter().zip(weight.chunks_exact(n)) {
-                    add_scaled(&mut constant, self.encode(x), weights);
+                for (&x, weights) in inputs.iter().zip(weight.chunks_exact(n)) {
+                    add_scaled(&mut constant, x, weights);
                 }
             }
             let mut v = vec![0.0; n];
@@ -150,15 +155,15 @@ impl Shape {
         (traces, Outcome { logits, loss: 0.0, spikes })
     }
 
-    /// Runs a row forwards and backwards, and adds its gradients to `gradients`.
+    /// Runs a row, [encoded](Self::encoded), forwards and backwards, and adds its gradients to `gradients`.
     pub fn backward(
         &self,
         parameters: &[Parameter],
-        row: &[f32],
+        inputs: &[f32],
         label: usize,
         gradients: &mut [Vec<f32>],
     ) -> Outcome {
-        let (traces, mut outcome) = self.run(parameters, row);
+        let (traces, mut outcome) = self.run(parameters, inputs);
         let steps = self.steps;
         let hidden: usize = self.widths[1..self.layers()].iter().sum();
         let each = self.rate_penalty / (hidden * steps).max(1) as f32;
@@ -201,8 +206,7 @@ impl Shape {
             }
             add_scaled(&mut gradients[2 * layer + 1], 1.0, &d_constant);
             if layer == 0 {
-                for (&x, gradient) in row.iter().zip(gradients[0].chunks_exact_mut(n)) {
-                    let x = self.encode(x);
+                for (&x, gradient) in inputs.iter().zip(gradients[0].chunks_exact_mut(n)) {
                     if x != 0.0 {
                         add_scaled(gradient, x, &d_constant);
                     }

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::config::LoopConfig;
 use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
-use crate::random::stream;
+use crate::random::{stream, uniform};
 use rayon::prelude::*;
 use rin_engine::snn::Network;
 use rin_import::snn_file;
@@ -74,7 +74,13 @@ pub fn train(
         for rows in order.chunks(settings.batch) {
             // Gradients of the rounded weights are taken for those of the weights (Bengio et al., 2013).
             let seen = if quantised { rounded(&parameters) } else { parameters.clone() };
-            let (gradients, sum, count) = batch(shape, &seen, samples, rows);
+            let state = stream(settings.seed, &[3, epoch as u64]);
+            let inputs = |at: usize| {
+                let mut inputs = shape.encoded(samples.row(at));
+                drop_out(&mut inputs, settings.input_dropout, stream(state, &[at as u64]));
+                inputs
+            };
+            let (gradients, sum, count) = batch(shape, &seen, samples, rows, &inputs);
             optimizer.update(&mut parameters, &gradients, 1.0 / rows.len() as f64, &loop_config);
             (loss, spikes) = (loss + sum, spikes + count);
         }
@@ -93,14 +99,20 @@ pub fn train(
 
 /// Gradients of a batch, its loss and its spikes. Rows are added up in blocks of a fixed size, in order, so that the
 /// number of threads does not change a bit.
-fn batch(shape: &Shape, parameters: &Parameters, samples: &Samples, rows: &[usize]) -> (Vec<Vec<f32>>, f64, usize) {
+fn batch(
+    shape: &Shape,
+    parameters: &Parameters,
+    samples: &Samples,
+    rows: &[usize],
+    inputs: &(impl Fn(usize) -> Vec<f32> + Sync),
+) -> (Vec<Vec<f32>>, f64, usize) {
     let zeros = || -> Vec<Vec<f32>> { parameters.0.iter().map(|p| vec![0.0; p.values.len()]).collect() };
     let blocks: Vec<_> = rows
         .par_chunks(8)
         .map(|rows| {
             let (mut gradients, mut loss, mut spikes) = (zeros(), 0.0, 0);
             for &at in rows {
-                let outcome = shape.backward(&parameters.0, samples.row(at), samples.labels[at], &mut gradients);
+                let outcome = shape.backward(&parameters.0, &inputs(at), samples.labels[at], &mut gradients);
                 (loss, spikes) = (loss + outcome.loss, spikes + outcome.spikes);
             }
             (gradients, loss, spikes)
@@ -112,6 +124,17 @@ fn batch(shape: &Shape, parameters: &Parameters, samples: &Samples, rows: &[usiz
         }
         (sum, loss + more, spikes + count)
     })
+}
+
+/// Leaves out a share of the inputs.
+fn drop_out(inputs: &mut [f32], share: f64, state: u64) {
+    if share > 0.0 {
+        #[expect(clippy::cast_possible_truncation, reason = "a factor near 1")]
+        let grown = (1.0 / (1.0 - share)) as f32;
+        for (at, x) in inputs.iter_mut().enumerate() {
+            *x = if uniform(state, at as u64) < share { 0.0 } else { *x * grown };
+        }
+    }
 }
 
 /// Trains as a configuration file says and writes the network; none where `cancel` was set.

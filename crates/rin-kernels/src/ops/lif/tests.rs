@@ -205,9 +205,8 @@ fn spikes_and_the_dense_product_agree_with_the_definition() {
         fired[..inputs].iter_mut().for_each(|x| *x = u8::from(random.below(3) == 0));
         let mut spikes = vec![0; fired.len()];
         let count = collect_spikes(&fired, &mut spikes);
-        let want: Vec<i32> = (0..n)
-            .map(|j| (0..inputs).filter(|&i| fired[i] == 1).map(|i| i32::from(w[i * n + j])).sum())
-            .collect();
+        let want: Vec<i32> =
+            (0..n).map(|j| (0..inputs).filter(|&i| fired[i] == 1).map(|i| i32::from(w[i * n + j])).sum()).collect();
         let (mut by_rows, mut dense) = (vec![0; n], vec![0; n]);
         AddSpikes::select(&cpu).run(&mut by_rows, &w, &spikes[..count]);
         DenseSpikes::select(&cpu).run(&mut dense, &packed, &fired);
