@@ -115,14 +115,14 @@ fn the_mnist_t10k_split_is_learned() {
         width: 784,
         labels: labels[8..].iter().map(|&label| usize::from(label)).collect(),
     };
-    let mut config = config("epochs = 12\nsurrogate = 'atan'\nlr = 1e-3\nweight_decay = 0.1");
-    (config.model.hidden, config.data.scale) = (vec![256], 1.0 / 255.0);
+    let mut config = config("epochs = 16\nsurrogate = 'atan'\nlr = 1e-3\nweight_decay = 0.1\ninput_dropout = 0.3");
+    (config.model.hidden, config.data.scale) = (vec![512], 1.0 / 255.0);
     let (training, test) = samples.split(0.2, 0);
     let shape = Shape::new(&config, 784, 10);
     let (parameters, network) = train(&config, &shape, &training, &mut |_| true).unwrap();
     let found = compare(&shape, &parameters, &network, &test).unwrap();
     println!("{found:?}");
-    assert!(found.integer_accuracy >= 0.95, "{found:?}");
+    assert!(found.integer_accuracy >= 0.96, "{found:?}");
     assert!(found.mcnemar_p > 0.05, "{found:?}");
 }
 
@@ -183,29 +183,5 @@ fn trainings_repeat_bit_for_bit_and_bad_values_are_named() {
         let config: SpikingConfig = toml::from_str(&text.replace(from, to)).unwrap();
         let error = config.check().unwrap_err().to_string();
         assert!(error.contains(key), "{error}");
-    }
-}
-
-#[test]
-#[ignore = "scratch"]
-fn scratch() {
-    let images = unzipped("mnist/t10k-images-idx3-ubyte.gz").unwrap();
-    let labels = unzipped("mnist/t10k-labels-idx1-ubyte.gz").unwrap();
-    let samples = Samples {
-        inputs: images[16..].iter().map(|&x| f32::from(x)).collect(),
-        width: 784,
-        labels: labels[8..].iter().map(|&label| usize::from(label)).collect(),
-    };
-    for (hidden, what) in [
-        (256, "epochs = 16\nsurrogate = 'atan'\nlr = 1e-3\nweight_decay = 0.1\ninput_dropout = 0.2"),
-        (512, "epochs = 16\nsurrogate = 'atan'\nlr = 1e-3\nweight_decay = 0.1\ninput_dropout = 0.3"),
-    ] {
-        let mut config = config(what);
-        (config.model.hidden, config.data.scale) = (vec![hidden], 1.0 / 255.0);
-        let (training, test) = samples.split(0.2, 0);
-        let shape = Shape::new(&config, 784, 10);
-        let (parameters, network) = train(&config, &shape, &training, &mut |_| true).unwrap();
-        let found = compare(&shape, &parameters, &network, &test).unwrap();
-        println!("{hidden} {what}: {found:?}");
     }
 }
