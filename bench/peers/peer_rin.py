@@ -10,6 +10,9 @@ from worker import serve
 
 
 class Rin:
+    # `rin bench` runs a repetition that does not count before the one that does.
+    warms_up = True
+
     def __init__(self, args):
         self.args = args
         self.row = {}
@@ -38,7 +41,7 @@ class Rin:
         n_prompt, n_gen, sequences = (test.get(name, 0) for name in ("n_prompt", "n_gen", "n_sequences"))
         done = self.program(
             "bench", self.args.model, "-p", n_prompt, "-n", n_gen, "-b", sequences or 1, "-r", 1,
-            "-t", self.args.threads, "--kv-type", "f16", "--batch", self.args.batch, "-q", "-o", "json",
+            "-t", self.args.threads, "--kv-type", "f16", "--batch", self.args.batch, "--rates-only", "-q", "-o", "json",
         )  # fmt: skip
         (self.row,) = json.loads(done.stdout)
         if self.row["n_threads"] != self.args.threads:

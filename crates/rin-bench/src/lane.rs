@@ -105,7 +105,7 @@ impl Lane<'_> {
         let lacking = || Error::LaneEnded(index);
         let (subject, facts) = self.loaded.as_mut().ok_or_else(lacking)?;
         let test = *self.setting.tests.get(index).ok_or_else(lacking)?;
-        let sample = measure(subject.as_mut(), test, self.setting.n_parallel, facts.vocab, self.meter)?;
+        let sample = measure(subject.as_mut(), test, self.setting, facts.vocab, self.meter)?;
         let expected = *self.digests.get_mut(index).ok_or_else(lacking)?.get_or_insert(sample.digest);
         if expected != sample.digest {
             let (expected, found) = (expected.to_string(), sample.digest.to_string());
@@ -119,13 +119,14 @@ impl Lane<'_> {
 fn measure(
     subject: &mut dyn Subject,
     test: Test,
-    n_parallel: usize,
+    setting: &Setting,
     vocab: usize,
     meter: Option<&Meter>,
 ) -> Result<Sample, Error> {
+    subject.reset(setting.n_parallel, setting.depth)?;
     match test {
-        Test::Prompt(n) => prompt(subject, n, vocab, meter),
-        Test::Generate(n) => generate(subject, n, n_parallel, vocab, meter),
+        Test::Prompt(n) => prompt(subject, n, setting.depth, vocab, meter),
+        Test::Generate(n) => generate(subject, n, setting, vocab, meter),
     }
 }
 
@@ -134,10 +135,15 @@ fn energy(meter: Option<&Meter>, began: Option<&Reading>, ended: Option<&Reading
     Some(meter?.span(began?, ended?))
 }
 
-fn prompt(subject: &mut dyn Subject, n: usize, vocab: usize, meter: Option<&Meter>) -> Result<Sample, Error> {
-    let tokens: Vec<u32> = (0..n).map(|i| token(i, 0, vocab)).collect();
+fn prompt(
+    subject: &mut dyn Subject,
+    n: usize,
+    depth: usize,
+    vocab: usize,
+    meter: Option<&Meter>,
+) -> Result<Sample, Error> {
+    let tokens: Vec<u32> = (depth..depth + n).map(|i| token(i, 0, vocab)).collect();
     let mut digest = LogitDigest::new();
-    subject.reset(1)?;
     let before = allocations();
     let began = meter.map(Meter::read);
     let start = Instant::now();
@@ -153,18 +159,18 @@ fn prompt(subject: &mut dyn Subject, n: usize, vocab: usize, meter: Option<&Mete
 fn generate(
     subject: &mut dyn Subject,
     n: usize,
-    n_parallel: usize,
+    setting: &Setting,
     vocab: usize,
     meter: Option<&Meter>,
 ) -> Result<Sample, Error> {
+    let &Setting { n_parallel, depth, .. } = setting;
     // Row by row the tokens of one step.
-    let ids = (0..=n).flat_map(|step| (0..n_parallel).map(move |sequence| token(step, sequence, vocab)));
+    let ids = (depth..=depth + n).flat_map(|step| (0..n_parallel).map(move |sequence| token(step, sequence, vocab)));
     let tokens: Vec<u32> = ids.collect();
     let (first, rest) = tokens.split_at(n_parallel.min(tokens.len()));
     let mut steps = Vec::with_capacity(n);
     let mut digest = LogitDigest::new();
     let (mut time, mut first_token) = (Duration::ZERO, None);
-    subject.reset(n_parallel)?;
     let before = allocations();
     for (sequence, token) in first.chunks(1).enumerate() {
         let start = Instant::now();

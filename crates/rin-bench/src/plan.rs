@@ -69,6 +69,8 @@ pub struct Workload {
     pub latency_steps: usize,
     /// Longest time for such further repetitions, in each configuration.
     pub latency_budget: Duration,
+    /// Also measure what the machine's memory and cores can do.
+    pub machine: bool,
 }
 
 impl Default for Workload {
@@ -79,6 +81,7 @@ impl Default for Workload {
             repetitions: 10,
             latency_steps: 10_000,
             latency_budget: Duration::from_secs(5),
+            machine: true,
         }
     }
 }
@@ -130,6 +133,8 @@ pub struct Setting {
     pub kv_type: Option<KvType>,
     /// Sequences that are stepped together.
     pub n_parallel: usize,
+    /// Tokens that each sequence holds before a test.
+    pub depth: usize,
     /// Positions of each sequence.
     pub positions: usize,
     /// What is timed.
@@ -149,6 +154,8 @@ pub struct Grid {
     pub kv_types: Vec<KvType>,
     /// Numbers of sequences that are stepped together; empty: one.
     pub parallel: Vec<usize>,
+    /// Numbers of tokens that sequences hold before a test; empty: none.
+    pub depths: Vec<usize>,
 }
 
 impl Grid {
@@ -164,6 +171,10 @@ impl Grid {
         for n in &parallel {
             within("parallel", *n, 1, MAX_PARALLEL)?;
         }
+        let depths = if self.depths.is_empty() { vec![0] } else { distinct(&self.depths) };
+        for depth in &depths {
+            within("depth", *depth, 0, MAX_TOKENS)?;
+        }
         let mut settings = Vec::new();
         for model in 0..self.models {
             for threads in choices(&self.threads) {
@@ -172,8 +183,16 @@ impl Grid {
                         for (i, &n_parallel) in parallel.iter().enumerate() {
                             let mut tests = workload.tests();
                             tests.retain(|test| i == 0 || matches!(test, Test::Generate(_)));
-                            let positions = workload.positions();
-                            settings.push(Setting { model, threads, tier, kv_type, n_parallel, positions, tests });
+                            settings.extend(depths.iter().map(|&depth| Setting {
+                                model,
+                                threads,
+                                tier,
+                                kv_type,
+                                n_parallel,
+                                depth,
+                                positions: depth + workload.positions(),
+                                tests: tests.clone(),
+                            }));
                         }
                     }
                 }
@@ -225,6 +244,7 @@ mod tests {
             tiers: vec![Tier::Scalar],
             kv_types: vec![KvType::F32, KvType::Q8],
             parallel: vec![1, 4],
+            depths: Vec::new(),
         };
         let settings = grid.settings(&workload(512, 128)).unwrap();
         assert_eq!(settings.len(), 2 * 2 * 2 * 2);
@@ -233,6 +253,16 @@ mod tests {
         assert_eq!((names(&settings[0]), names(&settings[1])), ("pp512 tg128".to_owned(), "tg128".to_owned()));
         assert_eq!(settings[1].n_parallel, 4);
         assert_eq!((settings[15].model, settings[15].threads), (1, Some(2)));
+    }
+
+    #[test]
+    fn a_depth_comes_before_the_positions_of_a_test() {
+        let grid = Grid { models: 1, depths: vec![0, 100, 0], ..Grid::default() };
+        let found: Vec<_> = grid.settings(&workload(0, 8)).unwrap().iter().map(|s| (s.depth, s.positions)).collect();
+        assert_eq!(found, [(0, 9), (100, 109)]);
+        let grid = Grid { depths: vec![MAX_TOKENS + 1], ..grid };
+        let error = grid.settings(&workload(0, 8)).unwrap_err().to_string();
+        assert!(error.starts_with("depth is 16777217, but must be 0 to"), "{error}");
     }
 
     #[test]

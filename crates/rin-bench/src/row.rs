@@ -4,7 +4,7 @@ use rin_energy::{Error as MeterError, Meter, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::lane::Sample;
-use crate::plan::Test;
+use crate::plan::{Setting, Test};
 use crate::quiet::Verdict;
 use crate::report::Machine;
 use crate::stats::bootstrap::mean_interval;
@@ -42,12 +42,14 @@ pub struct Row {
     /// Sequences that are stepped together.
     #[serde(default = "one")]
     pub n_parallel: u64,
-    /// `pp512` or `tg128`.
+    /// `pp512` or `tg128`; with tokens before it `tg128 @ d8192`.
     pub test: String,
     /// Tokens of the prompt.
     pub n_prompt: u64,
     /// Steps of the generation.
     pub n_gen: u64,
+    /// Tokens that each sequence held before.
+    pub n_depth: u64,
     /// Begin of the first repetition, UTC.
     pub test_time: String,
     /// Mean time of a repetition, in ns.
@@ -124,6 +126,7 @@ fn one() -> u64 {
 pub(crate) struct Collected {
     pub(crate) test: Test,
     pub(crate) n_parallel: usize,
+    pub(crate) depth: usize,
     pub(crate) facts: Facts,
     pub(crate) began: Option<String>,
     pub(crate) samples: Vec<Sample>,
@@ -133,9 +136,10 @@ pub(crate) struct Collected {
 }
 
 impl Collected {
-    pub(crate) fn new(test: Test, n_parallel: usize) -> Self {
+    pub(crate) fn new(test: Test, setting: &Setting) -> Self {
+        let &Setting { n_parallel, depth, .. } = setting;
         let (samples, steps) = (Vec::new(), Vec::new());
-        Self { test, n_parallel, facts: Facts::default(), began: None, samples, steps, peak_rss: None }
+        Self { test, n_parallel, depth, facts: Facts::default(), began: None, samples, steps, peak_rss: None }
     }
 
     /// Adds a repetition that began at a time of day.
@@ -151,7 +155,8 @@ impl Collected {
         match self.test {
             Test::Generate(n) => {
                 let cost = self.facts.cost;
-                Some((1..=n).map(|position| cost.decode_bytes(self.n_parallel, position) as f64).sum())
+                let positions = self.depth + 1..=self.depth + n;
+                Some(positions.map(|position| cost.decode_bytes(self.n_parallel, position) as f64).sum())
             }
             Test::Prompt(_) => None,
         }
@@ -220,9 +225,10 @@ impl Row {
             type_v: facts.kv_type.clone(),
             tier: facts.tier.clone(),
             n_parallel: cell.n_parallel as u64,
-            test: cell.test.to_string(),
+            test: test_name(cell.test.to_string(), cell.depth as u64),
             n_prompt,
             n_gen,
+            n_depth: cell.depth as u64,
             test_time: cell.began.clone().unwrap_or_default(),
             avg_ns: whole(avg_ns),
             stddev_ns: whole(stddev(&ns).unwrap_or(0.0)),
@@ -260,12 +266,13 @@ impl Row {
 
     /// The test's name, made up where a row was read without one.
     pub(crate) fn test_name(&self) -> String {
-        match (self.test.is_empty(), self.n_prompt, self.n_gen) {
-            (false, ..) => self.test.clone(),
+        let name = match (self.test.is_empty(), self.n_prompt, self.n_gen) {
+            (false, ..) => return self.test.clone(),
             (true, prompt, 0) => format!("pp{prompt}"),
             (true, 0, steps) => format!("tg{steps}"),
             (true, prompt, steps) => format!("pp{prompt}+tg{steps}"),
-        }
+        };
+        test_name(name, self.n_depth)
     }
 
     /// The last part of the model's path, or where there is none, its type.
@@ -273,6 +280,11 @@ impl Row {
         let name = self.model_filename.rsplit(['/', '\\']).find(|part| !part.is_empty());
         name.unwrap_or(&self.model_type)
     }
+}
+
+/// A test's name with the tokens before it, as llama-bench writes it.
+fn test_name(test: String, depth: u64) -> String {
+    if depth == 0 { test } else { format!("{test} @ d{depth}") }
 }
 
 /// A time in whole ns.
@@ -319,6 +331,11 @@ pub(crate) mod tests {
         }
     }
 
+    pub(crate) fn setting(n_parallel: usize) -> Setting {
+        let (threads, tier, kv_type) = (None, None, None);
+        Setting { model: 0, threads, tier, kv_type, n_parallel, depth: 0, positions: 100, tests: Vec::new() }
+    }
+
     pub(crate) fn cell(test: Test, n_parallel: usize, times_us: &[u64]) -> Collected {
         let cost =
             Cost { body_products: 1000, head_products: 500, weight_bytes: 4000, kv_bytes: 16, ..Cost::default() };
@@ -336,7 +353,7 @@ pub(crate) mod tests {
             cost,
             notes: Vec::new(),
         };
-        let mut cell = Collected::new(test, n_parallel);
+        let mut cell = Collected::new(test, &setting(n_parallel));
         for us in times_us {
             let steps = match test {
                 Test::Prompt(_) => Vec::new(),

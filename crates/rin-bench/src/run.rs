@@ -79,7 +79,7 @@ pub fn run_with_energy(
     let rounds = scope(|scope| rounds(scope, loader, settings, workload, resident, meter.as_ref().ok(), &mut tell))?;
 
     tell(Event::Machine);
-    let peaks = peaks(loader, &rounds.cells, &mut notes);
+    let peaks = if workload.machine { peaks(loader, &rounds.cells, &mut notes) } else { Vec::new() };
     spin.sample(SPINS, &mut spins);
     for note in rounds.cells.iter().flat_map(|cell| &cell.facts.notes).chain(peaks.iter().flat_map(|p| &p.notes)) {
         if !notes.contains(note) {
@@ -189,7 +189,7 @@ impl<'s> Conductor<'s> {
                 drop(catch_unwind(AssertUnwindSafe(|| lane::work(loader, setting, resident, meter, &inbox, &outbox))));
             })
             .map_err(Error::Spawn)?;
-        let cells = setting.tests.iter().map(|test| Collected::new(*test, setting.n_parallel)).collect();
+        let cells = setting.tests.iter().map(|test| Collected::new(*test, setting)).collect();
         Ok(Self { index, jobs, answers, thread, cells, spent: Duration::ZERO })
     }
 

@@ -9,18 +9,18 @@ use rin_kernels::{Cpu, Tier};
 use rin_model::{DType, ModelFile};
 
 use crate::cost::Cost;
-use crate::plan::{MAX_PARALLEL, Setting};
+use crate::plan::{MAX_PARALLEL, Setting, token};
 use crate::{Error, peak};
 
 /// A loaded model. Nothing in it may allocate between [`Subject::reset`] and the last step, if the figure of
 /// allocations is to be zero.
 pub trait Subject {
-    /// Begins anew with so many empty sequences. Not timed.
+    /// Begins anew with so many sequences, each of which holds `depth` tokens: [`token`] of its number. Not timed.
     ///
     /// # Errors
     ///
-    /// When there is no room for so many.
-    fn reset(&mut self, n_sequences: usize) -> Result<(), Error>;
+    /// When there is no room for so many, or the tokens cannot be run.
+    fn reset(&mut self, n_sequences: usize, depth: usize) -> Result<(), Error>;
 
     /// Feeds a prompt to one sequence; the logits of its last token.
     ///
@@ -205,24 +205,39 @@ impl Loader for EngineLoader {
 pub struct EngineSubject {
     engine: Engine,
     sequences: Vec<Sequence>,
+    /// Tokens that the sequences began with.
+    depth: usize,
 }
 
 impl EngineSubject {
     /// Measures an engine.
     pub fn new(engine: Engine) -> Self {
         let sequences = Vec::with_capacity(engine.plan().options.n_sequences);
-        Self { engine, sequences }
+        Self { engine, sequences, depth: 0 }
     }
 }
 
 impl Subject for EngineSubject {
-    fn reset(&mut self, n_sequences: usize) -> Result<(), Error> {
+    fn reset(&mut self, n_sequences: usize, depth: usize) -> Result<(), Error> {
+        // What is far back costs much to fill: it is kept, unless a sliding window has left it behind.
+        if depth > 0 && (self.sequences.len(), self.depth) == (n_sequences, depth) {
+            let Self { engine, sequences, .. } = self;
+            if sequences.iter().all(|sequence| engine.truncate(sequence, depth).is_ok()) {
+                return Ok(());
+            }
+        }
         for sequence in self.sequences.drain(..) {
             self.engine.release(sequence);
         }
         self.engine.forget_prefixes();
         for _ in 0..n_sequences {
             self.sequences.push(self.engine.sequence()?);
+        }
+        self.depth = depth;
+        let vocab = self.engine.plan().config.vocab;
+        for (i, sequence) in self.sequences.iter().enumerate().filter(|_| depth > 0) {
+            let tokens: Vec<u32> = (0..depth).map(|at| token(at, i, vocab)).collect();
+            self.engine.feed(sequence, &tokens)?;
         }
         Ok(())
     }
@@ -234,7 +249,7 @@ impl Subject for EngineSubject {
     }
 
     fn decode(&mut self, tokens: &[u32]) -> Result<&[f32], Error> {
-        let Self { engine, sequences } = self;
+        let Self { engine, sequences, .. } = self;
         match (sequences.len(), tokens.len()) {
             (n, m) if n != m => Err(Error::NotSupported(m)),
             (0..=1, _) => step::<1>(engine, sequences, tokens),
@@ -333,13 +348,29 @@ mod tests {
         assert!(facts.model_type.starts_with("llama "), "{}", facts.model_type);
         assert!(facts.model_filename.ends_with("tiny-llama"), "{}", facts.model_filename);
         assert!(facts.plan_bytes > facts.model_size / 2 && facts.model_n_params > 1000);
-        subject.reset(1).unwrap();
+        subject.reset(1, 0).unwrap();
         let whole = subject.prefill(0, &[1, 2, 3]).unwrap().to_vec();
         assert_eq!(whole.len(), facts.vocab);
-        subject.reset(1).unwrap();
+        subject.reset(1, 0).unwrap();
         subject.prefill(0, &[1, 2]).unwrap();
         assert_eq!(subject.decode(&[3]).unwrap(), whole, "a reset begins anew, and a step goes on");
         assert!(loader.fit_together(&settings(Grid::default())).unwrap());
+    }
+
+    #[test]
+    fn sequences_begin_at_a_depth_as_often_as_they_are_reset() {
+        let loader = loader(LoadOptions { threads: Some(1), ..LoadOptions::default() });
+        let grid = Grid { depths: vec![9], ..Grid::default() };
+        let mut subject = loader.load(&settings(grid)[0]).unwrap();
+        let vocab = subject.facts().vocab;
+        let before: Vec<u32> = (0..9).map(|at| token(at, 0, vocab)).chain([5]).collect();
+        subject.reset(1, 0).unwrap();
+        let whole = subject.prefill(0, &before).unwrap().to_vec();
+        for _ in 0..2 {
+            subject.reset(1, 9).unwrap();
+            assert_eq!(subject.prefill(0, &[5]).unwrap(), whole);
+            subject.decode(&[6]).unwrap();
+        }
     }
 
     #[test]
@@ -347,7 +378,7 @@ mod tests {
         let loader = loader(LoadOptions { threads: Some(2), ..LoadOptions::default() });
         let alone = |prompt: u32, next: u32| {
             let mut subject = loader.load(&settings(Grid::default())[0]).unwrap();
-            subject.reset(1).unwrap();
+            subject.reset(1, 0).unwrap();
             subject.prefill(0, &[prompt]).unwrap();
             subject.decode(&[next]).unwrap().to_vec()
         };
@@ -355,7 +386,7 @@ mod tests {
             let grid = Grid { parallel: vec![n as usize], ..Grid::default() };
             let mut subject = loader.load(&settings(grid)[0]).unwrap();
             for _ in 0..2 {
-                subject.reset(n as usize).unwrap();
+                subject.reset(n as usize, 0).unwrap();
                 for i in 0..n {
                     subject.prefill(i as usize, &[i + 1]).unwrap();
                 }

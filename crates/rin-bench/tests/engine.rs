@@ -22,6 +22,7 @@ fn a_tiny_model_is_measured() {
         repetitions: 5,
         latency_steps: 120,
         latency_budget: Duration::from_mins(1),
+        machine: true,
     };
     let best = Cpu::detect().best();
     let grid = Grid {
@@ -30,6 +31,7 @@ fn a_tiny_model_is_measured() {
         tiers: vec![Tier::Scalar, best],
         kv_types: vec![KvType::F16],
         parallel: vec![1, 3],
+        depths: Vec::new(),
     };
     let options = LoadOptions { n_batch: 16, ..LoadOptions::default() };
     let loader = EngineLoader { models: vec![Model::at(conformance("models/tiny-llama"))], options };

@@ -66,7 +66,7 @@ impl Loader for Fakes {
 }
 
 impl Subject for Fake {
-    fn reset(&mut self, n_sequences: usize) -> Result<(), Error> {
+    fn reset(&mut self, n_sequences: usize, _depth: usize) -> Result<(), Error> {
         self.n_sequences = n_sequences;
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Subject for Fake {
 }
 
 fn workload() -> Workload {
-    Workload { n_prompt: 9, n_gen: 3, repetitions: 2, latency_steps: 0, latency_budget: Duration::ZERO }
+    Workload { n_prompt: 9, n_gen: 3, repetitions: 2, latency_steps: 0, latency_budget: Duration::ZERO, machine: true }
 }
 
 fn bench(

@@ -2,11 +2,12 @@
 //! profile`: where the time of a step goes.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
 use rin_bench::report::Form;
-use rin_bench::{EngineLoader, Event, Grid, Model, compare, profile, read};
+use rin_bench::{EngineLoader, Event, Grid, Model, Workload, compare, profile, read};
 use rin_engine::LoadOptions;
 
 use crate::args::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs};
@@ -28,7 +29,10 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
 }
 
 fn measure(args: &BenchArgs) -> Result<()> {
-    let workload = args.workload.workload();
+    let mut workload = args.workload.workload();
+    if args.rates_only {
+        workload = Workload { latency_budget: Duration::ZERO, machine: false, ..workload };
+    }
     let loader = loader(&args.models, args.place.load_options())?;
     let grid = Grid {
         models: loader.models.len(),
@@ -36,6 +40,7 @@ fn measure(args: &BenchArgs) -> Result<()> {
         tiers: args.tier.clone(),
         kv_types: args.kv_type.clone(),
         parallel: args.parallel.clone(),
+        depths: args.depth.clone(),
     };
     let settings = grid.settings(&workload)?;
     loader.check(&settings)?;

@@ -11,6 +11,7 @@ use rin_engine::snn::{Activity, Coding, Network, Readout, Simulator};
 use rin_import::nir::{Discretisation, Graph, from_network, to_network};
 use rin_import::snn_file;
 use rin_kernels::ops::lif::Reset;
+use rin_model::ModelFile;
 use rin_model::array::Array;
 use serde::Serialize;
 
@@ -75,7 +76,7 @@ pub(crate) fn is_asked_for(args: &RunArgs) -> Result<bool> {
         };
     };
     let path = model_path::resolve(model)?;
-    if is_nir(&path)? || is_snn(&path)? {
+    if is_nir(&path)? || is_snn(&path) {
         return Ok(true);
     }
     if asked || args.input.is_some() {
@@ -99,10 +100,9 @@ pub(crate) fn is_nir(path: &Path) -> Result<bool> {
     Ok(rin_model::hdf5::is_hdf5(&start))
 }
 
-/// Whether a file is a `.rin` of a spiking network.
-fn is_snn(path: &Path) -> Result<bool> {
-    let named = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("rin"));
-    Ok(named && path.is_file() && snn_file::is_snn(&read(path)?))
+/// Whether a file is a `.rin` of a spiking network. What is wrong with a file is told by whoever runs it.
+fn is_snn(path: &Path) -> bool {
+    path.is_file() && ModelFile::open(path).is_ok_and(|file| file.mode() == Some(rin_model::Mode::Snn))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -111,12 +111,11 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// The network of a file; of a graph, with what the arguments and its own notes say.
 fn network(path: &Path, args: &SpikingArgs, steps: Option<usize>) -> Result<Network> {
-    let bytes = read(path)?;
     let in_file = || path.display().to_string();
     if !is_nir(path)? {
-        return snn_file::read(&bytes).with_context(in_file);
+        return Ok(Network::of_file(&ModelFile::open(path)?)?);
     }
-    let graph = Graph::read(&bytes).map_err(rin_import::Error::from).with_context(in_file)?;
+    let graph = Graph::read(&read(path)?).map_err(rin_import::Error::from).with_context(in_file)?;
     let note = |key: &str| graph.metadata.iter().find(|(found, _)| found == key).map(|(_, words)| words.as_str());
     let noted = if note("rin_reset") == Some("subtract") { Reset::Subtract } else { Reset::Zero };
     let how = Discretisation {
@@ -259,8 +258,8 @@ pub(crate) fn import(args: &ImportArgs, source: &Path) -> Result<()> {
     }
     let network = network(source, &args.spiking, None)?;
     let name = source.file_name().unwrap_or_default().to_string_lossy();
-    let bytes = snn_file::write(&args.to, &network, &name, args.overwrite)?;
-    told(source, &args.to, bytes, Vec::new(), args.output)
+    let report = snn_file::write(&args.to, &network, &name, "NIR", args.overwrite)?;
+    told(source, &args.to, report.bytes, Vec::new(), args.output)
 }
 
 /// Makes a NIR graph of a `.rin`.
@@ -268,12 +267,12 @@ pub(crate) fn import(args: &ImportArgs, source: &Path) -> Result<()> {
 /// # Errors
 /// Whatever goes wrong on the way; see [`crate::exit`].
 pub(crate) fn export(args: &ExportArgs, source: &Path) -> Result<()> {
-    if !is_snn(source)? {
+    if !is_snn(source) {
         return Err(
             Usage(format!("{} is no .rin of a spiking network, and NIR holds no other", source.display())).into()
         );
     }
-    let network = snn_file::read(&read(source)?).with_context(|| source.display().to_string())?;
+    let network = Network::of_file(&ModelFile::open(source)?)?;
     let graph = from_network(&network, args.dt).map_err(rin_import::Error::from)?;
     let bytes = graph.write().map_err(rin_import::Error::from)?;
     if args.to.exists() && !args.overwrite {

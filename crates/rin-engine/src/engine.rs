@@ -109,9 +109,16 @@ impl LoadOptions {
     ///
     /// [`Error::DoesNotFit`] says how much they take and how much there is.
     pub fn admit(&self, plans: &[&Plan]) -> Result<(), Error> {
-        let Some(limit) = self.limit() else { return Ok(()) };
-        let bytes = plans.iter().fold(0_u64, |sum, plan| sum.saturating_add(plan.total_bytes() as u64));
-        Ok(limit.admit(bytes)?)
+        self.admit_bytes(plans.iter().fold(0_u64, |sum, plan| sum.saturating_add(plan.total_bytes() as u64)))
+    }
+
+    /// Whether so many bytes fit this machine.
+    ///
+    /// # Errors
+    ///
+    /// As for [`admit`](Self::admit).
+    pub fn admit_bytes(&self, bytes: u64) -> Result<(), Error> {
+        self.limit().map_or(Ok(()), |limit| Ok(limit.admit(bytes)?))
     }
 }
 
@@ -211,7 +218,7 @@ impl Engine {
             arena.prefault();
         }
         let rope_factor = fill_frequencies(&plan, &weights, &mut arena)?;
-        let kernels = Kernels::select(&plan, &cpu);
+        let kernels = Kernels::select(plan.kv_type, &cpu);
         let batch = Vec::with_capacity(plan.options.n_batch);
         let cache = PageCache::new(plan.cache_shape());
         let runner = Runner {
@@ -337,7 +344,7 @@ impl Engine {
             check_threads(threads)?;
             self.runner.pool = make_pool(Some(threads), affinity)?;
         }
-        self.runner.kernels = Kernels::select(&self.runner.plan, &cpu);
+        self.runner.kernels = Kernels::select(self.runner.plan.kv_type, &cpu);
         self.tier = cpu.best();
         Ok(())
     }
@@ -518,7 +525,7 @@ impl Engine {
     }
 }
 
-fn check_threads(threads: usize) -> Result<(), Error> {
+pub(crate) fn check_threads(threads: usize) -> Result<(), Error> {
     if (1..=MAX_THREADS).contains(&threads) {
         return Ok(());
     }

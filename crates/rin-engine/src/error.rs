@@ -3,9 +3,10 @@
 use crate::arena::ArenaError;
 use crate::eval::EvalError;
 use crate::limits::LimitError;
+use crate::network::NetworkError;
 use crate::pool::PoolError;
 use crate::sampler::SamplingError;
-use crate::snn::NetworkError;
+use crate::snn::SnnError;
 use crate::state::StateError;
 use crate::tokenizer::TokenizerError;
 
@@ -69,7 +70,7 @@ pub enum Error {
     },
     /// A spiking network that contradicts itself.
     #[error(transparent)]
-    Snn(#[from] NetworkError),
+    Snn(#[from] SnnError),
     /// An option out of its range.
     #[error("{field} is {found}, but must be {expected}")]
     BadOption {
@@ -166,6 +167,9 @@ pub enum Error {
     /// A sampling setting is out of range, or the logits are no numbers.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// Rows that are not those that a network takes.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// A text, a context or a reference that cannot be evaluated.
     #[error(transparent)]
     Eval(#[from] EvalError),

@@ -15,6 +15,7 @@ mod error;
 pub mod eval;
 pub mod generate;
 pub mod limits;
+pub mod network;
 pub mod plan;
 pub mod pool;
 pub mod run;
@@ -29,4 +30,5 @@ pub mod weights;
 
 pub use engine::{Engine, Feed, LoadOptions, Rows, Sequence, Trace};
 pub use error::Error;
+pub use network::NetworkEngine;
 pub use plan::{Plan, PlanOptions};

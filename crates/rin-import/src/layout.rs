@@ -7,11 +7,10 @@ use rin_engine::weights::{WeightTable, format_of};
 use rin_kernels::Format;
 use rin_kernels::pack::LANES;
 use rin_model::rin_format::{
-    ALIGNMENT, KEY_CONFIG, KEY_NUMERICS, KEY_PROVENANCE, KEY_SHA256, KEY_TENSORS, KEY_VERSION, NUMERICS, TensorEntry,
-    VERSION,
+    ALIGNMENT, KEY_CONFIG, KEY_NETWORK, KEY_NUMERICS, KEY_PROVENANCE, KEY_SHA256, KEY_TENSORS, KEY_VERSION, NUMERICS,
+    TensorEntry, VERSION,
 };
-use rin_model::{DType, FileFormat, ModelFile, TensorInfo};
-use serde::Serialize;
+use rin_model::{Config, DType, FileFormat, ModelFile, Network, TensorInfo};
 use serde_json::{Map, Value, json};
 
 /// Longest header that safetensors allows, in bytes.
@@ -53,6 +52,15 @@ impl Stored {
         matches!(self.content, Content::Matrix { .. })
             && file.tensor(&self.name).is_some_and(|tensor| tensor.dtype != self.entry.dtype)
     }
+}
+
+/// The network that the header describes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Described<'a> {
+    /// One that continues text.
+    Decoder(&'a Config),
+    /// One from rows of numbers to rows of numbers.
+    Network(&'a Network),
 }
 
 /// The tensors of the file in their order.
@@ -115,6 +123,13 @@ impl Layout {
         self.push(name, entry, None, n_bytes, Content::Bytes { bytes, padding: 0 })
     }
 
+    /// Adds an array of any element type, row-major.
+    pub(crate) fn push_array(&mut self, name: &str, dtype: DType, shape: &[u64], bytes: Vec<u8>) -> Result<(), Error> {
+        let n_bytes = u64::try_from(bytes.len()).map_err(|_| too_large(name))?;
+        let entry = TensorEntry { dtype, shape: shape.to_vec(), packed: false };
+        self.push(name, entry, None, n_bytes, Content::Bytes { bytes, padding: 0 })
+    }
+
     /// Adds bytes as they are; `padding` follows them.
     pub(crate) fn push_bytes(&mut self, name: &str, bytes: Vec<u8>, padding: u8) -> Result<(), Error> {
         let n_bytes = u64::try_from(bytes.len()).map_err(|_| too_large(name))?;
@@ -148,14 +163,18 @@ impl Layout {
     }
 
     /// The header but for the hash of the data.
-    pub(crate) fn header(&self, config: &impl Serialize, origin: &Origin) -> Result<Header, Error> {
+    pub(crate) fn header(&self, described: Described<'_>, origin: &Origin) -> Result<Header, Error> {
+        let (key, description) = match described {
+            Described::Decoder(config) => (KEY_CONFIG, serde_json::to_string(config)?),
+            Described::Network(network) => (KEY_NETWORK, serde_json::to_string(network)?),
+        };
         let entries: Map<String, Value> =
             self.tensors.iter().map(|tensor| (tensor.name.clone(), json!(tensor.entry))).collect();
         let metadata = json!({
             KEY_VERSION: VERSION,
             KEY_NUMERICS: NUMERICS,
             KEY_SHA256: "0".repeat(HASH_DIGITS),
-            KEY_CONFIG: serde_json::to_string(config)?,
+            key: description,
             KEY_TENSORS: serde_json::to_string(&entries)?,
             KEY_PROVENANCE: serde_json::to_string(origin)?,
         });

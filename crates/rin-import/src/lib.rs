@@ -30,9 +30,9 @@ mod write;
 
 pub use error::Error;
 pub use export::{DTYPES, ExportKind, ExportOptions, ExportReport, export};
-pub use write::{NewModel, NewTensor, write};
+pub use write::{NewArray, NewModel, NewNetwork, NewTensor, write, write_network};
 
-use crate::layout::{Content, Layout, Stored};
+use crate::layout::{Content, Described, Layout, Stored};
 use crate::panels::Panels;
 use crate::staged::Staged;
 use rin_engine::weights::vector_values;
@@ -123,7 +123,7 @@ pub fn import(
         },
         files,
     };
-    let header = layout.header(file.config()?, &origin)?;
+    let header = layout.header(Described::Decoder(file.config()?), &origin)?;
     let mut staged = Staged::create(dst, &header, layout.data_bytes())?;
     for tensor in layout.tensors() {
         write_tensor(&file, tensor, &mut staged, &mut meter)?;

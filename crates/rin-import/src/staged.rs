@@ -161,22 +161,14 @@ impl Staged {
 
     /// Writes the header with the hash, makes sure that the file is on the disk and can be read, and renames it.
     /// Returns its length and the hash.
-    pub(crate) fn publish(self, header: Header, overwrite: bool) -> Result<(u64, String), Error> {
-        let check = |path: &Path| Ok(ModelFile::open(path)?.config().map(drop)?);
-        self.publish_checked(header, overwrite, check)
-    }
-
-    /// As [`Staged::publish`], where `check` says whether the file can be read.
-    pub(crate) fn publish_checked(
-        mut self,
-        mut header: Header,
-        overwrite: bool,
-        check: impl FnOnce(&Path) -> Result<(), Error>,
-    ) -> Result<(u64, String), Error> {
+    pub(crate) fn publish(mut self, mut header: Header, overwrite: bool) -> Result<(u64, String), Error> {
         let sha256 = hex(&std::mem::take(&mut self.hash).finalize());
         header.record(&sha256);
         self.finish(&header.bytes()?).map_err(|error| self.refused(error))?;
-        check(self.temporary.path())?;
+        let written = ModelFile::open(self.temporary.path())?;
+        if written.network().is_none() {
+            written.config()?;
+        }
         if !overwrite && self.dst.exists() {
             return Err(Error::Exists(self.dst.clone()));
         }

@@ -1,13 +1,14 @@
 //! Tensors that are in memory become `.rin`: the way out of a trainer.
 
-use crate::layout::{Content, Layout};
+use crate::layout::{Content, Described, Layout};
+use crate::quantize::quantize_row;
 use crate::source::Origin;
 use crate::staged::{Staged, check_destination};
 use crate::{Error, Report};
 use rin_kernels::Format;
 use rin_kernels::pack::{LANES, pack_panel};
-use rin_model::Config;
 use rin_model::rin_format::{Provenance, TOKENIZER, TOKENIZER_CONFIG};
+use rin_model::{Config, DType, Network};
 use std::path::Path;
 
 /// A tensor as a weight file would hold it.
@@ -21,6 +22,33 @@ pub struct NewTensor {
     pub shape: Vec<usize>,
     /// The rows one after the other, in blocks of `format`.
     pub bytes: Vec<u8>,
+}
+
+impl NewTensor {
+    /// A matrix of `[rows, cols]` numbers in `format`, one of [`quantize::TARGETS`](crate::quantize::TARGETS); rows are
+    /// filled up with zeros to whole blocks, so `shape` can have more columns.
+    ///
+    /// # Errors
+    /// When there are other than `rows × cols` numbers.
+    pub fn matrix(name: &str, format: Format, [rows, cols]: [usize; 2], values: &[f32]) -> Result<Self, Error> {
+        let padded = cols.next_multiple_of(format.block_len());
+        let mut tensor = Self { name: name.to_owned(), format, shape: vec![rows, padded], bytes: Vec::new() };
+        if cols == 0 || rows.checked_mul(cols) != Some(values.len()) {
+            return Err(misfit(&tensor));
+        }
+        let mut row = vec![0.0; padded];
+        for values in values.chunks_exact(cols) {
+            row.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+            quantize_row(format, &row, &mut tensor.bytes);
+        }
+        Ok(tensor)
+    }
+
+    /// A vector of numbers.
+    pub fn vector(name: &str, values: &[f32]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { name: name.to_owned(), format: Format::F32, shape: vec![values.len()], bytes }
+    }
 }
 
 /// What a new `.rin` file holds beside its tensors.
@@ -49,6 +77,76 @@ pub struct NewModel<'a> {
 pub fn write(dst: &Path, model: &NewModel<'_>, tensors: &[NewTensor], overwrite: bool) -> Result<Report, Error> {
     check_destination(dst, &[], overwrite)?;
     let mut layout = Layout::default();
+    push_tensors(&mut layout, tensors)?;
+    layout.push_bytes(TOKENIZER, model.tokenizer.trim_ascii_start().to_vec(), b' ')?;
+    if let Some(config) = model.tokenizer_config {
+        layout.push_bytes(TOKENIZER_CONFIG, config.to_vec(), b' ')?;
+    }
+    let origin = origin(model.source, "rin-train", model.quant);
+    write_layout(dst, &layout, Described::Decoder(model.config), &origin, tensors, overwrite)
+}
+
+/// An array that the engine reads as it is.
+#[derive(Clone, Debug)]
+pub struct NewArray {
+    /// Name.
+    pub name: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Row-major shape, of at most 8 dimensions.
+    pub shape: Vec<u64>,
+    /// The elements, little-endian.
+    pub bytes: Vec<u8>,
+}
+
+/// What a new `.rin` file of a network from rows of numbers to rows of numbers holds beside its tensors.
+#[derive(Clone, Copy, Debug)]
+pub struct NewNetwork<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// Where the weights came from, in a word or a file name: the provenance says so.
+    pub source: &'a str,
+    /// Format of the source.
+    pub format: &'a str,
+    /// Type that the matrices were brought to, where they were.
+    pub quant: Option<Format>,
+}
+
+/// Writes a network that is in memory to `dst`: `tensors` packed for the kernels, `arrays` as they are.
+///
+/// On any error nothing is left behind, and a file that was at `dst` stands.
+///
+/// # Errors
+/// As for [`write`], and when the network contradicts itself or its tensors.
+pub fn write_network(
+    dst: &Path,
+    model: &NewNetwork<'_>,
+    tensors: &[NewTensor],
+    arrays: &[NewArray],
+    overwrite: bool,
+) -> Result<Report, Error> {
+    check_destination(dst, &[], overwrite)?;
+    let mut layout = Layout::default();
+    push_tensors(&mut layout, tensors)?;
+    for array in arrays {
+        layout.push_array(&array.name, array.dtype, &array.shape, array.bytes.clone())?;
+    }
+    let origin = origin(model.source, model.format, model.quant);
+    write_layout(dst, &layout, Described::Network(model.network), &origin, tensors, overwrite)
+}
+
+fn origin(source: &str, format: &str, quant: Option<Format>) -> Origin {
+    let provenance = Provenance {
+        source: source.to_owned(),
+        format: format.to_owned(),
+        sha256: None,
+        writer: env!("CARGO_PKG_VERSION").to_owned(),
+        quant: quant.map(|format| format.name().to_owned()),
+    };
+    Origin { provenance, files: Vec::new() }
+}
+
+fn push_tensors(layout: &mut Layout, tensors: &[NewTensor]) -> Result<(), Error> {
     for tensor in tensors {
         match tensor.shape[..] {
             [rows, cols] => {
@@ -61,21 +159,18 @@ pub fn write(dst: &Path, model: &NewModel<'_>, tensors: &[NewTensor], overwrite:
             _ => return Err(misfit(tensor)),
         }
     }
-    layout.push_bytes(TOKENIZER, model.tokenizer.trim_ascii_start().to_vec(), b' ')?;
-    if let Some(config) = model.tokenizer_config {
-        layout.push_bytes(TOKENIZER_CONFIG, config.to_vec(), b' ')?;
-    }
-    let origin = Origin {
-        provenance: Provenance {
-            source: model.source.to_owned(),
-            format: "rin-train".to_owned(),
-            sha256: None,
-            writer: env!("CARGO_PKG_VERSION").to_owned(),
-            quant: model.quant.map(|format| format.name().to_owned()),
-        },
-        files: Vec::new(),
-    };
-    let header = layout.header(model.config, &origin)?;
+    Ok(())
+}
+
+fn write_layout(
+    dst: &Path,
+    layout: &Layout,
+    described: Described<'_>,
+    origin: &Origin,
+    tensors: &[NewTensor],
+    overwrite: bool,
+) -> Result<Report, Error> {
+    let header = layout.header(described, origin)?;
     let mut staged = Staged::create(dst, &header, layout.data_bytes())?;
     for stored in layout.tensors() {
         if let Content::Bytes { bytes, padding } = &stored.content {

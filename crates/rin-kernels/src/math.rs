@@ -18,6 +18,9 @@ pub const SIGMOID_MAX_ULP: f64 = 2.41;
 /// Largest error of [`silu`] where `x >= EXP_MIN`.
 pub const SILU_MAX_ULP: f64 = 3.2;
 
+/// Largest error of [`gelu`], as a share of its argument.
+pub const GELU_MAX_ERROR: f64 = 1.5e-7;
+
 /// The largest argument whose exponential is finite.
 pub const EXP_MAX: f32 = 88.722_83;
 /// The smallest argument whose exponential is a normal number; below it [`exp`] is 0.
@@ -141,6 +144,36 @@ pub fn sigmoid(x: f32) -> f32 {
 #[inline(always)]
 pub fn silu(x: f32) -> f32 {
     canonical(x * sigmoid(x))
+}
+
+/// `x` times the share of a standard normal distribution below `x`: `x * (1 + erf(x / sqrt 2)) / 2`, the exact GELU
+/// (Hendrycks and Gimpel, 2016). The error is below [`GELU_MAX_ERROR`] times `max(|x|, 2^-126)`; NaN at minus infinity.
+#[inline(always)]
+pub fn gelu(x: f32) -> f32 {
+    let t = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    // erfc t = exp(-t^2) * u * p(u), relative error of u * p(u) 2^-26 for all t >= 0.
+    let u = 1.0 / t.mul_add(0.4, 1.0);
+    let p = u.mul_add(-0.029_215_269, 0.140_447_52);
+    let p = u.mul_add(p, -0.235_529_11);
+    let p = u.mul_add(p, 0.137_563_8);
+    let p = u.mul_add(p, -0.046_897_084);
+    let p = u.mul_add(p, 0.083_917_39);
+    let p = u.mul_add(p, 0.119_007_975);
+    let p = u.mul_add(p, 0.171_739_35);
+    let p = u.mul_add(p, 0.207_613_72);
+    let p = u.mul_add(p, 0.225_675_87);
+    let p = u.mul_add(p, 0.225_675_84);
+    let half_erfc = 0.5 * (exp(-t * t) * (u * p));
+    canonical(x * if x < 0.0 { half_erfc } else { 1.0 - half_erfc })
+}
+
+/// The approximation of [`gelu`] by a hyperbolic tangent that GPT-2 and others are trained with:
+/// `x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2`. NaN at minus infinity.
+#[inline(always)]
+pub fn gelu_tanh(x: f32) -> f32 {
+    // (1 + tanh v) / 2 is sigmoid(2 v).
+    let v = (x * x).mul_add(0.071_354_814, 1.595_769_2) * x;
+    canonical(x * sigmoid(v))
 }
 
 #[cfg(test)]

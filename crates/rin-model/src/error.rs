@@ -190,6 +190,8 @@ error_kinds! {
     BadHeader => "the file is damaged or of another format: download it again",
     /// A path in the model that leads out of its folder.
     PathEscape => "the model is hostile: get it from a source that you trust",
+    /// A sound network of another kind than one that continues text.
+    NoText => "run it on rows of numbers: `rin run MODEL --input FILE.npy`",
     /// Something that the model needs and RIN does not do.
     Unsupported => "RIN cannot run this model yet",
     /// The file changed since it was opened.

@@ -32,9 +32,12 @@ mod json;
 #[cfg(unix)]
 mod lost_page;
 mod mmap;
+mod mode;
 mod model_file;
+mod network;
 pub mod rin_format;
 pub mod safetensors;
+mod spiking;
 mod tensor;
 mod value;
 mod vocab;
@@ -45,7 +48,10 @@ pub use error::{Error, Fault};
 pub use family::TensorName;
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;
+pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
+pub use network::{Body, Function, Network, Node, Op, Output, OutputKind, Port, Widths};
+pub use spiking::{Spiking, SpikingCoding, SpikingLayer, SpikingReadout, SpikingReset, SpikingSource};
 pub use tensor::{RowOrder, TensorInfo};
 pub use value::{Array, Element, List, Value};
 pub use vocab::{GgufVocab, TokenizerSource};

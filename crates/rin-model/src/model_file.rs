@@ -11,7 +11,9 @@ use crate::config::Config;
 use crate::error::{Error, fault};
 use crate::gguf::{Gguf, MAGIC};
 use crate::mmap::FileBytes;
-use crate::rin_format::{KEY_SHA256, RinHeader, hex};
+use crate::mode::Mode;
+use crate::network::Network;
+use crate::rin_format::{KEY_SHA256, Kind, RinHeader, hex};
 use crate::safetensors::Safetensors;
 use crate::tensor::{TensorInfo, TensorTable};
 use crate::value::Value;
@@ -62,6 +64,7 @@ pub struct ModelFile {
     tensors: TensorTable,
     metadata: Vec<(String, String)>,
     config: Result<Config, Error>,
+    network: Option<Network>,
     tokenizer: TokenizerPlace,
     data_start: u64,
 }
@@ -126,6 +129,7 @@ impl ModelFile {
             tensors,
             metadata: Vec::new(),
             config,
+            network: None,
             tokenizer: TokenizerPlace::Gguf,
             data_start: 0,
             files,
@@ -140,19 +144,29 @@ impl ModelFile {
             tensors: loaded.tensors,
             metadata: loaded.metadata,
             config: loaded.config,
+            network: None,
             tokenizer: TokenizerPlace::Files { json: loaded.tokenizer, config: loaded.tokenizer_config },
             data_start: 0,
         }
     }
 
     fn from_rin(file: FileBytes, header: RinHeader) -> Self {
+        let (config, network) = match header.kind {
+            Kind::Decoder(config) => (Ok(config), None),
+            Kind::Network(network) => {
+                let found = format!("one of the mode `{}`, which takes rows of numbers", network.mode);
+                let fault = fault("config", "mode", "a network that continues text", found);
+                (Err(Error::NoText(fault).in_file(file.path())), Some(network))
+            }
+        };
         Self {
             path: file.path().to_path_buf(),
             format: FileFormat::Rin,
             files: vec![file],
             tensors: header.tensors,
             metadata: header.metadata,
-            config: Ok(header.config),
+            config,
+            network,
             tokenizer: TokenizerPlace::Tensors { tokenizer: header.tokenizer, config: header.tokenizer_config },
             data_start: header.data_start,
         }
@@ -177,9 +191,23 @@ impl ModelFile {
     ///
     /// # Errors
     /// `UnknownArchitecture`, `MissingKey`, `MissingTensor`, `InconsistentConfig`, `BadShape`, `Unsupported`, …: found
-    /// when the file was opened.
+    /// when the file was opened. `NoText` where the file holds a [`network`](Self::network) of another kind.
     pub fn config(&self) -> Result<&Config, Error> {
         self.config.as_ref().map_err(Clone::clone)
+    }
+
+    /// The network of a file that continues no text; none in all other files. It has been checked against the tensors.
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// What the file's network computes; none where RIN does not run it.
+    pub fn mode(&self) -> Option<Mode> {
+        match (&self.network, &self.config) {
+            (Some(network), _) => Some(network.mode),
+            (None, Ok(_)) => Some(Mode::Transformer),
+            (None, Err(_)) => None,
+        }
     }
 
     /// All tensors, in file order; without the tokenizer of a `.rin` file.

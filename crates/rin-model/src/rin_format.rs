@@ -11,6 +11,7 @@ use crate::dtype::DType;
 use crate::error::{Error, fault, fault_at};
 use crate::family::check_tensors;
 use crate::json::{self, Entries};
+use crate::network::Network;
 use crate::safetensors::Safetensors;
 use crate::tensor::{TensorInfo, TensorTable, byte_length};
 
@@ -27,6 +28,8 @@ pub const KEY_VERSION: &str = "rin.version";
 pub const KEY_NUMERICS: &str = "rin.numerics";
 /// Key of the [`Config`], as JSON.
 pub const KEY_CONFIG: &str = "rin.config";
+/// Key of the [`Network`], as JSON, in files of networks that continue no text; they have no [`KEY_CONFIG`].
+pub const KEY_NETWORK: &str = "rin.network";
 /// Key of the tensors' descriptions: a JSON object from name to [`TensorEntry`].
 pub const KEY_TENSORS: &str = "rin.tensors";
 /// Key of the SHA-256 of all bytes after the header, in hexadecimal digits.
@@ -73,11 +76,45 @@ pub struct Provenance {
 #[derive(Debug)]
 pub struct RinHeader {
     pub(crate) tensors: TensorTable,
-    pub(crate) config: Config,
+    pub(crate) kind: Kind,
     pub(crate) metadata: Vec<(String, String)>,
     pub(crate) data_start: u64,
     pub(crate) tokenizer: Option<TensorInfo>,
     pub(crate) tokenizer_config: Option<TensorInfo>,
+}
+
+/// Which network a `.rin` file holds.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    /// One that continues text.
+    Decoder(Config),
+    /// One from rows of numbers to rows of numbers.
+    Network(Network),
+}
+
+impl Kind {
+    fn read(header: &Safetensors) -> Result<Self, Error> {
+        let key = if header.get(KEY_NETWORK).is_some() { KEY_NETWORK } else { KEY_CONFIG };
+        let text = needed(header, key)?.as_bytes();
+        json::check_size(text, key)?;
+        if key == KEY_NETWORK {
+            if header.get(KEY_CONFIG).is_some() {
+                let found = format!("`{KEY_CONFIG}` beside `{KEY_NETWORK}`");
+                return Err(Error::Duplicate(fault("rin header", key, "one description of the network", found)));
+            }
+            return json::parse(text, key).map(Self::Network);
+        }
+        let config: Config = json::parse(text, key)?;
+        config.validate()?;
+        Ok(Self::Decoder(config))
+    }
+
+    fn check(&self, tensors: &TensorTable) -> Result<(), Error> {
+        match self {
+            Self::Decoder(config) => check_tensors(config, tensors),
+            Self::Network(network) => network.check(tensors),
+        }
+    }
 }
 
 /// Hexadecimal digits of a hash.
@@ -104,10 +141,7 @@ impl RinHeader {
             }
         }
         needed(&header, KEY_SHA256)?;
-        let config = needed(&header, KEY_CONFIG)?.as_bytes();
-        json::check_size(config, KEY_CONFIG)?;
-        let config: Config = json::parse(config, KEY_CONFIG)?;
-        config.validate()?;
+        let kind = Kind::read(&header)?;
         let entries: Entries<TensorEntry> = json::parse(needed(&header, KEY_TENSORS)?.as_bytes(), KEY_TENSORS)?;
         let mut entries: std::collections::HashMap<_, _> = entries.unique(KEY_TENSORS)?.into_iter().collect();
         let data_start = header.data_start();
@@ -130,8 +164,8 @@ impl RinHeader {
             return Err(Error::MissingTensor(fault("tensor", name, "the tensor that rin.tensors lists", "none")));
         }
         let tensors = TensorTable::new(tensors)?;
-        check_tensors(&config, &tensors)?;
-        Ok(Self { tensors, config, metadata, data_start, tokenizer, tokenizer_config })
+        kind.check(&tensors)?;
+        Ok(Self { tensors, kind, metadata, data_start, tokenizer, tokenizer_config })
     }
 }
 

@@ -45,6 +45,9 @@ pub(crate) struct BenchArgs {
     /// Sequences that generate at once, as 1,4,16
     #[arg(short = 'b', long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) parallel: Vec<usize>,
+    /// Tokens that each sequence holds before it is measured, as 0,8192
+    #[arg(short = 'd', long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) depth: Vec<usize>,
     /// Threads, as 1,2 [default: physical cores within the processor quota and the affinity mask]
     #[arg(short = 't', long, value_name = "LIST", value_delimiter = ',', allow_negative_numbers = true)]
     pub(crate) threads: Vec<NonZeroUsize>,
@@ -54,6 +57,9 @@ pub(crate) struct BenchArgs {
     /// How keys and values are stored, as f32,q8 [default: f32 beside F32 weights, f16 otherwise]
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = values::kv_type())]
     pub(crate) kv_type: Vec<KvType>,
+    /// Only the rates: no further steps for percentiles, and not what the machine can do
+    #[arg(long)]
+    pub(crate) rates_only: bool,
     /// How the rows are written
     #[arg(short = 'o', long, value_name = "FORM", value_parser = values::form(), default_value = Form::Markdown.name())]
     pub(crate) output_format: Form,

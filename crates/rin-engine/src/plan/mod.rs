@@ -6,12 +6,15 @@
 
 mod builder;
 mod layout;
+mod slots;
 
 pub use builder::{Act, Builder, QuantAct};
+pub(crate) use slots::{Placed, Slots};
 
 use crate::Error;
 use crate::cache::CacheShape;
 use crate::weights::{MatrixId, VectorId, WeightTable};
+use rin_kernels::ops::activation::Function;
 use rin_kernels::ops::attention::{KvType, PAGE};
 use rin_model::{Config, ModelFile};
 use serde::Serialize;
@@ -62,8 +65,12 @@ pub struct Part {
     pub matrix: MatrixId,
     /// Bias.
     pub bias: Option<VectorId>,
-    /// f32 `(tokens, outputs)`.
+    /// Applied to each output after the bias.
+    pub function: Function,
+    /// f32 `(tokens, stride)`, of which the first columns are the outputs.
     pub out: SlotId,
+    /// Values from one row of `out` to the next, at least the outputs.
+    pub stride: usize,
 }
 
 /// Most matrices that share their input in one step: q, k and v.

@@ -103,7 +103,7 @@ impl Runner {
     pub(super) fn attend(&mut self, batch: &[BatchToken], q: SlotId, kv: SlotId, out: &Act) -> Result<(), Error> {
         let cache = self.cache_sizes();
         let rows = batch.len();
-        let act = self.act_ranges(rows, out);
+        let act = self.machine().act_ranges(rows, out);
         let [a, b, c, d, e, f, g, _] = act;
         let kv_range = self.range(kv, cache.n_kv_heads * cache.head_bytes);
         let ranges = [a, b, c, d, e, f, g, self.range(q, rows * out.cols * 4), kv_range];

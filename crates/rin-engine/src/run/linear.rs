@@ -1,13 +1,15 @@
 //! Products: the panels of all matrices of a step are dealt out together.
 
+use super::Kernels;
+use super::machine::{ACT_SLOTS, ActInput, Machine};
 use super::split::{deal, rows_of};
-use super::{ACT_SLOTS, ActInput, Kernels, Runner};
 use crate::Error;
 use crate::arena::cast_mut;
-use crate::plan::{Act, MAX_PARTS, Part, Plan, Step};
+use crate::plan::{Act, MAX_PARTS, Part};
 use crate::pool::partition;
 use crate::weights::{Matrix, Weights};
 use rin_kernels::MatMut;
+use rin_kernels::ops::activation::{Activate, Function};
 use rin_kernels::ops::linear::{Epilogue, Linear};
 use rin_kernels::pack::LANES;
 use std::ops::Range;
@@ -22,6 +24,9 @@ struct Product<'a> {
     matrix: &'a Matrix,
     panels: &'a [u8],
     bias: Option<&'a [f32]>,
+    function: Function,
+    activate: &'a Activate,
+    stride: usize,
     add: bool,
 }
 
@@ -37,30 +42,37 @@ impl Product<'_> {
         let size = self.matrix.panel_bytes;
         let w = &self.panels[range.start * size..range.end * size];
         self.op.run(y, w, x.of(self.op.activation()), Epilogue { bias, add: self.add });
+        if self.function != Function::Identity {
+            // The columns were just written and are still in the nearest cache.
+            for row in 0..y.rows() {
+                self.activate.run(y.row_mut(row), self.function);
+            }
+        }
     }
 }
 
 /// A worker's share: some panels of each matrix.
 type Share<'a> = [Option<(usize, Range<usize>, MatMut<'a, f32>)>; MAX_PARTS];
 
-impl Runner {
-    pub(super) fn linear(&mut self, step: usize, rows: usize) -> Result<(), Error> {
-        let Step::Linear { x, parts, add } = &self.plan.steps[step] else { return Ok(()) };
+impl Machine<'_> {
+    /// Products of one input with the matrices of `parts`.
+    pub(crate) fn linear(&mut self, rows: usize, x: &Act, parts: &[Part], add: bool) -> Result<(), Error> {
+        let (weights, kernels) = (self.weights, self.kernels);
         let mut ranges: [Range<usize>; ACT_SLOTS + MAX_PARTS] = [const { 0..0 }; ACT_SLOTS + MAX_PARTS];
         ranges[..ACT_SLOTS].clone_from_slice(&self.act_ranges(rows, x)[..ACT_SLOTS]);
         for (range, part) in ranges[ACT_SLOTS..].iter_mut().zip(parts) {
-            *range = self.range(part.out, rows * self.plan.weights.get(part.matrix).rows * 4);
+            *range = self.range(part.out, rows * part.stride * 4);
         }
         let mut products: [Option<Product<'_>>; MAX_PARTS] = [None; MAX_PARTS];
         for (product, part) in products.iter_mut().zip(parts) {
-            *product = Some(product_of(part, *add, &self.plan, &self.weights, &self.kernels)?);
+            *product = Some(product_of(part, add, weights, kernels)?);
         }
         let slices = self.arena.slices_mut(ranges)?;
         let (input, outs) = inputs_and_outputs(slices, x)?;
         let mut outs = outs.map(Some);
         let mut rest: [Option<MatMut<'_, f32>>; MAX_PARTS] = [const { None }; MAX_PARTS];
         for ((rest, out), product) in rest.iter_mut().zip(&mut outs).zip(products.iter().flatten()) {
-            *rest = out.take().map(|out| rows_of(out, rows, product.matrix.rows));
+            *rest = out.take().map(|out| rows_of(out, rows, product.stride).split_cols(product.matrix.rows).0);
         }
         let panels: usize = products.iter().flatten().map(Product::n_panels).sum();
         let work: usize = products.iter().flatten().map(|p| p.matrix.rows * p.matrix.cols * rows).sum();
@@ -81,22 +93,18 @@ impl Runner {
                 run(share);
             }
         } else {
-            deal(&mut self.pool, workers, make, run);
+            deal(self.pool, workers, make, run);
         }
         Ok(())
     }
 }
 
-fn product_of<'a>(
-    part: &Part,
-    add: bool,
-    plan: &'a Plan,
-    weights: &'a Weights,
-    kernels: &Kernels,
-) -> Result<Product<'a>, Error> {
-    let matrix = plan.weights.get(part.matrix);
+fn product_of<'a>(part: &Part, add: bool, weights: &'a Weights, kernels: &'a Kernels) -> Result<Product<'a>, Error> {
+    let matrix = weights.table().get(part.matrix);
     let bias = part.bias.map(|b| weights.values(b)).transpose()?;
-    Ok(Product { op: *kernels.linear(matrix.format), matrix, panels: weights.panels(part.matrix), bias, add })
+    let (op, panels) = (*kernels.linear(matrix.format), weights.panels(part.matrix));
+    let Part { function, stride, .. } = *part;
+    Ok(Product { op, matrix, panels, bias, function, activate: &kernels.activate, stride, add })
 }
 
 /// Takes the columns of `range`, counted over the panels of all products, off the front of what is left.

@@ -6,24 +6,30 @@
 mod attention;
 mod kv;
 mod linear;
+mod machine;
 pub(crate) mod split;
 
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};
 use crate::cache::PageCache;
-use crate::plan::{Act, Plan, QuantAct, SlotId, Step};
+use crate::plan::{Plan, SlotId, Step};
 use crate::pool::Pool;
 use crate::weights::Weights;
+use machine::slot_range;
+pub(crate) use machine::{ACT_SLOTS, ActRows, Machine, QuantizeAct};
 use rin_kernels::Cpu;
-use rin_kernels::format::Activation;
-use rin_kernels::ops::attention::Attention;
-use rin_kernels::ops::linear::{Input, Linear, QuantRows};
+use rin_kernels::Format;
+use rin_kernels::ops::activation::Activate;
+use rin_kernels::ops::attention::{Attention, KvType};
+use rin_kernels::ops::layer_norm::LayerNorm;
+use rin_kernels::ops::linear::Linear;
 use rin_kernels::ops::quantize::QuantizeRow;
 use rin_kernels::ops::rms_norm::RmsNorm;
 use rin_kernels::ops::rope::{Rope, RopeTable};
+use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::ops::swiglu::SwiGlu;
-use rin_kernels::{Format, MatMut};
-use split::{rows_of, split};
+use split::rows_of;
+pub(crate) use split::split;
 use std::ops::Range;
 
 /// A token of a batch.
@@ -43,6 +49,9 @@ pub struct BatchToken {
 #[derive(Clone, Copy, Debug)]
 pub struct Kernels {
     linear: [Linear; Format::ALL.len()],
+    pub(crate) activate: Activate,
+    pub(crate) layer_norm: LayerNorm,
+    pub(crate) softmax: Softmax,
     norm: RmsNorm,
     quantize: QuantizeRow,
     rope_table: RopeTable,
@@ -53,15 +62,18 @@ pub struct Kernels {
 
 impl Kernels {
     /// Picks the best variants that `cpu` can run.
-    pub fn select(plan: &Plan, cpu: &Cpu) -> Self {
+    pub fn select(kv_type: KvType, cpu: &Cpu) -> Self {
         Self {
             linear: Format::ALL.map(|f| Linear::select(f, cpu)),
+            activate: Activate::select(cpu),
+            layer_norm: LayerNorm::select(cpu),
+            softmax: Softmax::select(cpu),
             norm: RmsNorm::select(cpu),
             quantize: QuantizeRow::select(cpu),
             rope_table: RopeTable::select(cpu),
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
-            attention: Attention::select(plan.kv_type, cpu),
+            attention: Attention::select(kv_type, cpu),
         }
     }
 
@@ -137,11 +149,14 @@ impl Runner {
         match self.plan.steps[i] {
             Step::Embed { table, x } => self.embed(batch, table, x),
             Step::RopeTable { cos, sin } => self.rope_table(batch, cos, sin),
-            Step::Norm { x, weight, out } => self.norm(rows, x, weight, &out),
+            Step::Norm { x, weight, out } => {
+                let eps = self.plan.config.norm_eps;
+                self.machine().norm(rows, x, weight, eps, &out)
+            }
             Step::Linear { .. } => self.linear(i, rows),
             Step::RopeStore { q, k, v, cos, sin, kv } => self.rope_store(batch, [q, k, v, cos, sin], kv),
             Step::Attend { q, kv, out } => self.attend(batch, q, kv, &out),
-            Step::SwiGlu { gate, up } => self.swiglu(rows, &gate, up),
+            Step::SwiGlu { gate, up } => self.machine().swiglu(rows, &gate, up),
             Step::Select { x, out } => self.select(batch, x, out),
         }
     }
@@ -171,8 +186,23 @@ impl Runner {
 
     /// The first `bytes` of a slot.
     pub(crate) fn range(&self, id: SlotId, bytes: usize) -> Range<usize> {
-        let slot = &self.plan.slots[id.0];
-        slot.offset..slot.offset + bytes.min(slot.bytes)
+        slot_range(&self.plan.slots, id, bytes)
+    }
+
+    fn machine(&mut self) -> Machine<'_> {
+        Machine {
+            slots: &self.plan.slots,
+            weights: &self.weights,
+            arena: &mut self.arena,
+            pool: &mut self.pool,
+            kernels: &self.kernels,
+        }
+    }
+
+    fn linear(&mut self, step: usize, rows: usize) -> Result<(), Error> {
+        let Self { plan, weights, arena, pool, kernels, .. } = self;
+        let Step::Linear { x, parts, add } = &plan.steps[step] else { return Ok(()) };
+        Machine { slots: &plan.slots, weights, arena, pool, kernels }.linear(rows, x, parts, *add)
     }
 
     fn embed(&mut self, batch: &[BatchToken], table: crate::weights::MatrixId, x: SlotId) -> Result<(), Error> {
@@ -202,42 +232,6 @@ impl Runner {
         Ok(())
     }
 
-    fn norm(&mut self, rows: usize, x: SlotId, weight: crate::weights::VectorId, out: &Act) -> Result<(), Error> {
-        let g = self.weights.values(weight)?;
-        let (cols, eps) = (out.cols, self.plan.config.norm_eps);
-        let mut ranges = self.act_ranges(rows, out);
-        ranges[ACT_SLOTS] = self.range(x, rows * cols * 4);
-        let (act, x) = last_read(self.arena.slices_mut(ranges)?);
-        let x = cast::<f32>(x)?;
-        let (kernels, quantize) = (&self.kernels, QuantizeAct::new(out));
-        let rows_out = split(ActRows::new(act, rows, out)?, rows, self.pool.threads());
-        rows_out.run(&mut self.pool, rows * cols, |first, mut a| {
-            for r in 0..a.x.rows() {
-                kernels.norm.run(a.x.row_mut(r), &x[(first + r) * cols..][..cols], g, eps);
-                quantize.run(kernels, &mut a, r);
-            }
-        });
-        Ok(())
-    }
-
-    fn swiglu(&mut self, rows: usize, gate: &Act, up: SlotId) -> Result<(), Error> {
-        let cols = gate.cols;
-        let mut ranges = self.act_ranges(rows, gate);
-        ranges[ACT_SLOTS] = self.range(up, rows * cols * 4);
-        let (act, up) = last_read(self.arena.slices_mut(ranges)?);
-        let up = cast::<f32>(up)?;
-        let (kernels, quantize) = (&self.kernels, QuantizeAct::new(gate));
-        let parts = split(ActRows::new(act, rows, gate)?, rows, self.pool.threads());
-        // The exponential makes an element worth several plain ones.
-        parts.run(&mut self.pool, rows * cols * 8, |first, mut a| {
-            for r in 0..a.x.rows() {
-                kernels.swiglu.run(a.x.row_mut(r), &up[(first + r) * cols..][..cols]);
-                quantize.run(kernels, &mut a, r);
-            }
-        });
-        Ok(())
-    }
-
     fn select(&mut self, batch: &[BatchToken], x: SlotId, out: SlotId) -> Result<(), Error> {
         let dim = self.plan.config.dim;
         let wanted = batch.iter().filter(|t| t.logits).count();
@@ -248,125 +242,5 @@ impl Runner {
             out.copy_from_slice(x);
         }
         Ok(())
-    }
-
-    /// The bytes of an activation's slots for `rows` tokens, and room for one more range.
-    fn act_ranges(&self, rows: usize, a: &Act) -> [Range<usize>; ACT_SLOTS + 1] {
-        let mut ranges: [Range<usize>; ACT_SLOTS + 1] = [const { 0..0 }; ACT_SLOTS + 1];
-        ranges[0] = self.range(a.x, rows * a.cols * 4);
-        for (i, (quant, block)) in [(a.block32, 32), (a.block256, 256)].into_iter().enumerate() {
-            if let Some(QuantAct { q, d, sums }) = quant {
-                ranges[1 + 3 * i] = self.range(q, rows * a.cols);
-                ranges[2 + 3 * i] = self.range(d, rows * (a.cols / block) * 4);
-                ranges[3 + 3 * i] = self.range(sums, rows * (a.cols / 16) * 2);
-            }
-        }
-        ranges
-    }
-}
-
-/// f32, and three slots for each kind of quantisation.
-const ACT_SLOTS: usize = 7;
-
-/// The slices of an activation, and the one beside them to read.
-fn last_read(slices: [&mut [u8]; ACT_SLOTS + 1]) -> ([&mut [u8]; ACT_SLOTS], &[u8]) {
-    let [a, b, c, d, e, f, g, last] = slices;
-    ([a, b, c, d, e, f, g], last)
-}
-
-/// The rows of an activation that a worker writes.
-#[derive(Debug)]
-struct ActRows<'a> {
-    x: MatMut<'a, f32>,
-    quants: [QuantMut<'a>; 2],
-}
-
-/// The quantised rows that a worker writes; no columns where none are wanted.
-#[derive(Debug)]
-struct QuantMut<'a> {
-    q: MatMut<'a, i8>,
-    d: MatMut<'a, f32>,
-    sums: MatMut<'a, i16>,
-}
-
-impl<'a> ActRows<'a> {
-    fn new(slices: [&'a mut [u8]; ACT_SLOTS], rows: usize, a: &Act) -> Result<Self, Error> {
-        let [x, q32, d32, s32, q256, d256, s256] = slices;
-        let quant = |q: &'a mut [u8], d: &'a mut [u8], s: &'a mut [u8], block: Option<usize>| {
-            let cols = if block.is_some() { a.cols } else { 0 };
-            Ok::<_, Error>(QuantMut {
-                q: rows_of(cast_mut(q)?, rows, cols),
-                d: rows_of(cast_mut(d)?, rows, cols / block.unwrap_or(1)),
-                sums: rows_of(cast_mut(s)?, rows, cols / 16),
-            })
-        };
-        Ok(Self {
-            x: rows_of(cast_mut(x)?, rows, a.cols),
-            quants: [quant(q32, d32, s32, a.block32.map(|_| 32))?, quant(q256, d256, s256, a.block256.map(|_| 256))?],
-        })
-    }
-}
-
-impl split::Rows for ActRows<'_> {
-    fn split_rows(self, at: usize) -> (Self, Self) {
-        let (x0, x1) = self.x.split_rows(at);
-        let [a, b] = self.quants;
-        let ((a0, a1), (b0, b1)) = (a.split_rows(at), b.split_rows(at));
-        (Self { x: x0, quants: [a0, b0] }, Self { x: x1, quants: [a1, b1] })
-    }
-}
-
-impl split::Rows for QuantMut<'_> {
-    fn split_rows(self, at: usize) -> (Self, Self) {
-        let ((q0, q1), (d0, d1)) = (self.q.split_rows(at), self.d.split_rows(at));
-        let (s0, s1) = self.sums.split_rows(at);
-        (Self { q: q0, d: d0, sums: s0 }, Self { q: q1, d: d1, sums: s1 })
-    }
-}
-
-/// Which quantisations an activation wants.
-#[derive(Clone, Copy, Debug)]
-struct QuantizeAct {
-    blocks: [Option<usize>; 2],
-}
-
-impl QuantizeAct {
-    fn new(a: &Act) -> Self {
-        Self { blocks: [a.block32.map(|_| 32), a.block256.map(|_| 256)] }
-    }
-
-    /// Quantises row `r`.
-    fn run(&self, kernels: &Kernels, a: &mut ActRows<'_>, r: usize) {
-        for (out, block) in a.quants.iter_mut().zip(self.blocks) {
-            if let Some(block) = block {
-                kernels.quantize.run(out.q.row_mut(r), out.d.row_mut(r), out.sums.row_mut(r), a.x.row(r), block);
-            }
-        }
-    }
-}
-
-/// An activation as the input of products.
-#[derive(Debug)]
-struct ActInput<'a> {
-    x: &'a [f32],
-    cols: usize,
-    quants: [QuantRows<'a>; 2],
-}
-
-impl<'a> ActInput<'a> {
-    fn new(slices: [&'a [u8]; ACT_SLOTS], a: &Act) -> Result<Self, Error> {
-        let [x, q32, d32, s32, q256, d256, s256] = slices;
-        let quant = |q, d, sums, block| {
-            Ok::<_, Error>(QuantRows { q: cast(q)?, d: cast(d)?, sums: cast(sums)?, cols: a.cols, block })
-        };
-        Ok(Self { x: cast(x)?, cols: a.cols, quants: [quant(q32, d32, s32, 32)?, quant(q256, d256, s256, 256)?] })
-    }
-
-    fn of(&self, kind: Activation) -> Input<'a> {
-        match kind {
-            Activation::F32 => Input::Float { x: self.x, cols: self.cols },
-            Activation::Block32 => Input::Quant(self.quants[0]),
-            Activation::Block256 => Input::Quant(self.quants[1]),
-        }
     }
 }

@@ -4,7 +4,7 @@ use crate::pool::{MAX_THREADS, Pool, partition};
 use rin_kernels::MatMut;
 
 /// Something that can be cut between two rows.
-pub(super) trait Rows: Sized {
+pub(crate) trait Rows: Sized {
     /// Rows `0..at` and `at..`.
     fn split_rows(self, at: usize) -> (Self, Self);
 }
@@ -19,26 +19,26 @@ impl<T> Rows for MatMut<'_, T> {
 const WORTH_SHARING: usize = 8192;
 
 /// `data` as `rows × cols`; the plan has made it large enough.
-pub(super) fn rows_of<T>(data: &mut [T], rows: usize, cols: usize) -> MatMut<'_, T> {
+pub(crate) fn rows_of<T>(data: &mut [T], rows: usize, cols: usize) -> MatMut<'_, T> {
     MatMut::new(data, rows, cols)
 }
 
 /// Rows to be dealt out.
 #[derive(Debug)]
-pub(super) struct Split<R> {
+pub(crate) struct Split<R> {
     whole: R,
     rows: usize,
     threads: usize,
 }
 
 /// `rows` rows for `threads` workers.
-pub(super) fn split<R: Rows + Send>(whole: R, rows: usize, threads: usize) -> Split<R> {
+pub(crate) fn split<R: Rows + Send>(whole: R, rows: usize, threads: usize) -> Split<R> {
     Split { whole, rows, threads }
 }
 
 impl<R: Rows + Send> Split<R> {
     /// Calls `f(first row, rows)` for each worker's share; `work` says how much there is to do in all.
-    pub(super) fn run(self, pool: &mut Pool, work: usize, f: impl Fn(usize, R) + Sync) {
+    pub(crate) fn run(self, pool: &mut Pool, work: usize, f: impl Fn(usize, R) + Sync) {
         let parts = self.threads.min(self.rows);
         if parts <= 1 || work < WORTH_SHARING {
             return f(0, self.whole);

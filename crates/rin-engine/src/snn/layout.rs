@@ -1,6 +1,6 @@
 //! Where everything of a simulator lies in its mapping: weights and constants once, state once per worker.
 
-use super::NetworkError;
+use super::SnnError;
 use super::network::{Coding, Network, Source};
 use crate::arena::ALIGNMENT;
 use rin_kernels::ops::lif::{LIF_LANES, dense_bytes};
@@ -85,9 +85,9 @@ impl Packer {
         offset..offset.saturating_add(bytes)
     }
 
-    fn finish(&mut self) -> Result<usize, NetworkError> {
+    fn finish(&mut self) -> Result<usize, SnnError> {
         let what = "more bytes than memory can have".to_owned();
-        self.end.ok_or(NetworkError { place: "size".to_owned(), what })
+        self.end.ok_or(SnnError { place: "size".to_owned(), what })
     }
 }
 
@@ -98,7 +98,7 @@ pub(super) fn padded(width: usize) -> usize {
 
 impl Layout {
     /// Of a network that was checked.
-    pub(super) fn new(network: &Network) -> Result<Self, NetworkError> {
+    pub(super) fn new(network: &Network) -> Result<Self, SnnError> {
         let mut weights = Packer { end: Some(0), pieces: Vec::new() };
         let mut state = Packer { end: Some(0), pieces: Vec::new() };
         let direct = matches!(network.coding, Coding::Direct { .. });

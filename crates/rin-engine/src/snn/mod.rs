@@ -9,6 +9,7 @@
 //! step; one from the layer itself or from a later one, a recurrent connection, sees those of the step before.
 
 mod coding;
+mod file;
 mod layout;
 mod network;
 mod run;
@@ -17,7 +18,7 @@ mod run;
 mod tests;
 
 pub use layout::Piece;
-pub use network::{Coding, Layer, MAX_LAYERS, Network, NetworkError, Projection, Readout, Source};
+pub use network::{Coding, Layer, MAX_LAYERS, Network, Projection, Readout, SnnError, Source};
 pub use run::{Activity, Simulator, SimulatorOptions, Watch};
 
 /// Spikes of a hundred inputs above which the product with all inputs is taken instead of a row per spike.

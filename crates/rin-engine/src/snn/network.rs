@@ -127,7 +127,7 @@ impl Layer {
 /// What is wrong with a network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("spiking network, {place}: {what}; the model was made or converted wrongly")]
-pub struct NetworkError {
+pub struct SnnError {
     /// The part of the network.
     pub place: String,
     /// What is wrong with it.
@@ -161,8 +161,8 @@ impl Network {
     /// # Errors
     ///
     /// The first thing that is wrong.
-    pub fn check(&self) -> Result<(), NetworkError> {
-        let wrong = |place: &str, what: String| Err(NetworkError { place: place.to_owned(), what });
+    pub fn check(&self) -> Result<(), SnnError> {
+        let wrong = |place: &str, what: String| Err(SnnError { place: place.to_owned(), what });
         if self.inputs == 0 || self.inputs > MAX_WIDTH {
             return wrong("inputs", format!("{} of them, but it may have 1 to {MAX_WIDTH}", self.inputs));
         }
@@ -180,8 +180,8 @@ impl Network {
         self.layers.iter().enumerate().try_for_each(|(at, layer)| self.check_layer(at, layer))
     }
 
-    fn check_layer(&self, at: usize, layer: &Layer) -> Result<(), NetworkError> {
-        let wrong = |what: String| Err(NetworkError { place: format!("layer {at}"), what });
+    fn check_layer(&self, at: usize, layer: &Layer) -> Result<(), SnnError> {
+        let wrong = |what: String| Err(SnnError { place: format!("layer {at}"), what });
         let n = layer.outputs();
         if n == 0 || n > MAX_WIDTH {
             return wrong(format!("{n} neurons, but it may have 1 to {MAX_WIDTH}"));

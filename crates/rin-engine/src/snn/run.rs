@@ -3,7 +3,7 @@
 use super::coding::{self, Row};
 use super::layout::{Layout, Piece, padded};
 use super::network::{Coding, MAX_LAYERS, Network, Readout, Source};
-use super::{DENSE_PERCENT, NetworkError};
+use super::{DENSE_PERCENT, SnnError};
 use crate::Error;
 use crate::arena::{Arena, ArenaError, ArenaOptions, cast, cast_mut};
 use crate::engine::{LoadOptions, make_pool};
@@ -106,12 +106,12 @@ impl Simulator {
     /// # Errors
     ///
     /// When the network is unsound.
-    pub fn plan(network: &Network, threads: usize) -> Result<(usize, Vec<Piece>), NetworkError> {
+    pub fn plan(network: &Network, threads: usize) -> Result<(usize, Vec<Piece>), SnnError> {
         network.check()?;
         let layout = Layout::new(network)?;
         let what = "more bytes than memory can have".to_owned();
         let total = layout.state_bytes.checked_mul(threads).and_then(|state| state.checked_add(layout.weights_bytes));
-        Ok((total.ok_or(NetworkError { place: "size".to_owned(), what })?, layout.pieces))
+        Ok((total.ok_or(SnnError { place: "size".to_owned(), what })?, layout.pieces))
     }
 
     /// Lays the weights out for the kernels. Nothing allocates after this.

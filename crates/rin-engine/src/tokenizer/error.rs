@@ -1,5 +1,7 @@
 //! What can go wrong with a vocabulary or a text.
 
+use regex_automata::MatchError;
+use regex_automata::hybrid::BuildError;
 use thiserror::Error;
 
 /// Why a tokenizer could not be built, or a text not be encoded.
@@ -68,7 +70,10 @@ pub enum TokenizerError {
     },
     /// A built-in split pattern that the regex engine refused.
     #[error("split pattern: {0}")]
-    Pattern(#[from] regex::Error),
+    Pattern(#[from] BuildError),
+    /// A split pattern that could not be matched.
+    #[error("split pattern: {0}")]
+    Match(#[from] MatchError),
 }
 
 impl TokenizerError {

@@ -15,6 +15,7 @@ mod hf_components;
 mod hf_size;
 mod index;
 mod merge;
+mod pattern;
 mod pieces;
 mod size;
 mod special;

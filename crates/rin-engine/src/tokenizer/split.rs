@@ -5,9 +5,8 @@
 
 use std::borrow::Cow;
 
-use regex::Regex;
-
 use super::error::TokenizerError;
+use super::pattern::Pattern;
 
 /// GPT-2, also called ByteLevel.
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+";
@@ -149,9 +148,9 @@ impl SplitRule {
 #[derive(Debug)]
 enum Stage {
     /// A word at every position; `newlines` when runs that end in a newline are words of their own.
-    Words { pattern: Regex, newlines: bool },
+    Words { pattern: Pattern, newlines: bool },
     /// Matches are words, and so is what lies between them.
-    Isolate(Regex),
+    Isolate(Pattern),
 }
 
 /// A compiled [`SplitRule`].
@@ -166,14 +165,13 @@ impl Splitter {
         let (before, after) = rule.isolated();
         let mut stages = Vec::new();
         for pattern in before {
-            stages.push(Stage::Isolate(Regex::new(pattern)?));
+            stages.push(Stage::Isolate(Pattern::new(pattern)?));
         }
         if let Some(words) = rule.words() {
-            let pattern = Regex::new(&format!(r"\A(?:{words})"))?;
-            stages.push(Stage::Words { pattern, newlines: words.contains(r"\s*[\r\n]+") });
+            stages.push(Stage::Words { pattern: Pattern::new(words)?, newlines: words.contains(r"\s*[\r\n]+") });
         }
         for pattern in after {
-            stages.push(Stage::Isolate(Regex::new(pattern)?));
+            stages.push(Stage::Isolate(Pattern::new(pattern)?));
         }
         Ok(Self { stages })
     }
@@ -198,26 +196,31 @@ fn run(
         return if text.is_empty() { Ok(()) } else { emit(text) };
     };
     match stage {
-        Stage::Words { pattern, newlines } => {
+        Stage::Words { pattern, newlines } => pattern.with(|pattern| {
             let mut rest = text;
             while let Some(first) = rest.chars().next() {
-                let matched = pattern.find(rest).map_or(first.len_utf8(), |found| found.end().max(first.len_utf8()));
+                let matched = pattern.match_len(rest)?.unwrap_or(0).max(first.len_utf8());
                 let len = give_back(&rest[..matched], matched == rest.len(), *newlines);
                 run(later, &rest[..len], emit)?;
                 rest = &rest[len..];
             }
-        }
-        Stage::Isolate(pattern) => {
-            let mut end = 0;
-            for found in pattern.find_iter(text) {
-                run(later, &text[end..found.start()], emit)?;
-                run(later, found.as_str(), emit)?;
-                end = found.end();
+            Ok(())
+        }),
+        Stage::Isolate(pattern) => pattern.with(|pattern| {
+            let (mut done, mut at) = (0, 0);
+            while let Some(next) = text[at..].chars().next() {
+                let Some(len) = pattern.match_len(&text[at..])?.filter(|&len| len > 0) else {
+                    at += next.len_utf8();
+                    continue;
+                };
+                run(later, &text[done..at], emit)?;
+                run(later, &text[at..at + len], emit)?;
+                at += len;
+                done = at;
             }
-            run(later, &text[end..], emit)?;
-        }
+            run(later, &text[done..], emit)
+        }),
     }
-    Ok(())
 }
 
 /// The length of a word after `\s+(?!\S)`: a run of white space before a word leaves it its last character.

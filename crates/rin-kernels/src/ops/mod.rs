@@ -1,11 +1,14 @@
 //! The operations, one folder each.
 
+pub mod activation;
 pub mod attention;
 #[cfg(test)]
 pub(crate) mod cases;
+pub mod layer_norm;
 pub mod lif;
 pub mod linear;
 pub mod quantize;
 pub mod rms_norm;
 pub mod rope;
+pub mod softmax;
 pub mod swiglu;

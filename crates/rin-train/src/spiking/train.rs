@@ -164,7 +164,7 @@ pub fn run(
     let Some(last) = last.filter(|_| !cancel.load(Ordering::Relaxed)) else { return Ok(None) };
     let comparison = compare(&shape, &parameters, &network, &test)?;
     std::fs::create_dir_all(&config.output.dir).map_err(|e| Error::writing(&config.output.dir, e))?;
-    snn_file::write(&model, &network, "rin train", overwrite)?;
+    snn_file::write(&model, &network, &config.output.name, "rin-train", overwrite)?;
     let (parameters, train_rows) = (parameters.count(), training.len());
     Ok(Some(SpikingSummary { model, test: comparison, parameters, train_rows, last }))
 }

@@ -1,0 +1,208 @@
+//! Networks from rows of numbers to rows of numbers: the modes that continue no text.
+//!
+//! A file that describes a [`rin_model::Network`] is loaded into a [`NetworkEngine`]. Rows of its named inputs go in, rows
+//! of its named outputs come out; nothing allocates after [`NetworkEngine::load`], and a row's bits are the same on every
+//! tier, for any number of threads and whatever rows stand beside it. [`plan`] turns the description into steps over
+//! slots, with the plan, weights, arena, workers and kernels that the decoders have too.
+
+pub mod plan;
+mod run;
+
+pub use plan::NetworkPlan;
+
+use crate::arena::{Arena, ArenaOptions};
+use crate::digest::LogitDigest;
+use crate::engine::make_pool;
+use crate::pool::Pool;
+use crate::run::Kernels;
+use crate::topology::Policy;
+use crate::weights::Weights;
+use crate::{Error, LoadOptions};
+use rin_kernels::ops::attention::KvType;
+use rin_kernels::{Cpu, Tier};
+use rin_model::{ModelFile, Output, Port};
+
+/// Rows that are not those that a network takes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// The file's network continues text.
+    #[error("the model takes text, not rows of numbers; give a prompt: `rin run MODEL -p TEXT`")]
+    TakesText,
+    /// Another number of inputs than the network has.
+    #[error("{found} inputs were given, the network takes {expected}")]
+    InputCount {
+        /// Inputs that were given.
+        found: usize,
+        /// Inputs of the network.
+        expected: usize,
+    },
+    /// An input whose values are no whole rows.
+    #[error("input '{name}' has {found} values, but {rows} rows of {width} are {}", rows.saturating_mul(*width))]
+    InputSize {
+        /// Name of the input.
+        name: String,
+        /// Values that were given.
+        found: usize,
+        /// Rows.
+        rows: usize,
+        /// Values in a row.
+        width: usize,
+    },
+}
+
+/// A network in memory, ready to run. Nothing allocates after [`NetworkEngine::load`].
+#[derive(Debug)]
+pub struct NetworkEngine {
+    plan: NetworkPlan,
+    weights: Weights,
+    arena: Arena,
+    pool: Pool,
+    kernels: Kernels,
+    tier: Tier,
+    /// Rows of the last run.
+    rows: usize,
+}
+
+impl NetworkEngine {
+    /// Plans for up to [`LoadOptions::n_batch`] rows at once, checks that the plan fits, and loads; `progress` hears,
+    /// tensor by tensor, how many more bytes of weights are ready.
+    ///
+    /// # Errors
+    ///
+    /// When the file holds no such network or is damaged, an option is out of range, or the plan does not fit.
+    pub fn load(file: ModelFile, options: &LoadOptions, progress: impl FnMut(usize)) -> Result<Self, Error> {
+        let mut plan = NetworkPlan::new(&file, options.n_batch)?;
+        options.admit_bytes(plan.total_bytes() as u64)?;
+        let cpu = options.tier.map_or_else(Cpu::detect, |tier| Cpu::detect().up_to(tier));
+        let mut pool = make_pool(options.threads, options.affinity)?;
+        // Touched below, when the pages that packing reads from are gone: the peak is then that of running.
+        let untouched = ArenaOptions { prefault: false, ..options.arena };
+        let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
+        let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
+        plan.weights = weights.table().clone();
+        if options.arena.prefault {
+            arena.prefault();
+        }
+        let kernels = Kernels::select(KvType::F32, &cpu);
+        Ok(Self { plan, weights, arena, pool, kernels, tier: cpu.best(), rows: 0 })
+    }
+
+    /// The plan that is held.
+    pub fn plan(&self) -> &NetworkPlan {
+        &self.plan
+    }
+
+    /// The file that the weights came from.
+    pub fn file(&self) -> &ModelFile {
+        self.weights.file()
+    }
+
+    /// The inputs, in the order in which [`run`](Self::run) takes them.
+    pub fn inputs(&self) -> &[Port] {
+        &self.plan.network.inputs
+    }
+
+    /// The outputs, in the order in which [`output`](Self::output) counts them.
+    pub fn outputs(&self) -> &[Output] {
+        &self.plan.network.outputs
+    }
+
+    /// Values in a row of an output.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such output.
+    pub fn output_width(&self, output: usize) -> usize {
+        self.plan.outputs[output].width
+    }
+
+    /// Most rows of one [`run`](Self::run).
+    pub fn max_rows(&self) -> usize {
+        self.plan.n_rows
+    }
+
+    /// The highest tier in use.
+    pub fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    /// Workers, the caller among them.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// What the system did not grant: pins, huge pages.
+    pub fn notes(&self) -> impl Iterator<Item = &str> {
+        self.pool.notes().iter().chain(self.arena.notes()).chain(self.weights.notes()).map(String::as_str)
+    }
+
+    /// Runs on other threads or another tier from now on: the bits stay.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::BadOption`] for a number of threads out of range; when threads cannot be started.
+    pub fn reconfigure(&mut self, tier: Tier, threads: usize, affinity: Policy) -> Result<(), Error> {
+        let cpu = Cpu::detect().up_to(tier);
+        if threads != self.threads() {
+            crate::engine::check_threads(threads)?;
+            self.pool = make_pool(Some(threads), affinity)?;
+        }
+        self.kernels = Kernels::select(KvType::F32, &cpu);
+        self.tier = cpu.best();
+        Ok(())
+    }
+
+    /// Computes the outputs of `rows` rows; `inputs` has the values of each input, `(rows, width)`, in the order of
+    /// [`inputs`](Self::inputs). Allocates nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`NetworkError::InputCount`] and [`NetworkError::InputSize`] for inputs that are not those of the network;
+    /// [`Error::StepTooLarge`] for more rows than were planned for. Nothing is computed then.
+    pub fn run(&mut self, inputs: &[&[f32]], rows: usize) -> Result<(), Error> {
+        self.rows = 0;
+        if rows > self.plan.n_rows {
+            return Err(Error::StepTooLarge { what: "rows", found: rows, most: self.plan.n_rows });
+        }
+        let ports = &self.plan.network.inputs;
+        if inputs.len() != ports.len() {
+            return Err(NetworkError::InputCount { found: inputs.len(), expected: ports.len() }.into());
+        }
+        for (values, port) in inputs.iter().zip(ports) {
+            let (found, width) = (values.len(), port.width());
+            if Some(found) != rows.checked_mul(width) {
+                return Err(NetworkError::InputSize { name: port.name.clone(), found, rows, width }.into());
+            }
+        }
+        if rows > 0 {
+            self.forward(inputs, rows)?;
+        }
+        self.rows = rows;
+        Ok(())
+    }
+
+    /// The values of an output of the last [`run`](Self::run), `(rows, width)`; empty after one that failed.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such output.
+    pub fn output(&self, output: usize) -> &[f32] {
+        let plan::OutputSlot { slot, width } = self.plan.outputs[output];
+        let slot = &self.plan.slots[slot.0];
+        let bytes = self.arena.bytes().get(slot.offset..slot.offset + self.rows * width * 4).unwrap_or_default();
+        // Slots begin at multiples of 64 bytes.
+        crate::arena::cast(bytes).unwrap_or_default()
+    }
+
+    /// Adds the outputs of the last [`run`](Self::run) to a digest, row by row, so that it does not depend on how rows
+    /// were cut into runs. Allocates nothing.
+    pub fn digest(&self, digest: &mut LogitDigest) {
+        for row in 0..self.rows {
+            for output in 0..self.plan.outputs.len() {
+                let width = self.output_width(output);
+                digest.update(&self.output(output)[row * width..][..width]);
+            }
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! A network's description as steps over slots.
+
+use super::NetworkError;
+use crate::Error;
+use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots};
+use crate::weights::{MatrixId, VectorId, WeightTable};
+use rin_kernels::format::Activation;
+use rin_kernels::ops::activation::Function;
+use rin_model::{Body, ModelFile, Network, Node, Op};
+use std::collections::HashMap;
+
+/// Most rows of one run.
+const MAX_ROWS: usize = 1 << 20;
+
+/// Rows of a named value.
+#[derive(Clone, Copy, Debug)]
+pub struct Value {
+    /// Its slots. A row holds `act.cols` values: those of the value, and zeros up to what the products after it ask for.
+    pub act: Act,
+    /// Values in a row.
+    pub width: usize,
+}
+
+/// An operation on rows, one by one.
+#[derive(Clone, Copy, Debug)]
+pub enum RowOp {
+    /// Layer norm.
+    LayerNorm {
+        /// Factors.
+        weight: VectorId,
+        /// Summands.
+        bias: VectorId,
+        /// ε.
+        eps: f32,
+    },
+    /// `function(x · weight + bias)`, element by element.
+    Scale {
+        /// Factors.
+        weight: VectorId,
+        /// Summands.
+        bias: VectorId,
+        /// Applied to each element.
+        function: Function,
+    },
+    /// `function(x)`.
+    Activate(Function),
+    /// `function(x + y)`.
+    Add(Function),
+    /// Softmax.
+    Softmax,
+}
+
+/// One operation over slots.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Takes the rows of an input.
+    Input {
+        /// Which input.
+        port: usize,
+        /// Output.
+        out: Value,
+    },
+    /// A product with its bias and activation function, then quantised as the next products ask.
+    Dense {
+        /// Input.
+        x: Act,
+        /// The matrix; its output is the f32 slot of `out`.
+        part: [Part; 1],
+        /// Output.
+        out: Value,
+    },
+    /// An operation on rows, then quantised.
+    Rows {
+        /// The operation.
+        op: RowOp,
+        /// First operand.
+        x: Value,
+        /// Second operand, where there is one.
+        y: Option<Value>,
+        /// Output.
+        out: Value,
+    },
+}
+
+/// Where an output lies after a run.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputSlot {
+    /// f32 `(rows, width)`.
+    pub slot: SlotId,
+    /// Values in a row.
+    pub width: usize,
+}
+
+/// A network with all its bytes, known before anything is loaded.
+#[derive(Debug)]
+pub struct NetworkPlan {
+    /// The network.
+    pub network: Network,
+    /// Most rows of one run.
+    pub n_rows: usize,
+    /// Operations, in order.
+    pub steps: Vec<Step>,
+    /// Slots of the arena.
+    pub slots: Vec<Slot>,
+    /// Where the outputs lie.
+    pub outputs: Vec<OutputSlot>,
+    /// Bytes of state: from the start of the arena.
+    pub state_bytes: usize,
+    /// Bytes of scratch: the rest of the arena.
+    pub scratch_bytes: usize,
+    /// Weights that the steps name.
+    pub weights: WeightTable,
+}
+
+impl NetworkPlan {
+    /// Plans the network of `file` for up to `n_rows` rows at once, from its header alone.
+    ///
+    /// # Errors
+    ///
+    /// When the file holds no network of this kind, an option is out of range, or a size leaves the address space.
+    pub fn new(file: &ModelFile, n_rows: usize) -> Result<Self, Error> {
+        let network = file.network().ok_or(NetworkError::TakesText)?;
+        if !(1..=MAX_ROWS).contains(&n_rows) {
+            let (expected, found) = (format!("1 to {MAX_ROWS}"), n_rows.to_string());
+            return Err(Error::BadOption { field: "rows", expected, found });
+        }
+        let Body::Nodes(nodes) = &network.body else { return Err(Error::NoPlan(network.mode.name())) };
+        Writer::new(file, network, nodes, n_rows)?.write(nodes)
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> usize {
+        self.state_bytes + self.scratch_bytes
+    }
+
+    /// Bytes of everything: weights, state and scratch.
+    pub fn total_bytes(&self) -> usize {
+        self.weights.bytes() + self.arena_bytes()
+    }
+}
+
+/// Writes the steps of a list of nodes down.
+struct Writer<'f> {
+    s: Slots<'f>,
+    network: &'f Network,
+    n_rows: usize,
+    widths: rin_model::Widths<'f>,
+    /// The matrices that each value is multiplied with.
+    readers: HashMap<&'f str, Vec<MatrixId>>,
+    values: HashMap<&'f str, Value>,
+    steps: Vec<Step>,
+}
+
+impl<'f> Writer<'f> {
+    fn new(file: &'f ModelFile, network: &'f Network, nodes: &'f [Node], n_rows: usize) -> Result<Self, Error> {
+        let widths = network.widths(|name| file.tensor(name).map(|tensor| tensor.shape.as_slice()))?;
+        let mut s = Slots::new(file, n_rows);
+        let mut readers: HashMap<&str, Vec<MatrixId>> = HashMap::new();
+        for node in nodes {
+            if let Op::Dense { weight, .. } = &node.op {
+                readers.entry(&node.inputs[0]).or_default().push(s.matrix(weight)?);
+            }
+        }
+        Ok(Self { s, network, n_rows, widths, readers, values: HashMap::new(), steps: Vec::new() })
+    }
+
+    fn write(mut self, nodes: &'f [Node]) -> Result<NetworkPlan, Error> {
+        for (port, input) in self.network.inputs.iter().enumerate() {
+            let out = self.value(&input.name)?;
+            self.push(Step::Input { port, out });
+        }
+        for node in nodes {
+            self.node(node)?;
+        }
+        let mut outputs = Vec::with_capacity(self.network.outputs.len());
+        for output in &self.network.outputs {
+            let value = self.values[output.name.as_str()];
+            let slot = if value.act.cols == value.width { value.act.x } else { self.without_gaps(&output.name, value) };
+            outputs.push(OutputSlot { slot, width: value.width });
+        }
+        let results: Vec<SlotId> = outputs.iter().map(|output| output.slot).collect();
+        let Placed { slots, state_bytes, scratch_bytes, weights } = self.s.place(&results)?;
+        Ok(NetworkPlan {
+            network: self.network.clone(),
+            n_rows: self.n_rows,
+            steps: self.steps,
+            slots,
+            outputs,
+            state_bytes,
+            scratch_bytes,
+            weights,
+        })
+    }
+
+    fn push(&mut self, step: Step) {
+        self.steps.push(step);
+        self.s.advance();
+    }
+
+    /// The slots of a value that the step to come makes.
+    fn value(&mut self, name: &'f str) -> Result<Value, Error> {
+        let width = self.widths[name];
+        let readers = self.readers.get(name).map_or(&[][..], Vec::as_slice);
+        let weights = self.s.weights();
+        let cols = readers.first().map_or(width, |&first| weights.get(first).cols);
+        for &reader in readers {
+            let matrix = weights.get(reader);
+            // Zeros fill a row up to whole blocks, which rows of floats do not need.
+            let fits = matrix.cols == cols && matrix.cols - width < Activation::Block256.block_len();
+            if !fits {
+                return Err(Error::BadShape {
+                    tensor: matrix.name.clone(),
+                    rows: matrix.rows,
+                    cols: matrix.cols,
+                    format: matrix.format.name().to_owned(),
+                    reason: format!("the rows of its input `{name}` hold {width} values, filled up to {cols}"),
+                });
+            }
+        }
+        let act = self.s.act(name, None, cols, readers);
+        self.s.uses_act(&act);
+        let value = Value { act, width };
+        self.values.insert(name, value);
+        Ok(value)
+    }
+
+    /// An earlier value, read by the step to come.
+    fn read(&mut self, name: &str) -> Value {
+        let value = self.values[name];
+        self.s.uses_act(&value.act);
+        value
+    }
+
+    fn node(&mut self, node: &'f Node) -> Result<(), Error> {
+        if let Op::Dense { weight, bias, function } = &node.op {
+            let matrix = self.s.matrix(weight)?;
+            let bias = bias.as_ref().map(|bias| self.s.vector(bias)).transpose()?;
+            let x = self.read(&node.inputs[0]).act;
+            let out = self.value(&node.output)?;
+            let part = Part { matrix, bias, function: kernel(*function), out: out.act.x, stride: out.act.cols };
+            self.push(Step::Dense { x, part: [part], out });
+            return Ok(());
+        }
+        let op = match &node.op {
+            Op::LayerNorm { weight, bias, eps } => {
+                RowOp::LayerNorm { weight: self.s.vector(weight)?, bias: self.s.vector(bias)?, eps: *eps }
+            }
+            Op::Scale { weight, bias, function } => {
+                RowOp::Scale { weight: self.s.vector(weight)?, bias: self.s.vector(bias)?, function: kernel(*function) }
+            }
+            Op::Activation { function } => RowOp::Activate(kernel(*function)),
+            Op::Add { function } => RowOp::Add(kernel(*function)),
+            Op::Softmax => RowOp::Softmax,
+            other => return Err(Error::NoPlan(other.name())),
+        };
+        let x = self.read(&node.inputs[0]);
+        let y = node.inputs.get(1).map(|name| self.read(name));
+        let out = self.value(&node.output)?;
+        self.push(Step::Rows { op, x, y, out });
+        Ok(())
+    }
+
+    /// A copy of a value whose rows follow each other without zeros between them.
+    fn without_gaps(&mut self, name: &str, x: Value) -> SlotId {
+        self.s.uses_act(&x.act);
+        let act = self.s.act(&format!("output {name}"), None, x.width, &[]);
+        self.s.uses_act(&act);
+        let out = Value { act, width: x.width };
+        self.push(Step::Rows { op: RowOp::Activate(Function::Identity), x, y: None, out });
+        act.x
+    }
+}
+
+/// The kernel of a function.
+fn kernel(function: rin_model::Function) -> Function {
+    Function::ALL.iter().copied().find(|f| f.name() == function.name()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_function_of_a_file_has_its_kernel() {
+        for function in rin_model::Function::ALL {
+            assert_eq!(super::kernel(function).name(), function.name());
+        }
+    }
+}
