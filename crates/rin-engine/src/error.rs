@@ -68,9 +68,6 @@ pub enum Error {
         /// Bytes in the file.
         found: u64,
     },
-    /// A spiking network that contradicts itself.
-    #[error(transparent)]
-    Snn(#[from] SnnError),
     /// An option out of its range.
     #[error("{field} is {found}, but must be {expected}")]
     BadOption {
@@ -173,4 +170,9 @@ pub enum Error {
     /// A text, a context or a reference that cannot be evaluated.
     #[error(transparent)]
     Eval(#[from] EvalError),
+}
+impl From<SnnError> for Error {
+    fn from(error: SnnError) -> Self {
+        Self::Network(error.into())
+    }
 }

@@ -39,8 +39,8 @@ impl Layer {
     }
 
     /// Seconds of one step, by spikes and by the product.
-    fn time(&self, cpu: &Cpu, patterns: &[Vec<u8>]) -> (f64, f64) {
-        let (add, dense) = (AddSpikes::select(cpu), DenseSpikes::select(cpu));
+    fn time(&self, cpu: Cpu, patterns: &[Vec<u8>]) -> (f64, f64) {
+        let (add, dense) = (AddSpikes::select(&cpu), DenseSpikes::select(&cpu));
         let (mut acc, mut list) = (vec![0; self.outputs], vec![0; self.inputs]);
         let mut events = |times: usize| {
             let start = Instant::now();
@@ -118,7 +118,7 @@ fn main() {
                     .map(|_| (0..inputs).map(|_| u8::from((next() >> 12) % 1000 < rate)).collect())
                     .collect();
                 let spikes: usize = patterns.iter().flatten().map(|&x| usize::from(x)).sum();
-                let (event, product) = layer.time(&cpu.up_to(tier), &patterns);
+                let (event, product) = layer.time(cpu.up_to(tier), &patterns);
                 dense = dense.min(product * 1e6);
                 points.push((spikes as f64 / PATTERNS as f64, event * 1e6));
                 cells.push(format!("{:.2}", event * 1e6));

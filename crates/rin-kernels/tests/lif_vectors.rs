@@ -12,7 +12,7 @@ fn golden(name: &str) -> (Value, Vec<u8>) {
         let path = folder.join(format!("{name}.{end}"));
         std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     };
-    (serde_json::from_slice(&read("json")).unwrap(), read("bin"))
+    (serde_json::from_slice(&read("json")).unwrap_or_else(|e| panic!("{name}.json: {e}")), read("bin"))
 }
 
 fn number<T: TryFrom<i64>>(value: &Value, key: &str) -> T {

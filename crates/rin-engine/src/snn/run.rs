@@ -278,7 +278,8 @@ fn check_input(network: &Network, input: &[f32], steps: usize, out: usize) -> Re
         return Err(bad("output", format!("{rows} rows of {} values", network.outputs()), format!("{out} values")));
     }
     let spikes = network.coding == Coding::Spikes;
-    let fits = |x: f32| if spikes { x == 0.0 || x == 1.0 } else { x.is_finite() };
+    let is_flag = |x: f32| [0.0_f32, -0.0, 1.0].map(f32::to_bits).contains(&x.to_bits());
+    let fits = |x: f32| if spikes { is_flag(x) } else { x.is_finite() };
     if let Some(at) = input.iter().position(|&x| !fits(x)) {
         let expected = if spikes { "0 or 1 where the input is spikes" } else { "a finite number" };
         let found = format!("{} in row {}, place {}", input[at], at / row_len, at % row_len);

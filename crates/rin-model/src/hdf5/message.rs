@@ -97,9 +97,11 @@ impl<'a> File<'a> {
             }
             1 if matches!(size, 4 | 8) && bits[0] & 0x40 == 0 => {
                 let (offset, precision) = (cursor.u16("bit offset")?, cursor.u16("bit precision")?);
-                let (exponent, bits) = (cursor.u16("exponent")?, cursor.u16("mantissa")?);
-                let ieee = if size == 4 { (32, 23 | 8 << 8, 23 << 8) } else { (64, 52 | 11 << 8, 52 << 8) };
-                if offset != 0 || (precision, exponent, bits) != ieee {
+                // Where the exponent begins and how long it is, then the same of the mantissa.
+                let mut byte = || cursor.u8("float layout");
+                let parts = [byte()?, byte()?, byte()?, byte()?];
+                let ieee = if size == 4 { (32, [23, 8, 0, 23]) } else { (64, [52, 11, 0, 52]) };
+                if offset != 0 || (precision, parts) != ieee {
                     return unfit("an IEEE float of 32 or 64 bits");
                 }
                 Ok(Datatype { kind: Kind::Float, size, big_endian })

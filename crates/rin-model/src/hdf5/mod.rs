@@ -107,19 +107,19 @@ const UNDEFINED: u64 = u64::MAX;
 
 impl<'a> File<'a> {
     #[expect(clippy::unnecessary_box_returns, reason = "errors hold their fault boxed, which keeps results small")]
+    #[expect(clippy::unused_self, reason = "whoever reads the file names its faults by it")]
     fn fault(&self, name: &str, at: u64, expected: impl Into<String>, found: impl std::fmt::Display) -> Box<Fault> {
         fault_at("HDF5", name, at, expected, found)
     }
 
     /// A cursor at an address.
     fn at(&self, address: u64, name: &'static str) -> Result<Cursor<'a>, Error> {
-        match usize::try_from(address).ok().filter(|&at| address != UNDEFINED && at <= self.bytes.len()) {
-            Some(at) => Ok(Cursor::starting_at(self.bytes, at, "HDF5")),
-            None => {
-                let expected = format!("an address within the {} bytes", self.bytes.len());
-                Err(Error::OutOfBounds(self.fault(name, 0, expected, address)))
-            }
-        }
+        let place = usize::try_from(address).ok().filter(|&at| address != UNDEFINED && at <= self.bytes.len());
+        let Some(at) = place else {
+            let expected = format!("an address within the {} bytes", self.bytes.len());
+            return Err(Error::OutOfBounds(self.fault(name, 0, expected, address)));
+        };
+        Ok(Cursor::starting_at(self.bytes, at, "HDF5"))
     }
 
     /// `size` bytes at an address.

@@ -169,7 +169,7 @@ impl<'a> File<'a> {
             return Err(Error::Unsupported(self.fault("link", at, "hard links", format!("type {kind}"))));
         }
         data.take(if flags & 4 == 0 { 0 } else { 8 }, "creation order")?;
-        data.take(if flags & 16 == 0 { 0 } else { 1 }, "character set")?;
+        data.take(usize::from(flags & 16 != 0), "character set")?;
         let bytes = data.take(1 << (flags & 3), "link name length")?;
         let length = bytes.iter().rev().fold(0_u64, |size, &byte| size << 8 | u64::from(byte));
         let name = data.take(usize::try_from(length).unwrap_or(usize::MAX), "link name")?;

@@ -99,6 +99,7 @@ fn products<const P: usize>(acc: &mut [i32], w: &[i8], x: &[u8], at: usize) -> u
 fn add(acc: &mut [i32; HALF], sums: __m256i) {
     // SAFETY: 32 bytes.
     let old = unsafe { _mm256_loadu_si256(acc.as_ptr().cast()) };
+    let new = _mm256_add_epi32(old, sums);
     // SAFETY: 32 bytes.
-    unsafe { _mm256_storeu_si256(acc.as_mut_ptr().cast(), _mm256_add_epi32(old, sums)) };
+    unsafe { _mm256_storeu_si256(acc.as_mut_ptr().cast(), new) };
 }

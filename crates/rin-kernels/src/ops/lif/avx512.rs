@@ -93,6 +93,7 @@ fn products<const P: usize>(acc: &mut [i32], w: &[i8], x: &[u8], at: usize) -> u
 fn add(acc: &mut [i32; LANES], sums: __m512i) {
     // SAFETY: 64 bytes.
     let old = unsafe { _mm512_loadu_si512(acc.as_ptr().cast()) };
+    let new = _mm512_add_epi32(old, sums);
     // SAFETY: 64 bytes.
-    unsafe { _mm512_storeu_si512(acc.as_mut_ptr().cast(), _mm512_add_epi32(old, sums)) };
+    unsafe { _mm512_storeu_si512(acc.as_mut_ptr().cast(), new) };
 }
