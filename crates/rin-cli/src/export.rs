@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args::ExportArgs;
 use crate::output::Size;
-use crate::{interrupt, model_path, output, report};
+use crate::{interrupt, model_path, output, report, snn};
 
 #[derive(Debug, Serialize)]
 struct ExportJson {
@@ -33,6 +33,9 @@ pub(crate) fn export(args: &ExportArgs) -> Result<()> {
     interrupt::install()?;
     interrupt::begin_with(Arc::clone(&cancel));
     let source = model_path::resolve(&args.source)?;
+    if args.to.extension().is_some_and(|end| end.eq_ignore_ascii_case("nir")) {
+        return snn::export(args, &source);
+    }
     let options = ExportOptions {
         dtype: args.dtype,
         without_tokenizer: args.without_tokenizer,

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::args::ImportArgs;
 use crate::output::Size;
-use crate::{interrupt, model_path, output, report};
+use crate::{interrupt, model_path, output, report, snn};
 
 #[derive(Debug, Serialize)]
 struct ImportJson {
@@ -32,6 +32,9 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
     interrupt::install()?;
     interrupt::begin_with(Arc::clone(&cancel));
     let source = model_path::resolve(&args.source)?;
+    if snn::is_nir(&source)? {
+        return snn::import(args, &source);
+    }
     let options = ImportOptions { quant: args.quant, overwrite: args.overwrite, cancel: Some(cancel) };
     let bar = report::byte_progress(0, "importing", args.output.quiet);
     let imported = rin_import::import(&source, &args.to, &options, &mut |progress| {

@@ -23,6 +23,7 @@ mod npy;
 mod output;
 mod report;
 mod run;
+mod snn;
 mod tokens;
 mod train;
 mod values;

@@ -16,7 +16,7 @@ use crate::args::{ModelArgs, RunArgs};
 use crate::energy::{Gauge, Pacing, Power};
 use crate::exit::{ReaderGone, Usage};
 use crate::npy::NpyWriter;
-use crate::{interrupt, json, model_path, output, report};
+use crate::{interrupt, json, model_path, output, report, snn};
 
 /// Runs a model on a prompt.
 ///
@@ -24,6 +24,9 @@ use crate::{interrupt, json, model_path, output, report};
 /// Whatever goes wrong on the way; see [`crate::exit`].
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
     interrupt::install()?;
+    if snn::is_asked_for(args)? {
+        return snn::run(args);
+    }
     let gauge = Gauge::open(&args.energy)?;
     let pacing = args.power_budget.map(|budget| Pacing::new(budget, &gauge)).transpose()?;
     let start = Instant::now();

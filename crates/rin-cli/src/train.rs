@@ -24,11 +24,12 @@ mod with_trainer {
     use std::sync::atomic::AtomicBool;
 
     use indicatif::ProgressBar;
+    use rin_train::spiking::{self, Epoch, SpikingConfig, SpikingSummary};
     use rin_train::{Event, Outcome, RunOptions};
     use serde::Serialize;
 
     use super::{Result, TrainArgs};
-    use crate::exit::Interrupted;
+    use crate::exit::{Interrupted, Usage};
     use crate::output::Size;
     use crate::{interrupt, output, report};
 
@@ -50,6 +51,10 @@ mod with_trainer {
         let cancel = Arc::new(AtomicBool::new(false));
         interrupt::install()?;
         interrupt::begin_with(Arc::clone(&cancel));
+        // What is wrong with the file is told by whoever reads it in earnest.
+        if std::fs::read_to_string(&args.config).is_ok_and(|text| SpikingConfig::is_meant(&text)) {
+            return train_spiking(args, &cancel);
+        }
         let options = RunOptions { resume: args.resume, plot: args.plot, overwrite: args.overwrite };
         let mut watcher = Watcher { bar: report::step_progress(args.output.quiet), quiet: args.output.quiet };
         let outcome = rin_train::run(&args.config, options, &mut |event: &Event<'_>| watcher.hear(event), cancel);
@@ -63,6 +68,51 @@ mod with_trainer {
             .into()),
             Outcome::Finished(summary) => tell(args, &summary),
         }
+    }
+
+    #[derive(Debug, Serialize)]
+    struct SpikingJson<'a> {
+        #[serde(flatten)]
+        summary: &'a SpikingSummary,
+        version: &'static str,
+    }
+
+    /// Trains a spiking network.
+    fn train_spiking(args: &TrainArgs, cancel: &AtomicBool) -> Result<()> {
+        if args.resume || args.plot {
+            let what = "a spiking network trains in one go: --resume and --plot are for language models";
+            return Err(Usage(what.to_owned()).into());
+        }
+        let bar = report::step_progress(args.output.quiet);
+        let hear = &mut |epoch: Epoch| {
+            bar.set_length(epoch.epochs as u64);
+            bar.set_position(epoch.epoch as u64);
+            let rounded = if epoch.rounded { ", 8-bit weights" } else { "" };
+            bar.set_message(format!("loss {:.4}, {:.2} % spikes{rounded}", epoch.loss, 100.0 * epoch.rate));
+        };
+        let summary = spiking::run(&args.config, args.overwrite, hear, cancel);
+        bar.finish_and_clear();
+        let Some(summary) = summary? else {
+            return Err(Interrupted("stopped; nothing was written".to_owned()).into());
+        };
+        if !args.output.quiet {
+            let test = &summary.test;
+            output::tell(&format!(
+                "{}: {:.2} % of {} test rows in integers, {:.2} % in real numbers (McNemar's p {:.3}), {:.1} spikes and \
+                 {:.0} weights added per row",
+                summary.model.display(),
+                100.0 * test.integer_accuracy,
+                test.rows,
+                100.0 * test.float_accuracy,
+                test.mcnemar_p,
+                test.spikes_per_row,
+                test.synaptic_operations_per_row,
+            ));
+        }
+        if !args.output.json {
+            return Ok(());
+        }
+        output::json(&SpikingJson { summary: &summary, version: env!("CARGO_PKG_VERSION") })
     }
 
     /// The bar on a terminal, and what is worth a line anywhere.

@@ -6,6 +6,7 @@ use crate::limits::LimitError;
 use crate::network::NetworkError;
 use crate::pool::PoolError;
 use crate::sampler::SamplingError;
+use crate::snn::SnnError;
 use crate::state::StateError;
 use crate::tokenizer::TokenizerError;
 
@@ -202,5 +203,11 @@ impl Error {
             | Self::Pool(_)
             | Self::Sampling(_) => "Failed",
         }
+    }
+}
+
+impl From<SnnError> for Error {
+    fn from(error: SnnError) -> Self {
+        Self::Network(error.into())
     }
 }

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod pool;
 pub mod run;
 pub mod sampler;
+pub mod snn;
 pub mod state;
 pub mod text_stop;
 pub mod tokenizer;

@@ -19,8 +19,10 @@
 mod error;
 mod export;
 mod layout;
+pub mod nir;
 mod panels;
 pub mod quantize;
+pub mod snn_file;
 mod source;
 mod staged;
 mod vocabulary;

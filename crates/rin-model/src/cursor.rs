@@ -18,6 +18,11 @@ impl<'a> Cursor<'a> {
         Self { bytes, at: 0, section }
     }
 
+    /// From offset `at` on, which errors count from the start of `bytes`.
+    pub(crate) fn starting_at(bytes: &'a [u8], at: usize, section: &'static str) -> Self {
+        Self { bytes, at, section }
+    }
+
     /// Offset of the next byte.
     pub(crate) fn at(&self) -> usize {
         self.at
@@ -32,7 +37,8 @@ impl<'a> Cursor<'a> {
         self.section
     }
 
-    fn remaining(&self) -> u64 {
+    /// Bytes that are left.
+    pub(crate) fn remaining(&self) -> u64 {
         u64::try_from(self.bytes.len().saturating_sub(self.at)).unwrap_or(u64::MAX)
     }
 

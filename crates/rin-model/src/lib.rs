@@ -16,6 +16,7 @@
     )
 )]
 
+pub mod array;
 mod config;
 mod cursor;
 mod dtype;
@@ -24,6 +25,7 @@ mod family;
 pub mod gguf;
 mod gguf_config;
 mod gguf_split;
+pub mod hdf5;
 mod hf_config;
 mod hf_folder;
 mod json;
@@ -35,6 +37,7 @@ mod model_file;
 mod network;
 pub mod rin_format;
 pub mod safetensors;
+mod spiking;
 mod tensor;
 mod value;
 mod vocab;
@@ -48,6 +51,7 @@ pub use lost_page::exit_on_lost_page;
 pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
 pub use network::{Body, Function, Network, Node, Op, Output, OutputKind, Port, Widths};
+pub use spiking::{Spiking, SpikingCoding, SpikingLayer, SpikingReadout, SpikingReset, SpikingSource};
 pub use tensor::{RowOrder, TensorInfo};
 pub use value::{Array, Element, List, Value};
 pub use vocab::{GgufVocab, TokenizerSource};

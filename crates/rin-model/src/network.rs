@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::inconsistent;
 use crate::error::{Error, fault};
 use crate::mode::Mode;
+use crate::spiking::Spiking;
 use crate::tensor::TensorTable;
 
 /// Most inputs, and most outputs.
@@ -46,6 +47,8 @@ pub struct Network {
 pub enum Body {
     /// Nodes in the order in which they run.
     Nodes(Vec<Node>),
+    /// Layers of spiking neurons over time steps.
+    Spiking(Spiking),
 }
 
 /// An input.
@@ -243,7 +246,9 @@ impl Network {
     /// # Errors
     /// `InconsistentConfig` names a port, a node or a value that does not fit; `MissingTensor` and `BadShape` a tensor.
     pub fn widths<'a>(&'a self, shape: impl Fn(&str) -> Option<&'a [u64]>) -> Result<Widths<'a>, Error> {
-        let Body::Nodes(nodes) = &self.body;
+        let Body::Nodes(nodes) = &self.body else {
+            return Err(inconsistent("body", "a list of nodes", "another"));
+        };
         let mut widths = Widths::new();
         for port in &self.inputs {
             check_name("inputs", &port.name)?;
@@ -289,6 +294,8 @@ impl Network {
                 }
                 self.widths(|name| tensors.get(name).map(|tensor| tensor.shape.as_slice())).map(|_| ())
             }
+            (Body::Spiking(spiking), Mode::Snn) => spiking.check(&self.inputs, &self.outputs, tensors),
+            (Body::Spiking(_), mode) => Err(inconsistent("mode", "snn, for a network of spiking neurons", mode)),
             (Body::Nodes(_), mode) => Err(inconsistent("mode", "one whose networks are lists of nodes", mode)),
         }
     }

@@ -1,4 +1,4 @@
-//! Reading `.npy` arrays of f32 that a golden script wrote.
+//! Reading `.npy` arrays that a golden script or a simulator wrote.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub struct Array2 {
 }
 
 impl Array2 {
-    /// Reads a C-order `<f4` array of two dimensions.
+    /// Reads a C-order array of two dimensions, of f32, or of f64, i64 or i8 whose values an f32 holds.
     ///
     /// # Panics
     ///
@@ -24,12 +24,19 @@ impl Array2 {
         assert_eq!(&bytes[..6], b"\x93NUMPY", "{}", path.display());
         let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
         let header = String::from_utf8_lossy(&bytes[10..10 + header_len]);
-        assert!(header.contains("'<f4'") && header.contains("'fortran_order': False"), "{header}");
+        assert!(header.contains("'fortran_order': False"), "{header}");
         let shape = header.split("'shape': (").nth(1).and_then(|s| s.split(')').next()).unwrap_or_default();
         let dims: Vec<usize> = shape.split(',').filter_map(|s| s.trim().parse().ok()).collect();
         let [rows, cols] = dims[..] else { panic!("{header}: not two dimensions") };
-        let (chunks, _) = bytes[10 + header_len..].as_chunks::<4>();
-        let values: Vec<f32> = chunks.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        let data = &bytes[10 + header_len..];
+        #[expect(clippy::cast_possible_truncation, reason = "the caller knows the values")]
+        let values: Vec<f32> = match header.split('\'').nth(3) {
+            Some("<f4") => data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+            Some("<f8") => data.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+            Some("<i8") => data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f32).collect(),
+            Some("|i1") => data.iter().map(|b| f32::from(b.cast_signed())).collect(),
+            other => panic!("{}: elements of type {other:?}", path.display()),
+        };
         assert_eq!(values.len(), rows * cols, "{}", path.display());
         Self { rows, cols, values }
     }

@@ -209,6 +209,35 @@ pub struct LoopConfig {
     pub exact: bool,
 }
 
+impl LoopConfig {
+    /// So many steps with a learning rate that falls along a cosine, everything else as it is by default.
+    pub fn plain(steps: usize, lr: f64, min_lr: f64) -> Self {
+        Self {
+            steps,
+            batch: batch(),
+            seq: None,
+            accumulate: one(),
+            lr,
+            min_lr: Some(min_lr),
+            warmup: None,
+            weight_decay: weight_decay(),
+            betas: betas(),
+            clip: clip(),
+            ema: 0.0,
+            dropout: 0.0,
+            seed: 0,
+            eval_every: interval(),
+            patience: 0,
+            checkpoint_every: interval(),
+            log_every: log_every(),
+            quant: no_quant(),
+            quant_from_step: 0,
+            step_size: magnitude(),
+            exact: false,
+        }
+    }
+}
+
 /// `[output]`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]

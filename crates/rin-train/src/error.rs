@@ -93,6 +93,12 @@ pub enum Error {
         /// What the operating system said.
         source: io::Error,
     },
+    /// A file of data is none.
+    #[error(transparent)]
+    Data(#[from] rin_model::Error),
+    /// The network that was trained cannot be run.
+    #[error(transparent)]
+    Engine(#[from] rin_engine::Error),
     /// The tensor library refused.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -23,6 +23,7 @@ pub mod optimizer;
 pub mod parameters;
 mod plot;
 pub mod random;
+pub mod spiking;
 pub mod train;
 pub mod vocabulary;
 pub mod weights;

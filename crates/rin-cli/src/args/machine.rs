@@ -95,4 +95,9 @@ impl MachineArgs {
             (_, found) => Ok(found),
         }
     }
+
+    /// The mode that was asked for.
+    pub(crate) fn asked_mode(&self) -> Option<Mode> {
+        self.mode
+    }
 }

@@ -4,6 +4,7 @@ mod energy;
 mod generation;
 mod machine;
 mod measure;
+mod spiking;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ pub(crate) use energy::{EnergyArgs, EnergyCommand, EnergyCommandArgs, SensorArgs
 pub(crate) use generation::{ContextArgs, GuessArgs, SamplingArgs};
 pub(crate) use machine::{MachineArgs, PlaceArgs};
 pub(crate) use measure::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs, VerifyArgs};
+
+pub(crate) use spiking::SpikingArgs;
 
 use crate::config_file::ConfigFiles;
 use crate::exit;
@@ -125,6 +128,8 @@ pub(crate) struct RunArgs {
     /// Write the logits of every generated token, f32 (n_tokens, n_vocab)
     #[arg(long, value_name = "FILE.npy")]
     pub(crate) logits: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) spiking: SpikingArgs,
     /// Keep the mean power at so many watts, with rests between the tokens
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
     pub(crate) power_budget: Option<f64>,
@@ -148,7 +153,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Networks on rows of numbers")]
 pub(crate) struct NetworkArgs {
-    /// Rows of an input, as .npy or .csv; NAME where the network has several. May be repeated
+    /// Rows of an input, as .npy or .csv, or spike trains (rows, steps, inputs); NAME where the network has several. May be repeated
     #[arg(long, value_name = "[NAME=]FILE")]
     pub(crate) input: Vec<NamedFile>,
     /// Write an output as f32 (rows, width); NAME where the network has several. May be repeated
@@ -197,12 +202,14 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SOURCES)]
 pub(crate) struct ImportArgs {
-    /// A .gguf file, a Hugging Face folder, or a name in the local cache (org/name[/FILE])
+    /// A .gguf file, a Hugging Face folder, a name in the local cache (org/name[/FILE]), or a .nir file
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
     /// The .rin file to write
     #[arg(short = 'o', long = "output", value_name = "FILE", required = true)]
     pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) spiking: SpikingArgs,
     /// Convert the matrices that are stored as floats [default: keep all types]
     #[arg(long, value_name = "TYPE", value_parser = values::quant(), ignore_case = true)]
     pub(crate) quant: Option<Format>,
@@ -219,9 +226,12 @@ pub(crate) struct ExportArgs {
     /// A .rin or .gguf file, a Hugging Face folder, or a name in the local cache (org/name[/FILE])
     #[arg(value_name = "FILE")]
     pub(crate) source: PathBuf,
-    /// The .gguf file to write, or the folder
-    #[arg(short = 'o', long = "output", value_name = "X.gguf|DIR", required = true)]
+    /// The .gguf file to write, or the folder; the .nir file of a spiking network
+    #[arg(short = 'o', long = "output", value_name = "X.gguf|X.nir|DIR", required = true)]
     pub(crate) to: PathBuf,
+    /// The time step of a .nir file, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 1e-4, allow_negative_numbers = true)]
+    pub(crate) dt: f64,
     /// Type in a folder of the matrices that are stored quantised [default: F32]
     #[arg(long, value_name = "TYPE", value_parser = values::export_dtype(), ignore_case = true)]
     pub(crate) dtype: Option<Format>,

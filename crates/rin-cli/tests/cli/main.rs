@@ -28,6 +28,8 @@ mod program;
 #[cfg(target_os = "linux")]
 mod signals;
 #[cfg(test)]
+mod spiking;
+#[cfg(test)]
 mod tokens;
 #[cfg(test)]
 #[cfg(all(feature = "train", target_os = "linux"))]

@@ -16,6 +16,7 @@ use crate::digest::LogitDigest;
 use crate::engine::make_pool;
 use crate::pool::Pool;
 use crate::run::Kernels;
+use crate::snn::SnnError;
 use crate::topology::Policy;
 use crate::weights::Weights;
 use crate::{Error, LoadOptions};
@@ -30,6 +31,9 @@ pub enum NetworkError {
     /// The file's network continues text.
     #[error("the model takes text, not rows of numbers; give a prompt: `rin run MODEL -p TEXT`")]
     TakesText,
+    /// A spiking network that contradicts itself.
+    #[error(transparent)]
+    Spiking(#[from] SnnError),
     /// Another number of inputs than the network has.
     #[error("{found} inputs were given, the network takes {expected}")]
     InputCount {

@@ -7,7 +7,7 @@ mod attention;
 mod kv;
 mod linear;
 mod machine;
-mod split;
+pub(crate) mod split;
 
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};

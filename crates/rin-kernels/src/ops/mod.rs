@@ -5,6 +5,7 @@ pub mod attention;
 #[cfg(test)]
 pub(crate) mod cases;
 pub mod layer_norm;
+pub mod lif;
 pub mod linear;
 mod prefetch;
 pub mod quantize;
