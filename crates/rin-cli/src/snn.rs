@@ -238,7 +238,9 @@ struct FileJson {
 
 fn told(source: &Path, to: &Path, bytes: u64, notes: Vec<String>, wanted: crate::args::OutputArgs) -> Result<()> {
     if !wanted.quiet {
-        notes.iter().for_each(|note| output::tell(&format!("note: {note}")));
+        for note in &notes {
+            output::tell(&format!("note: {note}"));
+        }
         output::tell(&format!("{}: {}", to.display(), Size(bytes)));
     }
     if !wanted.json {

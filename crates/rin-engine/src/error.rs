@@ -208,6 +208,7 @@ impl Error {
 
 impl From<SnnError> for Error {
     fn from(error: SnnError) -> Self {
-        Self::Network(error.into())
+        // Boxed, as a larger error makes every result of the engine larger.
+        Self::Network(NetworkError::Spiking(Box::new(error)))
     }
 }

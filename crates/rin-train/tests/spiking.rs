@@ -1,4 +1,6 @@
 //! Spiking networks: gradients by PyTorch, and trainings of the digits.
+#![expect(clippy::unwrap_used, reason = "a failed test should say where")]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "data of tests, which is small")]
 
 use rin_engine::LoadOptions;
 use rin_engine::snn::Simulator;

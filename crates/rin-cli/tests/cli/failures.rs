@@ -66,7 +66,7 @@ fn wrong_usage_is_2() {
     fails(place.tiny(&["-p", "a", "--logit-bias", "7"]), 2, &["ID=V"]);
     fails(place.tiny(&["-p", "a", "--stop", ""]), 2, &["--stop"]);
     fails(place.tiny(&["-p", "a", "--tier", "sse9"]), 2, &["sse9", "scalar", "amx-int8"]);
-    fails(place.tiny(&["-p", "a", "--mode", "snn"]), 2, &["snn", "transformer"]);
+    fails(place.tiny(&["-p", "a", "--mode", "poem"]), 2, &["snn", "transformer"]);
     fails(place.tiny(&["-p", "a", "--kv-type", "q1"]), 2, &["q1", "f16"]);
     fails(place.tiny(&["-p", "a", "--batch", "0"]), 2, &["batch"]);
     fails(place.tiny(&["-p", "a", "--memory-limit", "1X"]), 2, &["1X"]);

@@ -33,7 +33,7 @@ pub enum NetworkError {
     TakesText,
     /// A spiking network that contradicts itself.
     #[error(transparent)]
-    Spiking(#[from] SnnError),
+    Spiking(Box<SnnError>),
     /// Another number of inputs than the network has.
     #[error("{found} inputs were given, the network takes {expected}")]
     InputCount {

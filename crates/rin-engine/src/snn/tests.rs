@@ -221,11 +221,13 @@ fn a_direct_input_is_a_constant_current_with_sign() {
     assert_eq!(run(&network, &[0.0, 0.0, 9.0], 1), [9.0 * 127.0 / 128.0; 2]);
 }
 
+/// What makes a sound network unsound.
+type Break = fn(&mut Network);
+
 #[test]
 fn unsound_networks_are_named() {
     let sound = relay(Coding::Spikes, 3, 5);
     sound.check().unwrap();
-    type Break = fn(&mut Network);
     let broken: Vec<(&str, Break)> = vec![
         ("inputs", |n| n.inputs = 0),
         ("steps", |n| n.steps = 0),

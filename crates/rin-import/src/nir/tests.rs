@@ -1,3 +1,9 @@
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "traces of a test, whose numbers are small"
+)]
+
 use super::*;
 use rin_engine::pool::{Pool, PoolOptions};
 use rin_engine::snn::{Coding, Network, Readout, Simulator, SimulatorOptions, Source};
@@ -238,7 +244,9 @@ fn a_written_graph_reads_back_as_it_was() {
         let again = Graph::read(&graph.write().unwrap()).unwrap();
         let sorted = |graph: &Graph| {
             let mut nodes = graph.nodes.clone();
-            nodes.iter_mut().for_each(|(_, node)| node.parameters.sort_by(|a, b| a.0.cmp(&b.0)));
+            for (_, node) in &mut nodes {
+                node.parameters.sort_by(|a, b| a.0.cmp(&b.0));
+            }
             nodes.sort_by(|a, b| a.0.cmp(&b.0));
             (nodes, graph.edges.clone())
         };

@@ -163,8 +163,7 @@ fn population(graph: &Graph, name: &str, node: &Node, how: Discretisation) -> Re
         found => Err(Error::BadShape(fault(name, format!("1 or {n} values of `{key}`"), found.to_string()))),
     };
     let needed = |key: &str| spread(key, numbers(node, name, key)?);
-    let or =
-        |key: &str, value: f64| Ok::<_, Error>(optional(key)?.map_or(Ok(vec![value; n]), |found| spread(key, found))?);
+    let or = |key: &str, value: f64| optional(key)?.map_or(Ok(vec![value; n]), |found| spread(key, found));
     if or("v_reset", 0.0)?.iter().any(|&v| v != 0.0) {
         return Err(Error::Unsupported(fault(name, "a `v_reset` of 0", "another")));
     }
