@@ -18,6 +18,14 @@ use crate::exit::{ReaderGone, Usage};
 use crate::npy::NpyWriter;
 use crate::{interrupt, json, model_path, output, report, snn};
 
+/// What continues text takes no rows of numbers.
+fn refuse_rows(args: &RunArgs) -> Result<(), Usage> {
+    if args.network.input.is_empty() && args.network.to.is_empty() {
+        return Ok(());
+    }
+    Err(Usage("the model continues text and takes no --input and no --output; give -p TEXT".to_owned()))
+}
+
 /// Runs a model on a prompt.
 ///
 /// # Errors
@@ -35,11 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     if let Some(network) = file.network().cloned() {
         return crate::network::run(args, file, &network);
     }
-    if !args.network.input.is_empty() || !args.network.to.is_empty() {
-        return Err(
-            Usage("the model continues text and takes no --input and no --output; give -p TEXT".to_owned()).into()
-        );
-    }
+    refuse_rows(args)?;
     let description = json::Model::of(&file, mode);
     // What is wrong with the network is told before what is wrong with the words.
     file.config()?;

@@ -79,10 +79,6 @@ pub(crate) fn is_asked_for(args: &RunArgs) -> Result<bool> {
     if is_nir(&path)? || is_snn(&path) {
         return Ok(true);
     }
-    if asked {
-        let what = format!("--mode snn: {} holds no spiking network; give a .nir file, or a .rin made of one", path.display());
-        return Err(Usage(what).into());
-    }
     Ok(false)
 }
 
@@ -145,6 +141,9 @@ fn steps(array: &Array, network: &Network) -> Result<usize> {
 /// # Errors
 /// Whatever goes wrong on the way; see [`crate::exit`].
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
+    if args.prompt.is_some() || args.tokens.is_some() {
+        return Err(Usage("a spiking network takes no text: give --input FILE.npy".to_owned()).into());
+    }
     let [input] = args.network.input.as_slice() else {
         return Err(Usage("a spiking network answers one array; give it with --input FILE.npy".to_owned()).into());
     };
