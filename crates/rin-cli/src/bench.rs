@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use indicatif::ProgressBar;
 use rin_bench::report::Form;
 use rin_bench::{EngineLoader, Event, Grid, Model, Workload, compare, profile, read};
 use rin_engine::LoadOptions;
 
 use crate::args::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs};
 use crate::energy::Gauge;
+use crate::progress::ProgressBar;
 use crate::{interrupt, model_path, output, report};
 
 /// Measures, or compares measurements.

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use indicatif::ProgressBar;
 use rin_engine::engine::DEFAULT_CTX;
 use rin_engine::eval::{EvalText, Evaluation, MIN_BLOCKS, check_vocabularies, evaluate, logit_rows};
 use rin_engine::{Engine, LoadOptions};
@@ -15,6 +14,7 @@ use serde::Serialize;
 
 use crate::args::{EvalArgs, ModelArgs};
 use crate::output::Size;
+use crate::progress::ProgressBar;
 use crate::{interrupt, model_path, output, report};
 
 /// `rin eval --json`, as the contract has it, and then some.

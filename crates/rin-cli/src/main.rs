@@ -21,6 +21,7 @@ mod model_path;
 mod network;
 mod npy;
 mod output;
+mod progress;
 mod report;
 mod run;
 mod snn;

@@ -2,41 +2,32 @@
 
 use std::fmt::{self, Write};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rin_engine::Engine;
 use rin_engine::generate::Outcome;
 
 use crate::json::{Memory, Timings};
 use crate::output::Size;
+use crate::progress::{ProgressBar, Unit};
 
 /// A bar over `total` bytes on standard error; hidden where that is no terminal.
 pub(crate) fn byte_progress(total: u64, what: &str, quiet: bool) -> ProgressBar {
-    progress(total, what, "{msg} [{bar:40}] {binary_bytes}/{binary_total_bytes} ({eta})", quiet)
+    ProgressBar::new(total, Unit::Bytes, what, quiet)
 }
 
 /// A bar over `total` tokens on standard error; hidden where that is no terminal.
 pub(crate) fn token_progress(total: u64, what: &str, quiet: bool) -> ProgressBar {
-    progress(total, what, "{msg} [{bar:40}] {pos}/{len} tokens ({per_sec}, {eta} left)", quiet)
+    ProgressBar::new(total, Unit::Tokens, what, quiet)
 }
 
 /// A bar over `total` cases on standard error; hidden where that is no terminal.
 pub(crate) fn case_progress(total: u64, what: &str, quiet: bool) -> ProgressBar {
-    progress(total, what, "{msg} [{bar:40}] {pos}/{len} ({eta} left)", quiet)
+    ProgressBar::new(total, Unit::Cases, what, quiet)
 }
 
 /// A bar over the steps of a training on standard error; hidden where that is no terminal.
 #[cfg(feature = "train")]
 pub(crate) fn step_progress(quiet: bool) -> ProgressBar {
-    progress(0, "", "training [{bar:40}] {pos}/{len} {msg}", quiet)
-}
-
-fn progress(total: u64, what: &str, template: &str, quiet: bool) -> ProgressBar {
-    let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(total), target).with_message(what.to_owned());
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style.progress_chars("=> ")),
-        Err(_) => bar,
-    }
+    ProgressBar::new(0, Unit::Steps, "", quiet)
 }
 
 /// Two or three lines about a run.

@@ -23,7 +23,6 @@ mod with_trainer {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
 
-    use indicatif::ProgressBar;
     use rin_train::spiking::{self, Epoch, SpikingConfig, SpikingSummary};
     use rin_train::{Event, Outcome, RunOptions};
     use serde::Serialize;
@@ -31,6 +30,7 @@ mod with_trainer {
     use super::{Result, TrainArgs};
     use crate::exit::{Interrupted, Usage};
     use crate::output::Size;
+    use crate::progress::ProgressBar;
     use crate::{interrupt, output, report};
 
     #[derive(Debug, Serialize)]
