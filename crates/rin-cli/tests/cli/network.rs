@@ -1,6 +1,6 @@
 //! Networks on rows of numbers: import, run, inspect, verify.
 
-use crate::program::{Place, conformance, json, keys, output, stderr, stdout};
+use crate::program::{Place, TINY, conformance, json, keys, output, stderr, stdout};
 use rin_testkit::npy::Array2;
 use std::path::PathBuf;
 
@@ -127,4 +127,25 @@ fn it_is_inspected_planned_and_verified() {
     let verified = json(&output(place.on("verify", &model, &["--json", "-q"])));
     assert_eq!(verified["cases"], verified["equal"]);
     assert!(verified["cases"].as_u64().unwrap() >= 25, "{verified}");
+}
+
+#[test]
+fn its_bench_has_a_row_of_inferences() {
+    let place = Place::new();
+    let model = residual(&place, &["--quant", "Q8_0"]);
+    let rows = json_rows(&output(place.on("bench", &model, &["-r", "2", "-b", "1,3", "--rates-only", "--json", "-q"])));
+    assert_eq!(rows.len(), 2);
+    for (row, n) in rows.iter().zip([1, 3]) {
+        assert_eq!((&row["test"], &row["n_parallel"], &row["allocs"]), (&"inf".into(), &n.into(), &0.into()));
+        assert!(row["avg_ts"].as_f64().unwrap() > 0.0 && row["digest"].as_str().unwrap().starts_with("sha256:"));
+        assert_eq!(row["samples_ns"].as_array().unwrap().len(), 2);
+    }
+    let whole = json_rows(&output(place.on("bench", &model, &["-r", "2", "--json", "-q"])));
+    assert!(whole[0]["p50_us"].as_f64().unwrap() > 0.0 && whole[0]["p99_us"].as_f64().unwrap() > 0.0, "{whole:?}");
+    let mixed = output(place.on("bench", &model, &[&conformance(TINY).display().to_string()]));
+    assert_eq!(mixed.status.code(), Some(2));
+}
+
+fn json_rows(output: &std::process::Output) -> Vec<serde_json::Value> {
+    serde_json::from_str(&stdout(output)).unwrap()
 }
