@@ -27,7 +27,7 @@ class Llama:
         if not self.model:
             raise RuntimeError("llama.cpp cannot load the model")
         self.vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
-        self.contexts, self.settings, self.chosen = {}, {}, {}
+        self.contexts, self.settings, self.chosen, self.filled = {}, {}, {}, {}
         self.batch = llama_cpp.llama_batch_init(max(args.batch, args.sequences), 0, 1)
 
     def facts(self):
@@ -79,15 +79,32 @@ class Llama:
         return taken
 
     def clear(self, context):
+        self.filled.pop(context, None)
         self.c.llama_memory_clear(self.c.llama_get_memory(context), True)
 
-    def run(self, context, test):
+    def fill(self, context, depth, sequences):
+        """Sequences that hold `depth` tokens; what a repetition has added is taken off, not fed anew."""
+        memory = self.c.llama_get_memory(context)
+        if depth and self.filled.get(context) == (depth, sequences):
+            if all(self.c.llama_memory_seq_rm(memory, s, depth, -1) for s in range(sequences)):
+                return
         self.clear(context)
+        size = max(self.args.batch, self.args.sequences)
+        for s in range(sequences if depth else 0):
+            for first in range(0, depth, size):
+                chunk = range(first, min(first + size, depth))
+                self.feed(context, [(token(i, s, self.vocab), i, s) for i in chunk], True)
+        self.filled[context] = (depth, sequences)
+
+    def run(self, context, test):
+        depth = test.get("depth", 0)
+        self.fill(context, depth, test.get("n_sequences", 1))
         if n := test.get("n_prompt"):
-            prompt = [(token(i, 0, self.vocab), i, 0) for i in range(n)]
+            prompt = [(token(i, 0, self.vocab), i, 0) for i in range(depth, depth + n)]
             return self.feed(context, prompt, True)
         n, sequences = test["n_gen"], test["n_sequences"]
-        ids = [[(token(i, s, self.vocab), i, s) for s in range(sequences)] for i in range(n + 1)]
+        places = range(depth, depth + n + 1)
+        ids = [[(token(i, s, self.vocab), i, s) for s in range(sequences)] for i in places]
         self.feed(context, ids[0], False)
         return sum(self.feed(context, step, False) for step in ids[1:])
 
@@ -107,7 +124,8 @@ class Llama:
 
     @staticmethod
     def name(test):
-        return f"pp{test['n_prompt']}" if "n_prompt" in test else f"tg{test['n_gen']}x{test['n_sequences']}"
+        what = f"pp{test['n_prompt']}" if "n_prompt" in test else f"tg{test['n_gen']}x{test['n_sequences']}"
+        return what + (f" @ d{test['depth']}" if test.get("depth") else "")
 
     def turn(self, test):
         return self.run(self.context(*self.settings[self.name(test)]), test)

@@ -41,6 +41,7 @@ class Rin:
         n_prompt, n_gen, sequences = (test.get(name, 0) for name in ("n_prompt", "n_gen", "n_sequences"))
         done = self.program(
             "bench", self.args.model, "-p", n_prompt, "-n", n_gen, "-b", sequences or 1, "-r", 1,
+            "-d", test.get("depth", 0),
             "-t", self.args.threads, "--kv-type", "f16", "--batch", self.args.batch, "--rates-only", "-q", "-o", "json",
         )  # fmt: skip
         (self.row,) = json.loads(done.stdout)

@@ -41,6 +41,7 @@ def arguments():
     parser.add_argument("--prompt", type=int, default=512, help="tokens; 0 leaves it out")
     parser.add_argument("--gen", type=int, default=64, help="steps; 0 leaves them out")
     parser.add_argument("--sequences", type=numbers, default=[1], help="stepped together")
+    parser.add_argument("--depth", type=numbers, default=[0], help="tokens in each sequence before a test")
     parser.add_argument("--repetitions", type=int, default=10)
     parser.add_argument("--peers", type=words, default=[name for name in ENGINES if name != "rin"])
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for one answer of an engine")
@@ -55,6 +56,8 @@ def arguments():
         if unknown := [value for value in found if value not in known]:
             choices = f"1 to {known[-1]}" if isinstance(known, range) else ", ".join(known)
             parser.error(f"no such {what}: {unknown[0]} (there are {choices})")
+    if args.depth != [0] and args.peers != ["llama.cpp"]:
+        parser.error("of the peers only llama.cpp is measured at a depth: add --peers llama.cpp")
     if args.repetitions < 1 or args.prompt < 0 or args.gen < 0 or args.prompt + args.gen == 0:
         parser.error("nothing to measure")
     args.engines = ["rin", *(name for name in dict.fromkeys(args.peers) if name != "rin")]
@@ -68,7 +71,10 @@ def tests_of(args):
     steps = [
         (f"tg{args.gen}{several(n)}", args.gen * n, {"n_gen": args.gen, "n_sequences": n}) for n in args.sequences
     ] if args.gen else []  # fmt: skip
-    return prompt + steps
+    at = lambda depth: f" @ d{depth}" if depth else ""
+    return [
+        (name + at(depth), tokens, {**test, "depth": depth}) for depth in args.depth for name, tokens, test in prompt + steps
+    ]  # fmt: skip
 
 
 def difference(ours, theirs):
@@ -103,7 +109,7 @@ class Bench:
             return None
 
     def start(self):
-        longest = max(self.args.prompt, self.args.gen + 1, PARITY_PROMPT + PARITY_STEPS)
+        longest = max(self.args.depth) + max(self.args.prompt, self.args.gen + 1, PARITY_PROMPT + PARITY_STEPS)
         common = [
             "--model", self.path, "--type", self.kind, "--cores", ",".join(map(str, self.cores)),
             "--sequences", max(self.args.sequences), "--batch", max(self.args.prompt, PARITY_PROMPT),

@@ -9,7 +9,7 @@ A peer is a class with
     logits(ids, steps) -> array [1 + len(steps), vocab] after a prompt and after each further token
     warms_up                    true where a turn begins with a repetition that does not count
 
-and a test is {"n_prompt": 512} or {"n_gen": 64, "n_sequences": 16}.
+and a test is {"n_prompt": 512} or {"n_gen": 64, "n_sequences": 16}, with {"depth": 8192} tokens in each sequence before.
 """
 
 import argparse

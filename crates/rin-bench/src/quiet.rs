@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use rin_energy::environment::{LEAST_TICKS, Ticks};
 use serde::Serialize;
 
 use crate::proc_file;
@@ -16,25 +17,14 @@ pub const MAX_STEAL_SHARE: f64 = 0.01;
 pub const MAX_OTHER_SHARE: f64 = 0.05;
 /// More threads of this process put off their processor, per second, disturb.
 pub const MAX_SWITCHES_PER_SECOND: f64 = 100.0;
-/// Clock ticks of all processors that a share needs to say anything: 0.1 s on two processors.
-const MIN_TICKS: u64 = 20;
 
 /// The counters at one moment.
 #[derive(Clone, Debug)]
 pub struct Reading {
     at: Instant,
-    machine: Option<Ticks>,
-    own: Option<u64>,
+    ticks: Option<Ticks>,
     switches: Option<u64>,
     runnable: Option<u64>,
-}
-
-/// Clock ticks of all processors since the machine started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Ticks {
-    busy: u64,
-    steal: u64,
-    total: u64,
 }
 
 /// What a measurement was disturbed by.
@@ -76,8 +66,7 @@ impl Reading {
         let text = |path: &str| proc_file::text(&root.join(path));
         Self {
             at: Instant::now(),
-            machine: text("proc/stat").and_then(|text| machine_ticks(&text)),
-            own: text("proc/self/stat").and_then(|text| own_ticks(&text)),
+            ticks: text("proc/stat").zip(text("proc/self/stat")).and_then(|(stat, own)| Ticks::parse(&stat, &own)),
             switches: switches(&root.join("proc/self/task")),
             runnable: text("proc/loadavg").and_then(|text| runnable(&text)),
         }
@@ -89,11 +78,11 @@ impl Reading {
     }
 
     fn after(&self, after: &Self, seconds: f64) -> Disturbance {
-        let machine = self.machine.zip(after.machine).map(|(a, b)| b.since(a)).filter(|m| m.total >= MIN_TICKS);
-        let own = self.own.zip(after.own).map(|(a, b)| b.saturating_sub(a));
-        let share = |ticks: u64, of: Ticks| ticks as f64 / of.total as f64;
-        let steal_share = machine.map(|m| share(m.steal, m));
-        let other_load_share = machine.zip(own).map(|(m, own)| share(m.busy.saturating_sub(own), m));
+        let between = self.ticks.zip(after.ticks).and_then(|(before, after)| before.until(after));
+        let between = between.filter(|between| between.all >= LEAST_TICKS);
+        let share = |ticks: fn(Ticks) -> u64| between.map(|between| ticks(between) as f64 / between.all as f64);
+        let steal_share = share(|between| between.steal);
+        let other_load_share = share(Ticks::others);
         let involuntary_switches = self.switches.zip(after.switches).map(|(a, b)| b.saturating_sub(a));
         // One of those that run is the reader of the file.
         let others = |reading: &Self| reading.runnable.map(|n| n.saturating_sub(1));
@@ -115,47 +104,12 @@ impl Reading {
             (true, None) => Verdict::Unknown,
         };
         if verdict == Verdict::Unknown {
-            let short = self.machine.and(self.own).is_some();
+            let short = self.ticks.is_some();
             reasons.push(if short { "the run was too short to tell" } else { "this system does not tell" }.to_owned());
         }
         let others_runnable = [others(self), others(after)];
         Disturbance { steal_share, other_load_share, involuntary_switches, others_runnable, verdict, reasons }
     }
-}
-
-impl Ticks {
-    fn since(self, before: Self) -> Self {
-        Self {
-            busy: self.busy.saturating_sub(before.busy),
-            steal: self.steal.saturating_sub(before.steal),
-            total: self.total.saturating_sub(before.total),
-        }
-    }
-}
-
-/// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal; the two after it are part of
-/// the first two.
-fn machine_ticks(text: &str) -> Option<Ticks> {
-    let mut words = text.lines().next()?.split_ascii_whitespace();
-    if words.next()? != "cpu" {
-        return None;
-    }
-    let numbers: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
-    // Kernels before 2.6.11 tell no steal.
-    let [user, nice, system, idle, iowait, irq, softirq] = *numbers.first_chunk()?;
-    let steal = numbers.get(7).copied().unwrap_or(0);
-    let busy = [user, nice, system, irq, softirq].into_iter().fold(0, u64::saturating_add);
-    let total = [idle, iowait, steal].into_iter().fold(busy, u64::saturating_add);
-    Some(Ticks { busy, steal, total })
-}
-
-/// Fields 14 and 15 of `/proc/self/stat`: ticks in user and kernel mode, over all threads. The name in field 2 may hold
-/// anything, brackets too, and ends with the last bracket.
-fn own_ticks(text: &str) -> Option<u64> {
-    let (_, rest) = text.rsplit_once(')')?;
-    let mut words = rest.split_ascii_whitespace().skip(11);
-    let (user, system): (u64, u64) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    user.checked_add(system)
 }
 
 /// Involuntary switches of all living threads.
@@ -236,8 +190,6 @@ mod tests {
         let found = before.after(&before, 0.01);
         assert_eq!((found.verdict, found.steal_share), (Verdict::Unknown, None));
         assert_eq!(found.reasons, ["the run was too short to tell"]);
-        assert_eq!(machine_ticks("intr 1 2 3\n"), None);
-        assert_eq!(own_ticks("1 (x) S 1"), None);
         assert_eq!(runnable("1 2"), None);
     }
 
@@ -245,7 +197,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn this_machine_can_be_read() {
         let reading = Reading::now();
-        assert!(reading.machine.is_some() && reading.own.is_some() && reading.switches.is_some());
+        assert!(reading.ticks.is_some() && reading.switches.is_some());
         assert!(reading.runnable.is_some_and(|n| n > 0));
     }
 }

@@ -80,61 +80,55 @@ fn class_of_model(error: &ModelError) -> Class {
 }
 
 fn class_of_tokenizer(error: &TokenizerError) -> Class {
-    match error {
-        TokenizerError::BadVocab { .. } => (Code::Model, "BadVocab"),
-        TokenizerError::UnsupportedModel { .. } => (Code::Model, "UnsupportedModel"),
-        TokenizerError::UnknownPreTokenizer { .. } => (Code::Model, "UnknownPreTokenizer"),
-        TokenizerError::UnsupportedComponent { .. } => (Code::Model, "UnsupportedComponent"),
-        TokenizerError::BadJson { .. } => (Code::Model, "BadJson"),
-        TokenizerError::TextTooLong { .. } => (Code::Failed, "TextTooLong"),
-        TokenizerError::TooManyTokens { .. } => (Code::Failed, "TooManyTokens"),
-        TokenizerError::NoToken { .. } => (Code::Model, "NoToken"),
-        _ => (Code::Failed, "Tokenizer"),
-    }
+    let code = match error {
+        TokenizerError::TextTooLong { .. }
+        | TokenizerError::TooManyTokens { .. }
+        | TokenizerError::Pattern(_)
+        | TokenizerError::Match(_) => Code::Failed,
+        _ => Code::Model,
+    };
+    (code, error.kind())
 }
 
 /// The text is data, so what is wrong with it is a failure; a reference that does not fit is a wrong choice of one.
 fn class_of_eval(error: &EvalError) -> Class {
-    match error {
-        EvalError::TextTooShort { .. } => (Code::Failed, "TextTooShort"),
-        EvalError::ContextTooSmall { .. } => (Code::Usage, "ContextTooSmall"),
-        EvalError::OtherVocabulary { .. } => (Code::Usage, "OtherVocabulary"),
-        EvalError::OtherBeginning { .. } => (Code::Usage, "OtherBeginning"),
-        EvalError::OtherTokens { .. } => (Code::Usage, "OtherTokens"),
-        EvalError::NonFiniteLogits { .. } => (Code::Model, "NonFiniteLogits"),
-        EvalError::Cancelled => (Code::Interrupted, "Cancelled"),
-        _ => (Code::Failed, "Failed"),
-    }
+    let code = match error {
+        EvalError::ContextTooSmall { .. }
+        | EvalError::OtherVocabulary { .. }
+        | EvalError::OtherBeginning { .. }
+        | EvalError::OtherTokens { .. } => Code::Usage,
+        EvalError::NonFiniteLogits { .. } => Code::Model,
+        EvalError::Cancelled => Code::Interrupted,
+        _ => Code::Failed,
+    };
+    (code, error.kind())
 }
 
 fn class_of_engine(error: &EngineError) -> Class {
-    match error {
-        EngineError::Model(error) => class_of_model(error),
-        EngineError::Tokenizer(error) => class_of_tokenizer(error),
-        EngineError::Eval(error) => class_of_eval(error),
-        EngineError::UnsupportedType { .. } => (Code::Model, "UnsupportedType"),
-        EngineError::NoPlan(_) => (Code::Model, "NoPlan"),
-        EngineError::BadShape { .. } => (Code::Model, "BadShape"),
-        EngineError::NonFiniteWeight { .. } => (Code::Model, "NonFiniteWeight"),
-        EngineError::PackedSize { .. } => (Code::Model, "PackedSize"),
-        EngineError::BadOption { .. } | EngineError::Sampling(SamplingError::Parameter { .. }) => {
-            (Code::Usage, "BadOption")
-        }
-        EngineError::Network(_) => (Code::Usage, "BadInput"),
-        EngineError::UnknownToken { .. } => (Code::Usage, "UnknownToken"),
-        EngineError::PromptTooLong { .. } => (Code::Usage, "PromptTooLong"),
-        EngineError::EmptyPrompt => (Code::Usage, "EmptyPrompt"),
-        EngineError::DoesNotFit(_) | EngineError::Arena(ArenaError::AddressSpace { .. } | ArenaError::Map { .. }) => {
-            (Code::Memory, "DoesNotFit")
-        }
-        EngineError::PlanOverflow { .. } => (Code::Memory, "PlanOverflow"),
-        EngineError::CacheFull { .. } => (Code::Memory, "CacheFull"),
-        EngineError::OtherVocabulary { .. } => (Code::Usage, "OtherVocabulary"),
-        EngineError::State(StateError::Io { .. }) => (Code::Failed, "Io"),
-        EngineError::State(StateError::Other { .. }) => (Code::Usage, "OtherState"),
-        EngineError::State(_) => (Code::Failed, "DamagedState"),
-        _ => (Code::Failed, "Failed"),
-    }
+    let code = match error {
+        EngineError::Model(error) => return class_of_model(error),
+        EngineError::Tokenizer(error) => return class_of_tokenizer(error),
+        EngineError::Eval(error) => return class_of_eval(error),
+        EngineError::UnsupportedType { .. }
+        | EngineError::NoPlan(_)
+        | EngineError::BadShape { .. }
+        | EngineError::NonFiniteWeight { .. }
+        | EngineError::PackedSize { .. } => Code::Model,
+        EngineError::BadOption { .. }
+        | EngineError::Sampling(SamplingError::Parameter { .. })
+        | EngineError::UnknownToken { .. }
+        | EngineError::PromptTooLong { .. }
+        | EngineError::EmptyPrompt
+        | EngineError::OtherVocabulary { .. }
+        | EngineError::Network(_)
+        | EngineError::State(StateError::Other { .. }) => Code::Usage,
+        EngineError::DoesNotFit(_)
+        | EngineError::Arena(ArenaError::AddressSpace { .. } | ArenaError::Map { .. })
+        | EngineError::PlanOverflow { .. }
+        | EngineError::CacheFull { .. } => Code::Memory,
+        _ => Code::Failed,
+    };
+    (code, error.kind())
 }
 
 fn class_of_import(error: &ImportError) -> Class {

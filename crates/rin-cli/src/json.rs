@@ -42,7 +42,7 @@ impl Model {
             format: file.format().to_string(),
             mode: mode.map(Mode::name),
             arch: config.map(|config| config.arch.name().to_owned()).or_else(stated),
-            n_params: file.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.n_elements())),
+            n_params: file.n_params(),
             file_bytes: file.file_bytes(),
             quant: quant(file),
         }

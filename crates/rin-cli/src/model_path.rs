@@ -49,11 +49,11 @@ pub(crate) fn embedded_source() -> Result<Source> {
 /// # Errors
 /// Where there is none, or it is damaged or of an unknown kind.
 pub(crate) fn tokenizer(file: &ModelFile) -> Result<Tokenizer> {
-    let tokenizer = Tokenizer::from_source(&file.tokenizer()?).with_context(|| file.path().display().to_string())?;
-    match file.config() {
-        Ok(config) => Ok(tokenizer.with_end(&config.eos).with_context(|| file.path().display().to_string())?),
-        Err(_) => Ok(tokenizer),
-    }
+    Tokenizer::of_model(file).map_err(|error| match error {
+        // It names the file itself.
+        rin_engine::Error::Model(error) => error.into(),
+        error => anyhow::Error::new(error).context(file.path().display().to_string()),
+    })
 }
 
 /// The cache folder of the Hugging Face hub.

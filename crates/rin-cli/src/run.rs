@@ -85,6 +85,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     };
     let load = opened + start.elapsed();
 
+    let pacing = pacing.map(|pacing| pacing.with_threads(engine.threads()));
     let mut listener = Stream::new(args, engine.plan().config.vocab, pacing)?;
     interrupt::begin();
     let (clock, began) = (Instant::now(), gauge.edge());
@@ -362,5 +363,9 @@ impl Listener for Stream<'_> {
         let asked = interrupt::asked();
         self.steps += u32::from(!asked);
         asked
+    }
+
+    fn threads(&mut self) -> Option<usize> {
+        self.pacing.as_ref().map(Pacing::threads)
     }
 }

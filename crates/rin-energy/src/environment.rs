@@ -103,7 +103,7 @@ impl Environment {
             celsius: celsius(machine),
             load: load.split_whitespace().next().and_then(|load| load.parse().ok()),
             pressure: pressure(&text(machine, "proc/pressure/cpu")),
-            ticks: Ticks::read(machine),
+            ticks: Ticks::parse(&text(machine, "proc/stat"), &text(machine, "proc/self/stat")),
         }
     }
 
@@ -135,40 +135,50 @@ impl Environment {
 
     /// The share of the busy time that other processes took until a later state; none where too little passed to tell.
     pub fn share_of_others(&self, later: &Self) -> Option<f64> {
-        let (before, after) = self.ticks.zip(later.ticks)?;
-        let (busy, own) = (after.busy.checked_sub(before.busy)?, after.own.checked_sub(before.own)?);
-        (busy >= LEAST_TICKS).then(|| busy.saturating_sub(own) as f64 / busy as f64)
+        let between = self.ticks?.until(later.ticks?)?;
+        (between.busy >= LEAST_TICKS).then(|| between.others() as f64 / between.busy as f64)
     }
 
     /// The share of all time that the hypervisor took until a later state.
     pub fn share_of_steal(&self, later: &Self) -> Option<f64> {
-        let (before, after) = self.ticks.zip(later.ticks)?;
-        let (all, steal) = (after.all.checked_sub(before.all)?, after.steal.checked_sub(before.steal)?);
-        (all >= LEAST_TICKS).then(|| steal as f64 / all as f64)
+        let between = self.ticks?.until(later.ticks?)?;
+        (between.all >= LEAST_TICKS).then(|| between.steal as f64 / between.all as f64)
     }
 }
 
-/// Fewer ticks than these tell nothing.
-const LEAST_TICKS: u64 = 20;
+/// Fewer ticks than these tell nothing: 0.1 s on two processors.
+pub const LEAST_TICKS: u64 = 20;
 
 impl Ticks {
-    fn read(machine: Machine<'_>) -> Option<Self> {
-        let stat = text(machine, "proc/stat");
-        let fields: Vec<u64> = stat
-            .lines()
-            .find_map(|line| line.strip_prefix("cpu "))?
-            .split_whitespace()
-            .map_while(|field| field.parse().ok())
-            .collect();
-        // user, nice, system, idle, iowait, irq, softirq, steal; guests are part of user and nice.
-        let [user, nice, system, idle, iowait, irq, softirq, steal, ..] = *fields.as_slice() else { return None };
+    /// From the texts of `/proc/stat` and `/proc/self/stat`; none where one of them is something else.
+    pub fn parse(stat: &str, own: &str) -> Option<Self> {
+        let words = stat.lines().find_map(|line| line.strip_prefix("cpu "))?.split_ascii_whitespace();
+        let fields: Vec<u64> = words.map_while(|word| word.parse().ok()).collect();
+        // Guests, the two after steal, are part of user and nice. Kernels before 2.6.11 tell no steal.
+        let [user, nice, system, idle, iowait, irq, softirq] = *fields.first_chunk()?;
+        let steal = fields.get(7).copied().unwrap_or(0);
         let busy = [user, nice, system, irq, softirq].into_iter().fold(0, u64::saturating_add);
-        let all = [busy, idle, iowait, steal].into_iter().fold(0, u64::saturating_add);
-        let own = text(machine, "proc/self/stat");
-        // The name in parentheses may hold anything; the fields after it are counted from the third.
-        let mut own = own.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let all = [idle, iowait, steal].into_iter().fold(busy, u64::saturating_add);
+        // Fields 14 and 15: user and kernel mode, over all threads. The name in field 2 may hold anything, brackets too,
+        // and ends with the last bracket.
+        let mut own = own.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
         let mut next = || -> Option<u64> { own.next()?.parse().ok() };
         Some(Self { busy, all, steal, own: next()?.saturating_add(next()?) })
+    }
+
+    /// What passed until a later state; none where a count went back.
+    pub fn until(self, later: Self) -> Option<Self> {
+        Some(Self {
+            busy: later.busy.checked_sub(self.busy)?,
+            all: later.all.checked_sub(self.all)?,
+            steal: later.steal.checked_sub(self.steal)?,
+            own: later.own.checked_sub(self.own)?,
+        })
+    }
+
+    /// Of the busy time that which was not this process's.
+    pub fn others(self) -> u64 {
+        self.busy.saturating_sub(self.own)
     }
 }
 
@@ -259,4 +269,33 @@ fn celsius(machine: Machine<'_>) -> Option<f64> {
 fn pressure(text: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix("some "))?;
     line.split_whitespace().find_map(|field| field.strip_prefix("avg10="))?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "7 (a) b) (c) S 1 7 7 0 -1 4194304 95 0 0 0 40 10 5 6 20 0 1 0 99 0 0\n";
+
+    #[test]
+    fn times_of_processors() {
+        let ticks = Ticks::parse("cpu  100 1 50 1000 5 2 3 7 9 9\ncpu0 9\n", OWN).unwrap();
+        assert_eq!(ticks, Ticks { busy: 156, all: 1168, steal: 7, own: 50 });
+        let old = Ticks::parse("cpu  100 1 50 1000 5 2 3\n", OWN).unwrap();
+        assert_eq!((old.busy, old.all, old.steal), (156, 1161, 0), "a kernel that tells no steal");
+        for (stat, own) in [("intr 1 2 3\n", OWN), ("cpu  1 2 3\n", OWN), ("cpu  1 2 3 4 5 6 7\n", "1 (x) S 1")] {
+            assert_eq!(Ticks::parse(stat, own), None, "{stat} {own}");
+        }
+    }
+
+    #[test]
+    fn what_passed_is_shared_out() {
+        let before = Ticks { busy: 100, all: 200, steal: 1, own: 50 };
+        let after = Ticks { busy: 150, all: 300, steal: 3, own: 90 };
+        let between = before.until(after).unwrap();
+        assert_eq!((between, between.others()), (Ticks { busy: 50, all: 100, steal: 2, own: 40 }, 10));
+        assert_eq!(after.until(before), None, "counts that go back");
+        // Ticks are rounded: a process may seem to have more than all.
+        assert_eq!(Ticks { own: 60, ..between }.others(), 0);
+    }
 }

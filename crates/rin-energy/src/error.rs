@@ -122,6 +122,14 @@ pub enum Error {
         /// The domains.
         names: Vec<String>,
     },
+    /// The protocol ran, and no window of it counts.
+    #[error("all {windows} windows of work were dropped: {}", some_of(.reasons))]
+    AllDropped {
+        /// Windows of work.
+        windows: usize,
+        /// What went wrong in them, and in how many.
+        reasons: Vec<(usize, String)>,
+    },
     /// More domains than a meter holds.
     #[error("{found} domains are more than the {limit} that a meter holds")]
     TooManyDomains {
@@ -139,6 +147,20 @@ pub enum Error {
         /// What the system answered.
         message: String,
     },
+}
+
+/// The first reasons, with their windows, and how many more there are.
+fn some_of(reasons: &[(usize, String)]) -> String {
+    const SHOWN: usize = 3;
+    let shown = reasons.iter().take(SHOWN).map(|(windows, reason)| match windows {
+        1 => format!("in 1 window {reason}"),
+        _ => format!("in {windows} windows {reason}"),
+    });
+    let mut parts: Vec<String> = shown.collect();
+    if let Some(more) = reasons.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        parts.push(format!("and {more} more reasons"));
+    }
+    if parts.is_empty() { "there were none".to_owned() } else { parts.join("; ") }
 }
 
 impl Error {
@@ -159,6 +181,7 @@ impl Error {
             Self::Suspended { .. } => "Suspended",
             Self::NotDischarging { .. } => "NotDischarging",
             Self::NoTotal { .. } => "NoTotal",
+            Self::AllDropped { .. } => "AllDropped",
             Self::TooManyDomains { .. } => "TooManyDomains",
             Self::NotStarted => "NotStarted",
             Self::Thread { .. } => "Thread",

@@ -5,7 +5,8 @@
 //! so often that no counter wraps unseen, and tells the energy of all domains between two [`Reading`]s. What is not
 //! known is an [`Error`], never a zero.
 //! [`protocol`] repeats work in an order that cancels drift and reports intervals, [`environment`] says whether the
-//! machine stayed the same meanwhile, [`attribution`] shares energy out among kinds of work, [`tuner`] meets a power cap.
+//! machine stayed the same meanwhile, [`attribution`] shares energy out among kinds of work, [`tuner`] decides how
+//! to meet a power cap, a [`Pacer`] does it.
 //!
 //! ```no_run
 //! # fn main() -> Result<(), rin_energy::Error> {
@@ -34,6 +35,7 @@ mod error;
 mod host;
 mod measurement;
 mod meter;
+mod pacer;
 pub mod protocol;
 mod record;
 mod sensors;
@@ -47,6 +49,7 @@ pub use error::Error;
 pub use host::{Handle, Host, Now, SystemHost};
 pub use measurement::{Line, Measurement};
 pub use meter::{Meter, Reading, Span};
+pub use pacer::Pacer;
 pub use record::{Estimate, PowerRange, Record, Status};
 pub use sensors::{Sensors, SourceReport, SourceState};
 pub use source::Source;

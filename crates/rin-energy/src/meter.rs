@@ -1,7 +1,7 @@
 //! A meter: one source, read often enough, and the energy between two readings.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -107,7 +107,7 @@ impl Meter {
         self.shared.channels().iter().map(Channel::update).max().unwrap_or_default()
     }
 
-    /// Starts the thread that reads; where it runs already, nothing happens. Whoever takes a [`Reading`] at least once
+    /// Starts the thread that reads, and waits for its first reading; where it runs already, nothing happens. Whoever takes a [`Reading`] at least once
     /// in every [`Meter::interval`] needs no thread.
     ///
     /// # Errors
@@ -117,7 +117,13 @@ impl Meter {
             return Ok(());
         }
         let (shared, interval) = (Arc::clone(&self.shared), self.interval());
+        let (begin, begun) = mpsc::sync_channel(1);
         let read = move || {
+            // What a thread allocates when it starts is over with its first reading.
+            shared.sample();
+            if begin.send(()).is_err() {
+                return;
+            }
             while !shared.end.load(Ordering::Relaxed) {
                 thread::park_timeout(interval);
                 shared.sample();
@@ -125,7 +131,7 @@ impl Meter {
         };
         let thread = thread::Builder::new().name("rin-energy".to_owned()).spawn(read);
         self.reader = Some(thread.map_err(|error| Error::Thread { message: error.to_string() })?);
-        Ok(())
+        begun.recv().map_err(|_| Error::Thread { message: "it ended before its first reading".to_owned() })
     }
 
     /// Begins a measurement, at the edge of an update where the sensor counts energy.
@@ -250,6 +256,19 @@ impl Span {
     /// Mean power, in W.
     pub fn watts(&self) -> f64 {
         self.joules / self.time.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
+}
+
+impl std::ops::Add for Span {
+    type Output = Self;
+
+    /// Two spans that were measured apart.
+    fn add(self, other: Self) -> Self {
+        Self {
+            joules: self.joules + other.joules,
+            uncertainty: self.uncertainty.hypot(other.uncertainty),
+            time: self.time + other.time,
+        }
     }
 }
 

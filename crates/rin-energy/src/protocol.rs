@@ -164,6 +164,24 @@ impl Report {
         let (watts, _) = Idle::of(&self.windows).around(window.round)?;
         Some(window.joules? - watts * window.seconds)
     }
+
+    /// Where every window of work was dropped: that, and what went wrong in them, the most frequent first.
+    pub fn all_dropped(&self) -> Option<Error> {
+        let work = self.windows.iter().filter(|window| window.variant.is_some());
+        if work.clone().any(|window| window.joules.is_some()) {
+            return None;
+        }
+        let windows = work.clone().count();
+        let mut reasons: Vec<(usize, String)> = Vec::new();
+        for reason in work.filter_map(|window| window.dropped.as_ref()) {
+            match reasons.iter_mut().find(|(_, known)| known == reason) {
+                Some((times, _)) => *times += 1,
+                None => reasons.push((1, reason.clone())),
+            }
+        }
+        reasons.sort_by_key(|(times, _)| std::cmp::Reverse(*times));
+        Some(Error::AllDropped { windows, reasons })
+    }
 }
 
 impl Protocol {

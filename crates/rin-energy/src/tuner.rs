@@ -113,6 +113,8 @@ impl PowerTuner {
     /// [`TunerError::NoSensor`] where it cannot be measured, [`TunerError::TooSlow`] where it is seen too seldom; as
     /// [`PowerTuner::new`].
     pub fn for_machine(budget: f64, sensors: &Sensors) -> Result<Self, TunerError> {
+        // A budget that no machine could meet is told first.
+        Self::new(budget, 0.0)?;
         let meter = sensors.meter().map_err(TunerError::NoSensor)?;
         let update = meter.update();
         if update > PERIOD {

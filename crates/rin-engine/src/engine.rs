@@ -260,6 +260,17 @@ impl Engine {
         self.runner.pool.threads()
     }
 
+    /// Computes on the first `threads` workers only from now on, at least 1 and at most [`threads`](Self::threads); the
+    /// others sleep. Allocates nothing, and the bits stay.
+    pub fn set_active_threads(&mut self, threads: usize) {
+        self.runner.pool.set_active(threads);
+    }
+
+    /// Workers that compute, the caller among them.
+    pub fn active_threads(&self) -> usize {
+        self.runner.pool.active()
+    }
+
     /// What the system did not grant: pins, huge pages.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         let Runner { pool, arena, weights, .. } = &self.runner;

@@ -170,3 +170,37 @@ pub enum Error {
     #[error(transparent)]
     Eval(#[from] EvalError),
 }
+
+impl Error {
+    /// Its name: that of the variant, or of what lies within it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Model(error) => error.kind(),
+            Self::UnsupportedType { .. } => "UnsupportedType",
+            Self::NoPlan(_) => "NoPlan",
+            Self::BadShape { .. } => "BadShape",
+            Self::NonFiniteWeight { .. } => "NonFiniteWeight",
+            Self::PackedSize { .. } => "PackedSize",
+            Self::BadOption { .. } | Self::Sampling(SamplingError::Parameter { .. }) => "BadOption",
+            Self::DoesNotFit(_) | Self::Arena(ArenaError::AddressSpace { .. } | ArenaError::Map { .. }) => "DoesNotFit",
+            Self::UnknownToken { .. } => "UnknownToken",
+            Self::PromptTooLong { .. } => "PromptTooLong",
+            Self::EmptyPrompt => "EmptyPrompt",
+            Self::Network(_) => "BadInput",
+            Self::CacheFull { .. } => "CacheFull",
+            Self::OtherVocabulary { .. } => "OtherVocabulary",
+            Self::State(StateError::Io { .. }) => "Io",
+            Self::State(StateError::Other { .. }) => "OtherState",
+            Self::State(StateError::Damaged { .. }) => "DamagedState",
+            Self::PlanOverflow { .. } => "PlanOverflow",
+            Self::Tokenizer(error) => error.kind(),
+            Self::Eval(error) => error.kind(),
+            Self::NoSequenceLeft(_)
+            | Self::OutOfWindow { .. }
+            | Self::StepTooLarge { .. }
+            | Self::Arena(_)
+            | Self::Pool(_)
+            | Self::Sampling(_) => "Failed",
+        }
+    }
+}

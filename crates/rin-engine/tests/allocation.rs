@@ -1,6 +1,8 @@
 //! Nothing is allocated after load, on any thread. The counter is process-wide, so this file has one test.
 
-use rin_engine::generate::{Drafter, Request, Silent, continue_with, generate};
+use std::ops::ControlFlow;
+
+use rin_engine::generate::{Drafter, Listener, Request, Silent, continue_with, generate};
 use rin_engine::sampler::SamplingParams;
 use rin_engine::tokenizer::Tokenizer;
 use rin_engine::{Engine, LoadOptions};
@@ -11,6 +13,20 @@ use rin_testkit::data::conformance;
 
 #[global_allocator]
 static GLOBAL: CountingAllocator = CountingAllocator;
+
+/// Asks for another number of threads before each step.
+struct Restless(usize);
+
+impl Listener for Restless {
+    fn text(&mut self, _: &str) -> ControlFlow<()> {
+        ControlFlow::Continue(())
+    }
+
+    fn threads(&mut self) -> Option<usize> {
+        self.0 += 1;
+        Some(self.0 * 7 % 5 + 1)
+    }
+}
 
 #[test]
 fn nothing_is_allocated_after_load() {
@@ -54,11 +70,19 @@ fn nothing_is_allocated_after_load() {
             max_draft: 4,
             ..Request::default()
         };
+        let mut digests = Vec::new();
         for _ in 0..2 {
             let outcome = generate(&mut engine, Some(&tokenizer), &request, &mut Silent).unwrap();
             assert_eq!(outcome.tokens.len(), 60);
             assert_eq!(outcome.allocations, 0, "{path} with {kv} on {threads} threads");
+            digests.push(outcome.digest.to_string());
         }
+        engine.forget_prefixes();
+        let outcome = generate(&mut engine, Some(&tokenizer), &request, &mut Restless(0)).unwrap();
+        assert_eq!(outcome.allocations, 0, "{path} with workers that rest now and then");
+        assert!(digests.iter().all(|digest| *digest == outcome.digest.to_string()), "{path}: bits depend on workers");
+        assert!(engine.active_threads() <= engine.threads() && engine.threads() == threads);
+        engine.set_active_threads(threads);
         // Guesses, several sequences and what follows a shared prefix allocate as little.
         let mut sequence = engine.admit(&request.prompt, 200).unwrap();
         assert_eq!(engine.position(&sequence), 64, "the first page is there");

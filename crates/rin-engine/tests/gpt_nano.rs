@@ -119,7 +119,7 @@ fn causal_attention_of_a_trained_network() {
                 let mut state = [RowState::EMPTY];
                 let mut out = [0.0; HEAD_DIM];
                 let valid = [(0, u32::try_from(t).unwrap() + 1)];
-                attention.page.run(&mut out, &mut state, &q[at], &k_page.0, &v_page.0, &valid, 0.25);
+                attention.page.run(&mut out, &mut state, &q[at], &k_page.0, &v_page.0, &[], &valid, 0.25);
                 attention.finish.run(&mut out, &state, HEAD_DIM);
                 // q, k, v are (batch, head, position, 16); y is (batch, position, head × 16).
                 let row = (head / HEADS * POSITIONS + t) * HEADS + head % HEADS;

@@ -3,6 +3,7 @@
 //! The only place that asks the hardware.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
 
 /// The features that the processor does not have.
@@ -163,30 +164,68 @@ impl FloatEnv {
         float_control::write(float_control::CONTRACT);
     }
 
+    /// Sets it for as long as what this returns lives, on this thread: for callers whose own environment has to come back.
+    pub fn scope() -> FloatScope {
+        let before = float_control::read();
+        Self::set();
+        FloatScope { before, thread: PhantomData }
+    }
+
     /// Whether this thread's float environment is the one of the bit contract.
     pub fn is_set() -> bool {
         float_control::read() & float_control::MASK == float_control::CONTRACT
     }
 }
 
+/// The float environment of the bit contract on one thread; dropping it puts back what was there before.
+#[derive(Debug)]
+pub struct FloatScope {
+    before: float_control::Value,
+    /// The register is one of this thread.
+    thread: PhantomData<*const ()>,
+}
+
+impl FloatScope {
+    /// Runs `f` in the environment from before the scope.
+    pub fn outside<T>(&self, f: impl FnOnce() -> T) -> T {
+        /// Goes back into the scope, also where `f` panics.
+        struct Inside;
+        impl Drop for Inside {
+            fn drop(&mut self) {
+                FloatEnv::set();
+            }
+        }
+        float_control::write(self.before);
+        let _inside = Inside;
+        f()
+    }
+}
+
+impl Drop for FloatScope {
+    fn drop(&mut self) {
+        float_control::write(self.before);
+    }
+}
+
 /// The register that says how this thread rounds: MXCSR.
 #[cfg(target_arch = "x86_64")]
 mod float_control {
+    pub(super) type Value = u32;
     /// The power-on value: all exceptions masked, round to nearest, no flag raised.
-    pub(super) const CONTRACT: u32 = 0x1f80;
+    pub(super) const CONTRACT: Value = 0x1f80;
     /// All but the flags of exceptions that were raised.
-    pub(super) const MASK: u32 = 0xffc0;
+    pub(super) const MASK: Value = 0xffc0;
     /// Flush to zero and denormals are zero.
     #[cfg(test)]
-    pub(super) const FLUSH: u32 = 0x8040;
+    pub(super) const FLUSH: Value = 0x8040;
 
-    pub(super) fn write(value: u32) {
-        // SAFETY: only values made of the constants above come here, none of which sets a reserved bit.
+    pub(super) fn write(value: Value) {
+        // SAFETY: only values that `read` gave or that are made of the constants above come here: no reserved bit is set.
         unsafe { std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, readonly)) };
     }
 
-    pub(super) fn read() -> u32 {
-        let mut value = 0_u32;
+    pub(super) fn read() -> Value {
+        let mut value: Value = 0;
         // SAFETY: stores the four bytes of MXCSR into a local.
         unsafe { std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack)) };
         value
@@ -196,20 +235,21 @@ mod float_control {
 /// The register that says how this thread rounds: FPCR.
 #[cfg(target_arch = "aarch64")]
 mod float_control {
+    pub(super) type Value = u64;
     /// Round to nearest, no flush to zero, NaNs keep their payload, IEEE halves, exceptions masked: all bits clear.
-    pub(super) const CONTRACT: u64 = 0;
-    pub(super) const MASK: u64 = u64::MAX;
+    pub(super) const CONTRACT: Value = 0;
+    pub(super) const MASK: Value = Value::MAX;
     /// Flush to zero.
     #[cfg(test)]
-    pub(super) const FLUSH: u64 = 1 << 24;
+    pub(super) const FLUSH: Value = 1 << 24;
 
-    pub(super) fn write(value: u64) {
-        // SAFETY: only the constants above come here; the register governs arithmetic alone.
+    pub(super) fn write(value: Value) {
+        // SAFETY: only values that `read` gave and the constants above come here; the register governs arithmetic alone.
         unsafe { std::arch::asm!("msr fpcr, {}", in(reg) value, options(nostack)) };
     }
 
-    pub(super) fn read() -> u64 {
-        let value: u64;
+    pub(super) fn read() -> Value {
+        let value: Value;
         // SAFETY: reads a register that every program may read.
         unsafe { std::arch::asm!("mrs {}, fpcr", out(reg) value, options(nostack)) };
         value
@@ -219,14 +259,15 @@ mod float_control {
 /// No register that RIN knows of: what the platform does is taken as it is.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod float_control {
-    pub(super) const CONTRACT: u32 = 0;
-    pub(super) const MASK: u32 = 0;
+    pub(super) type Value = u32;
+    pub(super) const CONTRACT: Value = 0;
+    pub(super) const MASK: Value = 0;
     #[cfg(test)]
-    pub(super) const FLUSH: u32 = 0;
+    pub(super) const FLUSH: Value = 0;
 
-    pub(super) fn write(_: u32) {}
+    pub(super) fn write(_: Value) {}
 
-    pub(super) fn read() -> u32 {
+    pub(super) fn read() -> Value {
         0
     }
 }
@@ -254,7 +295,7 @@ mod amx {
 
 #[cfg(test)]
 mod tests {
-    use super::float_control::{CONTRACT, FLUSH, write};
+    use super::float_control::{CONTRACT, FLUSH, MASK, read, write};
     use super::{Cpu, FloatEnv, Tier};
 
     /// `RIN_REQUIRE_TIERS=avx2,amx-int8` turns a missing tier from a skip into a failure.
@@ -302,5 +343,23 @@ mod tests {
         FloatEnv::set();
         assert!(flushed && FloatEnv::is_set());
         assert!(std::hint::black_box(f32::MIN_POSITIVE) / 2.0 > 0.0);
+    }
+
+    #[test]
+    fn a_scope_gives_the_environment_back() {
+        let host = CONTRACT | FLUSH;
+        let as_host = || FLUSH == 0 || read() & MASK == host & MASK;
+        write(host);
+        let scope = FloatEnv::scope();
+        assert!(FloatEnv::is_set());
+        assert!(scope.outside(as_host), "the environment of the host");
+        assert!(FloatEnv::is_set(), "and inside again");
+        let panicked =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| scope.outside(|| panic!("in the host"))));
+        assert!(panicked.is_err() && FloatEnv::is_set());
+        drop(scope);
+        let back = as_host();
+        FloatEnv::set();
+        assert!(back);
     }
 }

@@ -19,6 +19,6 @@ pub mod ops;
 pub mod pack;
 mod view;
 
-pub use cpu::{Cpu, FloatEnv, Tier, UnknownTier};
+pub use cpu::{Cpu, FloatEnv, FloatScope, Tier, UnknownTier};
 pub use format::Format;
 pub use view::MatMut;

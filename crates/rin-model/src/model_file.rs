@@ -187,6 +187,11 @@ impl ModelFile {
         self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.length()))
     }
 
+    /// Elements of all tensors.
+    pub fn n_params(&self) -> u64 {
+        self.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.n_elements()))
+    }
+
     /// The network, checked against the tensors; or why there is none that RIN runs.
     ///
     /// # Errors

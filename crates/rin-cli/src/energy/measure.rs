@@ -83,9 +83,12 @@ pub(super) fn measure(args: &EnergyCommandArgs) -> Result<()> {
     let gauge = Gauge::open(&args.energy)?;
     let (names, pieces) = pieces(args)?;
     let mut found = EnergyJson::new(args, model);
-    if let (Err(error), None) = (&gauge.meter, gauge.range) {
-        found.energy = Record::unmeasured(error);
-        return found.tell(args);
+    if let Err(error) = &gauge.meter {
+        no_picture(args, error);
+        if gauge.range.is_none() {
+            found.energy = Record::unmeasured(error);
+            return found.tell(args);
+        }
     }
     let mut options = args.machine.load_options();
     options.ctx = options.ctx.or(pieces.iter().map(|piece| piece.positions()).max());
@@ -111,21 +114,33 @@ pub(super) fn measure(args: &EnergyCommandArgs) -> Result<()> {
                     ProtocolError::Work(error) => error.into(),
                 })?;
             bar.finish_and_clear();
-            if let Some(path) = &args.plot {
-                let title = format!("{}: power and energy, {}", found.model.name, meter.name());
-                let svg = plot::svg(&measured, &title)?;
-                std::fs::write(path, svg).with_context(|| format!("{} cannot be written", path.display()))?;
+            let nothing = measured.all_dropped();
+            if let (true, Some(error)) = (args.energy.require_energy, &nothing) {
+                return Err(NoEnergy(error.clone()).into());
+            }
+            match (&args.plot, &nothing) {
+                (Some(path), None) => {
+                    let title = format!("{}: power and energy, {}", found.model.name, meter.name());
+                    let svg = plot::svg(&measured, &title)?;
+                    std::fs::write(path, svg).with_context(|| format!("{} cannot be written", path.display()))?;
+                }
+                (Some(_), Some(error)) => no_picture(args, error),
+                (None, _) => {}
             }
             found.by_op = args.by_op.then(|| by_op(&measured, &work, &pieces));
-            found.fill(measured, &pieces, meter.name());
-            if let (true, Status::Unmeasured) = (args.energy.require_energy, found.energy.status) {
-                let name = meter.name();
-                return Err(NoEnergy(Error::NoTotal { names: vec![name] }).into());
-            }
+            found.fill(measured, &pieces, meter.name(), nothing.as_ref());
         }
         Err(error) => found.estimate(&error, gauge.range, &names, &pieces, &mut work, args)?,
     }
     found.tell(args)
+}
+
+/// Says that there is nothing to draw. Also where quiet is wanted: a file that was asked for and is not there is no
+/// progress.
+fn no_picture(args: &EnergyCommandArgs, why: &Error) {
+    if let Some(path) = &args.plot {
+        output::tell(&format!("note: no picture was drawn, {} is not written: {why}", path.display()));
+    }
 }
 
 /// What is repeated: the phases first, then what tells operations apart.
@@ -178,17 +193,16 @@ impl EnergyJson {
         }
     }
 
-    fn fill(&mut self, report: Report, pieces: &[Piece], source: String) {
-        let mut work = report.windows.iter().filter(|window| window.variant.is_some());
-        let good: Vec<&Window> = work.clone().filter(|window| window.joules.is_some()).collect();
+    /// Takes what was measured; `nothing` says why no window counts.
+    fn fill(&mut self, report: Report, pieces: &[Piece], source: String, nothing: Option<&Error>) {
+        let work = report.windows.iter().filter(|window| window.variant.is_some());
+        let good: Vec<&Window> = work.filter(|window| window.joules.is_some()).collect();
         let joules: f64 = good.iter().filter_map(|window| window.joules).sum();
         let square: f64 = good.iter().map(|window| window.uncertainty * window.uncertainty).sum();
         let decode = report.variants.iter().find(|variant| variant.name == "decode");
-        self.energy = if good.is_empty() {
-            let why = work.find_map(|window| window.dropped.clone());
-            Record { reason: why, ..Record::unmeasured(&Error::NotStarted) }
-        } else {
-            Record {
+        self.energy = match nothing {
+            Some(error) => Record::unmeasured(error),
+            None => Record {
                 status: Status::Measured,
                 joules: Some(joules),
                 joules_per_token: decode.and_then(|variant| Some(variant.joules_per_unit?.median)),
@@ -197,7 +211,7 @@ impl EnergyJson {
                 source: Some(source),
                 reason: None,
                 estimate: None,
-            }
+            },
         };
         let carbon = self.carbon;
         let phase = |(variant, piece): (Variant, &Piece)| Phase {

@@ -57,7 +57,8 @@ fn what_cannot_be_measured_is_named() {
     fails(place.on("bench", &model, &["-t", "0"]), 2, &["--threads"]);
     fails(place.on("bench", &model, &["-r", "0"]), 2, &["-r"]);
     fails(place.on("bench", &model, &["--tier", "sse9"]), 2, &["sse9"]);
-    fails(place.on("bench", &model, &["-b", "1000"]), 2, &["-b"]);
+    fails(place.on("bench", &model, &["-b", "1000"]), 2, &["--parallel"]);
+    fails(place.on("bench", &model, &["-d", "99999999"]), 2, &["--depth is 99999999"]);
     fails(place.on("bench", &model, &["--ctx", "8"]), 2, &["--ctx is 8"]);
     fails(place.on("bench", &place.path("none.gguf"), &[]), 1, &["none.gguf"]);
 }

@@ -16,7 +16,13 @@ struct Machine {
 }
 
 impl Machine {
+    /// 50 W.
     fn new(place: &Place) -> Self {
+        Self::with(place, |time| time.as_micros() * 50)
+    }
+
+    /// A counter in µJ that depends on the time.
+    fn with(place: &Place, uj: fn(Duration) -> u128) -> Self {
         let zone = "machine/sys/devices/virtual/powercap/intel-rapl/intel-rapl:0";
         place.file(&format!("{zone}/name"), "package-0\n");
         place.file(&format!("{zone}/max_energy_range_uj"), "262143328850\n");
@@ -28,7 +34,7 @@ impl Machine {
             let begin = Instant::now();
             while !ended.load(Ordering::Relaxed) {
                 // In one call and of one length, so that no reader sees half of it.
-                let value = format!("{:012}\n", begin.elapsed().as_micros() * 50);
+                let value = format!("{:012}\n", uj(begin.elapsed()));
                 file.write_all_at(value.as_bytes(), 0).unwrap();
                 std::thread::sleep(Duration::from_micros(500));
             }
@@ -73,6 +79,42 @@ fn without_sensors_nothing_is_made_up() {
 }
 
 #[test]
+fn a_picture_that_is_not_drawn_is_told_of() {
+    let place = Place::new();
+    let model = conformance(TINY);
+    let estimate = ["--estimate-power", "idle=10,max=50"];
+    for more in [&[][..], &["--json"], &["-q"], &[&["--json"][..], &estimate, &QUICK].concat()] {
+        let output = output(place.on("energy", &model, &[&["--plot", "out.svg"], more].concat()));
+        assert!(output.status.success(), "{more:?}");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains("no picture was drawn") && told.contains("out.svg"), "{more:?}: {told}");
+        assert!(told.contains("no energy sensor"), "why: {told}");
+        assert!(!place.path("out.svg").exists());
+    }
+    let quiet = output(place.on("energy", &model, &["-q"]));
+    assert!(quiet.stderr.is_empty(), "nothing is said of a picture that nobody asked for");
+}
+
+#[test]
+fn windows_that_were_all_dropped_are_told_with_the_reason() {
+    let place = Place::new();
+    let model = conformance(TINY);
+    // A sensor is there and stands still.
+    let machine = Machine::with(&place, |_| 77);
+    let reasons = ["all 4 windows of work were dropped", "package-0 counted 0.000000 J", "measure longer"];
+    fails(place.on("energy", &model, &[&QUICK[..], &["--require-energy"]].concat()), 5, &reasons);
+    let output = output(place.on("energy", &model, &[&QUICK[..], &["--json", "--plot", "out.svg"]].concat()));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("no picture was drawn") && told.contains(reasons[0]), "{told}");
+    assert!(output.status.success() && !place.path("out.svg").exists());
+    let found = json(&output);
+    assert_eq!(found["energy"]["status"], "unmeasured");
+    let reason = found["energy"]["reason"].as_str().unwrap();
+    assert!(reasons.iter().all(|part| reason.contains(part)), "{reason}");
+    drop(machine);
+}
+
+#[test]
 fn an_estimate_is_a_range_of_its_own() {
     let place = Place::new();
     let with = ["--estimate-power", "idle=10,max=50", "--json"];
@@ -92,7 +134,7 @@ fn an_estimate_is_a_range_of_its_own() {
 fn a_model_is_measured() {
     let place = Place::new();
     let machine = Machine::new(&place);
-    let more = ["--by-op", "--carbon-intensity", "400", "--plot", "out.svg", "--json"];
+    let more = ["--by-op", "--carbon-intensity", "400", "--embodied-carbon", "36", "--plot", "out.svg", "--json"];
     let found = json(&output(place.on("energy", &conformance(TINY), &[&QUICK[..], &more].concat())));
     assert_eq!(
         (&found["energy"]["status"], &found["energy"]["source"]),
@@ -106,7 +148,9 @@ fn a_model_is_measured() {
         assert_eq!((&phase["windows"], &phase["dropped"]), (&2.into(), &0.into()), "{phase}");
         let joules = phase["joules_per_unit"]["median"].as_f64().unwrap();
         let carbon = phase["carbon_g_per_token"].as_f64().unwrap();
-        assert!(joules > 0.0 && (carbon / (joules / 3.6e6 * 400.0) - 1.0).abs() < 1e-9);
+        // 36 g per hour are 0.01 g per second.
+        let expected = joules / 3.6e6 * 400.0 + phase["seconds_per_unit"].as_f64().unwrap() * 0.01;
+        assert!(joules > 0.0 && (carbon / expected - 1.0).abs() < 1e-9);
     }
     // Power that does not depend on the work tells nothing of kinds; but it was tried, and says so in one way or the other.
     let by_op = &found["by_op"];
@@ -155,6 +199,8 @@ fn a_power_cap_rests_between_tokens() {
     let plain = json(&output(place.tiny(&["-p", "a", "-n", "20", "--json"])));
     let capped = json(&output(place.tiny(&["-p", "a", "-n", "20", "--json", "--power-budget", "90"])));
     assert_eq!(plain["digest"], capped["digest"], "rests change no bit");
+    let threads = capped["power"]["threads"].as_u64().unwrap();
+    assert!(threads >= 1 && Some(threads) <= capped["threads"].as_u64(), "{}", capped["power"]);
     assert!(capped["power"]["rested_s"].as_f64().unwrap() > 0.0 && capped["power"]["budget_watts"] == 90.0);
     assert_eq!(capped["allocations_during_inference"], 0);
     drop(machine);

@@ -114,6 +114,24 @@ fn a_wrap_is_counted_and_two_are_refused() {
 }
 
 #[test]
+fn a_counter_above_its_range_is_no_figure_and_the_meter_recovers() {
+    let (fake, value) = set();
+    let meter = fake.meter();
+    let began = meter.read();
+    fake.pass(1.0);
+    value.store(MAX_14 + 1, Ordering::Relaxed);
+    let found = meter.between(&began, &meter.read()).unwrap();
+    let Err(Error::Malformed { path, text }) = found.joules() else { panic!("{found:?}") };
+    assert!(path.ends_with("energy_uj") && text.contains("above its range of 262143328850"), "{text}");
+    // The sum goes on from the last reading that was one.
+    value.store(4_000_000, Ordering::Relaxed);
+    let began = meter.read();
+    fake.pass(1.0);
+    value.store(9_000_000, Ordering::Relaxed);
+    assert!((meter.between(&began, &meter.read()).unwrap().joules().unwrap() - 5.0).abs() < 1e-3);
+}
+
+#[test]
 fn limits_of_the_machine_raise_what_is_possible() {
     let above = |limit: Option<&str>| {
         let (fake, value) = set();

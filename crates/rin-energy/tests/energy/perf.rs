@@ -2,7 +2,7 @@
 
 use rin_energy::{DomainKind, Error, Source, SourceState};
 
-use crate::fake::{EACCES, EPERM, Fake, MAX_14, watts};
+use crate::fake::{EACCES, ENODEV, EPERM, Fake, MAX_14, watts};
 
 const FOLDER: &str = "sys/bus/event_source/devices/power";
 const SCALE: &str = "2.3283064365386962890625e-10";
@@ -125,4 +125,20 @@ fn a_counter_that_goes_back_is_no_figure() {
     fake.pass(2.0);
     let found = meter.between(&began, &meter.read()).unwrap();
     assert_eq!(found.joules(), Err(Error::Backwards { name: "package-0".to_owned(), prev: 9_000, cur: 8_000 }));
+}
+
+#[test]
+fn a_processor_that_is_taken_away_ends_its_package() {
+    let fake = unit("0,64", &[("energy-pkg", "event=0x02")]);
+    for (cpu, package) in [(0, "0"), (64, "1")] {
+        fake.file(&format!("sys/devices/system/cpu/cpu{cpu}/topology/physical_package_id"), package);
+        fake.counter((PMU, 2, cpu), counts(100.0));
+    }
+    let meter = fake.meter();
+    let began = meter.read();
+    fake.pass(1.0).counter_fails((PMU, 2, 64), ENODEV);
+    let found = meter.between(&began, &meter.read()).unwrap();
+    let vanished = Error::DomainVanished { name: "package-1".to_owned(), errno: Some(ENODEV) };
+    assert_eq!(found.joules(), Err(vanished));
+    assert!((found.lines[0].joules.as_ref().unwrap() - 100.0).abs() < 0.5, "the other one counts on");
 }

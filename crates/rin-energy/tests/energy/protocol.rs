@@ -110,6 +110,33 @@ fn what_goes_wrong_in_a_window_drops_it_and_is_counted() {
 }
 
 #[test]
+fn windows_that_were_all_dropped_have_one_reason() {
+    let machine = Machine::new();
+    let good = run(&machine.fake.sensors(), |variant| Ok(machine.work(variant)));
+    assert_eq!(good.all_dropped(), None);
+    // Each piece of work fills a window and sleeps; the fifth sleeps longer. Two are the warm-up.
+    let mut runs = 0;
+    let report = run(&machine.fake.sensors(), |variant| {
+        runs += 1;
+        machine.fake.pass(2.5).suspend(if runs == 7 { 9.0 } else { 0.5 });
+        Ok(machine.work(variant))
+    });
+    let Some(Error::AllDropped { windows, reasons }) = report.all_dropped() else { panic!("{:?}", report.windows) };
+    let reason = |seconds: &str| format!("the machine was suspended for {seconds} s meanwhile");
+    assert_eq!((windows, reasons), (20, vec![(19, reason("0.5")), (1, reason("9.0"))]));
+    let text = report.all_dropped().unwrap().to_string();
+    let expected =
+        "all 20 windows of work were dropped: in 19 windows the machine was suspended for 0.5 s meanwhile; in 1 window";
+    assert!(text.starts_with(expected), "{text}");
+    let many = (1..=5).map(|n| (n, format!("reason {n}"))).collect();
+    let text = Error::AllDropped { windows: 15, reasons: many }.to_string();
+    assert!(
+        text.contains("in 1 window reason 1; in 2 windows reason 2") && text.ends_with("and 2 more reasons"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_machine_that_changes_is_named() {
     let machine = Machine::new();
     let fake = &machine.fake;

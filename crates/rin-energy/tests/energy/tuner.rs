@@ -215,5 +215,6 @@ fn what_cannot_be_held_is_refused() {
     assert!(matches!(PowerTuner::for_machine(30.0, &fake.sensors()), Err(TunerError::TooSlow { .. })));
     for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         assert!(matches!(PowerTuner::new(bad, 1.0), Err(TunerError::BadBudget { .. })));
+        assert!(matches!(PowerTuner::for_machine(bad, &sensors), Err(TunerError::BadBudget { .. })));
     }
 }

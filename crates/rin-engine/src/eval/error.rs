@@ -62,6 +62,21 @@ pub enum EvalError {
     Cancelled,
 }
 
+impl EvalError {
+    /// Its name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TextTooShort { .. } => "TextTooShort",
+            Self::ContextTooSmall { .. } => "ContextTooSmall",
+            Self::OtherVocabulary { .. } => "OtherVocabulary",
+            Self::OtherBeginning { .. } => "OtherBeginning",
+            Self::OtherTokens { .. } => "OtherTokens",
+            Self::NonFiniteLogits { .. } => "NonFiniteLogits",
+            Self::Cancelled => "Cancelled",
+        }
+    }
+}
+
 /// A token's id, or that there is none.
 struct Token(Option<u32>);
 

@@ -102,6 +102,11 @@ pub trait Listener {
     fn cancelled(&mut self) -> bool {
         false
     }
+    /// Asked before each step how many of the engine's workers are to compute from now on; none: as before. See
+    /// [`Engine::set_active_threads`].
+    fn threads(&mut self) -> Option<usize> {
+        None
+    }
 }
 
 /// Nobody listens.
@@ -312,6 +317,9 @@ impl Run<'_> {
         while self.generated() < self.max_tokens || self.prefill.is_none() {
             if listener.cancelled() {
                 return Ok(FinishReason::Cancelled);
+            }
+            if let Some(threads) = listener.threads() {
+                engine.set_active_threads(threads);
             }
             if self.view.len() > engine.plan().options.ctx {
                 self.shift(engine, sequence)?;

@@ -50,7 +50,7 @@ impl Machine<'_> {
         let sources = [cast::<f32>(x)?, cast::<f32>(y)?];
         let (kernels, quantize, width) = (self.kernels, QuantizeAct::new(&out.act), out.width);
         let written = ActRows::new([a, b, c, d, e, g, h], rows, &out.act)?;
-        split(written, rows, self.pool.threads()).run(self.pool, work, |first, mut a| {
+        split(written, rows, self.pool.active()).run(self.pool, work, |first, mut a| {
             for r in 0..a.x.rows() {
                 let (values, rest) = a.x.row_mut(r).split_at_mut(width);
                 f(first + r, values, sources);

@@ -23,7 +23,7 @@ pub use partition::partition;
 
 use crate::topology::{Affinity, CpuId};
 use job::PartCells;
-use sync::{Payload, Shared, lock};
+use sync::{Epoch, Payload, Shared, lock};
 
 /// Most threads that a pool can have; arrays of parts on the stack can be of this size.
 pub const MAX_THREADS: usize = 512;
@@ -86,6 +86,8 @@ pub enum PoolError {
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// Workers that take part in jobs, the caller among them.
+    active: usize,
     /// Set while a job runs: a second one, from inside the first or from another thread, then runs on its own caller.
     busy: AtomicBool,
     worker_setup: fn(),
@@ -111,6 +113,7 @@ impl Pool {
         let mut pool = Pool {
             shared,
             workers: Vec::with_capacity(threads - 1),
+            active: threads,
             busy: AtomicBool::new(false),
             worker_setup,
             caller: AtomicU64::new(0),
@@ -160,6 +163,17 @@ impl Pool {
         self.workers.len() + 1
     }
 
+    /// Workers that take part in jobs, the caller among them: all of them, unless [`Pool::set_active`] said otherwise.
+    pub fn active(&self) -> usize {
+        self.active
+    }
+
+    /// Has only the first `active` workers take part in jobs from now on, 1 to [`threads`](Pool::threads); numbers beyond
+    /// count as the next of these. The others park. Allocates nothing.
+    pub fn set_active(&mut self, active: usize) {
+        self.active = active.clamp(1, self.threads());
+    }
+
     /// Spawned workers that are parked at this moment: at most `threads() − 1`.
     pub fn parked(&self) -> usize {
         self.shared.parked.0.load(Ordering::SeqCst)
@@ -170,7 +184,7 @@ impl Pool {
         &self.notes
     }
 
-    /// Runs `f(worker)` once for every worker `0..threads()` and returns when all are done.
+    /// Runs `f(worker)` once for every worker `0..active()` and returns when all are done.
     ///
     /// While another job runs on this pool (`run` inside a job, or on two threads at once), the job runs for all worker
     /// indices, in order, on the thread that asks.
@@ -191,17 +205,17 @@ impl Pool {
     }
 
     /// Moves every part out to one worker, which calls `f(part index, part)`: worker `i` takes the parts `i`,
-    /// `i + threads()` and so on, in this order. Parts that are `None` are left out.
+    /// `i + active()` and so on, in this order. Parts that are `None` are left out.
     ///
     /// # Panics
     /// As for [`Pool::run`]. The parts that the panicking worker had not begun stay in `parts`.
     pub fn run_parts<P: Send>(&mut self, parts: &mut [Option<P>], f: impl Fn(usize, P) + Sync) {
-        let threads = self.threads();
+        let active = self.active;
         let parts = PartCells::new(parts);
         self.run(|worker| {
-            for index in (worker..parts.len()).step_by(threads) {
+            for index in (worker..parts.len()).step_by(active) {
                 // SAFETY: `run` calls this once per worker, and an index belongs to the one worker that it leaves as the
-                // remainder of a division by `threads`.
+                // remainder of a division by `active`, which does not change meanwhile.
                 if let Some(part) = unsafe { parts.take(index) } {
                     f(index, part);
                 }
@@ -211,7 +225,7 @@ impl Pool {
 
     fn run_serially<F: Fn(usize)>(&self, f: &F) {
         let mut first = None;
-        for index in 0..self.threads() {
+        for index in 0..self.active {
             let panic = catch_unwind(AssertUnwindSafe(|| f(index))).err();
             first = first.or(panic);
         }
@@ -223,12 +237,12 @@ impl Pool {
     /// The job on all workers; returns the panic of the lowest one. Only the thread that set `busy` may be here.
     fn run_on_workers<F: Fn(usize) + Sync>(&self, f: &F) -> Option<Payload> {
         let shared = &*self.shared;
-        // SAFETY: `busy` admits one publisher. No worker executes now: each one counts itself out of `remaining` after
-        // its `execute`, and every earlier job waited for zero. The workers of this job begin after `start` and are
-        // waited for below, on every path, while the caller still holds `f`.
+        // SAFETY: `busy` admits one publisher. No worker executes now: each one that takes part counts itself out of
+        // `remaining` after its `execute`, the others do not execute, and every earlier job waited for zero. The workers
+        // of this job begin after `start` and are waited for below, on every path, while the caller still holds `f`.
         unsafe { shared.job.publish(f) };
-        shared.remaining.0.store(self.workers.len(), Ordering::SeqCst);
-        shared.start(self.workers.iter().map(JoinHandle::thread));
+        shared.remaining.0.store(self.active - 1, Ordering::SeqCst);
+        shared.start(self.active, self.workers.iter().map(JoinHandle::thread));
         let mut first = catch_unwind(AssertUnwindSafe(|| f(0))).err();
         shared.wait_for_workers();
         for slot in &shared.slots {
@@ -252,7 +266,7 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.start(self.workers.iter().map(JoinHandle::thread));
+        self.shared.start(self.threads(), self.workers.iter().map(JoinHandle::thread));
         for worker in self.workers.drain(..) {
             // A worker catches every panic of a job, so there is no outcome to look at.
             drop(worker.join());
@@ -265,21 +279,26 @@ impl Drop for Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Pool { notes, .. } = self;
-        f.debug_struct("Pool").field("threads", &self.threads()).field("notes", notes).finish_non_exhaustive()
+        let Pool { active, notes, .. } = self;
+        f.debug_struct("Pool")
+            .field("threads", &self.threads())
+            .field("active", active)
+            .field("notes", notes)
+            .finish_non_exhaustive()
     }
 }
 
 /// The life of a spawned worker.
 fn work(shared: &Shared, index: usize) {
     let Some(slot) = shared.slots.get(index - 1) else { return };
-    let mut epoch = 0;
+    let mut epoch = Epoch::NONE;
     loop {
-        epoch = shared.wait_for_job(&slot.0, epoch);
+        epoch = shared.wait_for_job(&slot.0, index, epoch);
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
-        // SAFETY: the epoch is stepped after `publish`, and the publisher keeps the closure alive until `finish_share`.
+        // SAFETY: the epoch is stepped after `publish`, and the publisher, which counts on this worker in that epoch, keeps
+        // the closure alive until `finish_share`.
         let outcome = catch_unwind(AssertUnwindSafe(|| unsafe { shared.job.execute(index) }));
         if let Err(payload) = outcome {
             *lock(&slot.0.panic) = Some(payload);

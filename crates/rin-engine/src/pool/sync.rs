@@ -5,9 +5,12 @@
 //! a bounded time and then parks. A flag tells the other side that somebody is parked; the flag is set before the last
 //! look at the counter, and the counter is changed before the look at the flag, all sequentially consistent, so that at
 //! least one side sees the other and no wake-up is lost.
+//!
+//! The epoch also says how many workers take part. A worker learns in one load whether there is a new job and whether it
+//! is one of its own; of jobs that are not it sees nothing, and stays parked.
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
@@ -27,10 +30,32 @@ pub(super) struct WorkerSlot {
     pub(super) panic: Mutex<Option<Payload>>,
 }
 
+/// A number of jobs, and how many workers take part in the last of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Epoch(u64);
+
+impl Epoch {
+    /// Bits that hold the workers: [`super::MAX_THREADS`] fits.
+    const BITS: u32 = 10;
+
+    /// Before the first job.
+    pub(super) const NONE: Self = Self(0);
+
+    /// Whether worker `index` takes part.
+    fn has(self, index: usize) -> bool {
+        (index as u64) < self.0 & ((1 << Self::BITS) - 1)
+    }
+
+    /// The next job, for the workers before `active`.
+    fn next(self, active: usize) -> Self {
+        Self(((self.0 >> Self::BITS).wrapping_add(1) << Self::BITS) | active as u64)
+    }
+}
+
 pub(super) struct Shared {
-    /// Steps by one with every job; wraps.
-    pub(super) epoch: Padded<AtomicUsize>,
-    /// Spawned workers that have not finished the present job.
+    /// An [`Epoch`], new with every job. Only the caller writes it.
+    epoch: Padded<AtomicU64>,
+    /// Spawned workers that take part in the present job and have not finished it.
     pub(super) remaining: Padded<AtomicUsize>,
     /// Spawned workers that are parked, or about to be.
     pub(super) parked: Padded<AtomicUsize>,
@@ -76,7 +101,7 @@ impl Shared {
     pub(super) fn new(spawned: usize, spin: Duration) -> Shared {
         let slot = || Padded(WorkerSlot { parked: AtomicBool::new(false), panic: Mutex::new(None) });
         Shared {
-            epoch: Padded(AtomicUsize::new(0)),
+            epoch: Padded(AtomicU64::new(Epoch::NONE.0)),
             remaining: Padded(AtomicUsize::new(0)),
             parked: Padded(AtomicUsize::new(0)),
             caller_parked: Padded(AtomicBool::new(false)),
@@ -88,19 +113,27 @@ impl Shared {
         }
     }
 
-    /// Worker: waits until the epoch is no longer `seen`, and returns it.
-    pub(super) fn wait_for_job(&self, slot: &WorkerSlot, seen: usize) -> usize {
-        let stepped = || self.epoch.0.load(Ordering::SeqCst) != seen;
-        if !spin_until(self.spin, stepped) {
+    fn now(&self) -> Epoch {
+        Epoch(self.epoch.0.load(Ordering::SeqCst))
+    }
+
+    /// Worker: waits for a job that is not `seen` and in which worker `index` takes part, and returns its epoch.
+    pub(super) fn wait_for_job(&self, slot: &WorkerSlot, index: usize, seen: Epoch) -> Epoch {
+        let own = || {
+            let now = self.now();
+            now != seen && now.has(index)
+        };
+        if !spin_until(self.spin, own) {
             slot.parked.store(true, Ordering::SeqCst);
             self.parked.0.fetch_add(1, Ordering::SeqCst);
-            while !stepped() {
+            while !own() {
                 std::thread::park();
             }
             self.parked.0.fetch_sub(1, Ordering::SeqCst);
             slot.parked.store(false, Ordering::SeqCst);
         }
-        self.epoch.0.load(Ordering::SeqCst)
+        // The job that was seen above: it does not end without this worker.
+        self.now()
     }
 
     /// Worker: its share of the job is done, nothing of the job is used any more.
@@ -113,11 +146,13 @@ impl Shared {
         }
     }
 
-    /// Caller: steps the epoch and wakes the workers that are parked. `threads` yields their handles in order.
-    pub(super) fn start<'a>(&self, threads: impl Iterator<Item = &'a Thread>) {
-        self.epoch.0.fetch_add(1, Ordering::SeqCst);
+    /// Caller: steps the epoch and wakes those of the first `active` workers that are parked. `threads` yields the handles
+    /// of the spawned ones in order.
+    pub(super) fn start<'a>(&self, active: usize, threads: impl Iterator<Item = &'a Thread>) {
+        // A swap for the reason given in `wait_for_workers`.
+        self.epoch.0.swap(self.now().next(active).0, Ordering::SeqCst);
         if self.parked.0.load(Ordering::SeqCst) > 0 {
-            for (slot, thread) in self.slots.iter().zip(threads) {
+            for (slot, thread) in self.slots.iter().zip(threads).take(active.saturating_sub(1)) {
                 if slot.0.parked.load(Ordering::SeqCst) {
                     thread.unpark();
                 }
@@ -125,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// Caller: waits until every spawned worker has done its share.
+    /// Caller: waits until every spawned worker that takes part has done its share.
     pub(super) fn wait_for_workers(&self) {
         let done = || self.remaining.0.load(Ordering::SeqCst) == 0;
         if !spin_until(self.spin, done) {
@@ -138,6 +173,7 @@ impl Shared {
             self.caller_parked.0.store(false, Ordering::SeqCst);
         }
     }
+
     /// Whether the caller waits in [`Shared::wait_for_workers`] without its processor.
     #[cfg(test)]
     pub(super) fn caller_is_parked(&self) -> bool {

@@ -192,6 +192,63 @@ fn idle_workers_park_and_are_woken() {
 }
 
 #[test]
+fn only_active_workers_take_part_and_the_others_stay_parked() {
+    for spin in [Duration::ZERO, DEFAULT_SPIN] {
+        let mut pool = Pool::new(PoolOptions { threads: 4, spin, ..PoolOptions::default() }).unwrap();
+        let mut state = 7_usize;
+        for job in 1..=20_000 {
+            // Changes after one job and after many, so that sleepers miss few epochs and many.
+            if job % 3 == 0 || job % 1000 < 10 {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                pool.set_active(1 + (state >> 33) % 4);
+            }
+            let active = pool.active();
+            // Wrong when a worker that rests takes part, or one that takes part is left out or runs twice.
+            let seen: [AtomicUsize; 4] = [const { AtomicUsize::new(0) }; 4];
+            pool.run(|worker| _ = seen[worker].fetch_add(job, Ordering::Relaxed));
+            let seen = seen.map(AtomicUsize::into_inner);
+            let expected: [usize; 4] = std::array::from_fn(|worker| if worker < active { job } else { 0 });
+            assert_eq!(seen, expected, "job {job}, {active} active");
+        }
+        pool.set_active(2);
+        // Ends only when both are parked, though jobs go on: one that woke for the jobs of others would hang the test
+        // or be counted below.
+        while pool.parked() < 2 {
+            pool.run(|_| ());
+        }
+        let mut parts: [Option<usize>; 5] = std::array::from_fn(Some);
+        let threads = Mutex::new(BTreeSet::new());
+        pool.run_parts(&mut parts, |index, part| {
+            assert_eq!(index, part);
+            lock(&threads).insert(std::thread::current().name().map(str::to_owned));
+        });
+        assert!(parts.iter().all(Option::is_none) && threads.into_inner().unwrap().len() == 2);
+    }
+}
+
+#[test]
+fn active_workers_are_at_least_the_caller_and_at_most_all() {
+    let mut pool = pool(3);
+    for (asked, found) in [(0, 1), (1, 1), (2, 2), (3, 3), (4, 3), (usize::MAX, 3)] {
+        pool.set_active(asked);
+        assert_eq!((pool.active(), pool.threads()), (found, 3));
+        let sum = AtomicUsize::new(0);
+        pool.run(|_| _ = sum.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(sum.into_inner(), found);
+    }
+}
+
+#[test]
+fn a_pool_ends_while_workers_rest() {
+    let mut pool = pool(4);
+    pool.set_active(1);
+    let shared = Arc::downgrade(&pool.shared);
+    pool.run(|_| ());
+    drop(pool);
+    assert_eq!(shared.strong_count(), 0);
+}
+
+#[test]
 fn the_caller_parks_too_and_is_woken() {
     let pool = pool(2);
     for _ in 0..20 {

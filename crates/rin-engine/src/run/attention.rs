@@ -86,7 +86,7 @@ impl Runner {
             }
         };
         // One token is quicker done than handed out.
-        let workers = if rows * heads * hd < 4096 { 1 } else { self.pool.threads().min(heads) };
+        let workers = if rows * heads * hd < 4096 { 1 } else { self.pool.active().min(heads) };
         let make = |i: usize| {
             let range = partition(heads, workers, i, 1);
             let (q, k, kv) = rest.take()?;
@@ -112,7 +112,7 @@ impl Runner {
         let window = self.plan.config.window;
         let attend = Attend { runner: &self.kernels, cache, batch, q, kv, pages: &self.cache, window };
         let mut whole = ActRows::new([a, b, c, d, e, f, g], rows, out)?;
-        let threads = self.pool.threads();
+        let threads = self.pool.active();
         let quantize = QuantizeAct::new(out);
         if rows >= 2 * threads {
             let mut rest = Some(whole);
@@ -125,9 +125,21 @@ impl Runner {
                 Some((first, share))
             };
             deal(&mut self.pool, threads, make, |(first, mut a): (usize, ActRows<'_>)| {
-                for r in 0..a.x.rows() {
-                    attend.token(first + r, 0, a.x.row_mut(r));
-                    quantize.run(attend.runner, &mut a, r);
+                let mut block = Block::new();
+                let mut r = 0;
+                while r < a.x.rows() {
+                    let tokens = attend.block_len(first + r, a.x.rows() - r);
+                    if tokens == 1 {
+                        attend.token(first + r, 0, a.x.row_mut(r));
+                    } else {
+                        attend.block(first + r, tokens, &mut block, |t, at, found| {
+                            a.x.row_mut(r + t)[at].copy_from_slice(found)
+                        });
+                    }
+                    for r in r..r + tokens {
+                        quantize.run(attend.runner, &mut a, r);
+                    }
+                    r += tokens;
                 }
             });
             return Ok(());
@@ -171,6 +183,21 @@ fn balanced(batch: &[BatchToken], n: usize, i: usize) -> usize {
         .unwrap_or(batch.len())
 }
 
+/// Numbers of a [`Block`]: 32 rows of a head of 128.
+const BLOCK: usize = GROUP * 128;
+
+/// Queries of several tokens for one key head, and what comes of them, row by row.
+struct Block {
+    q: [f32; BLOCK],
+    out: [f32; BLOCK],
+}
+
+impl Block {
+    const fn new() -> Self {
+        Self { q: [0.0; BLOCK], out: [0.0; BLOCK] }
+    }
+}
+
 /// What all workers read.
 #[derive(Clone, Copy, Debug)]
 struct Attend<'a> {
@@ -193,30 +220,72 @@ impl Attend<'_> {
         let head_cols = group * hd;
         for (head, (q, out)) in q.chunks_exact(head_cols).zip(out.chunks_exact_mut(head_cols)).enumerate() {
             for (q, out) in q.chunks(GROUP * hd).zip(out.chunks_mut(GROUP * hd)) {
-                self.head(self.batch[r], first + head, q, out);
+                self.head(&self.batch[r..=r], first + head, q, out);
             }
         }
     }
 
-    /// Up to [`GROUP`] query heads over one key head.
-    fn head(&self, token: BatchToken, kv_head: usize, q: &[f32], out: &mut [f32]) {
+    /// Tokens from `r` on, at most `most`, that can share each page they read: consecutive ones of one sequence, of
+    /// which a head's queries fit a [`Block`].
+    fn block_len(&self, r: usize, most: usize) -> usize {
+        let Cache { head_dim: hd, group, .. } = self.cache;
+        let fits = (GROUP / group).min(BLOCK / (group * hd)).min(most);
+        let first = self.batch[r];
+        let follows = |t: &usize| {
+            let token = self.batch[r + t];
+            token.sequence == first.sequence && token.position as usize == first.position as usize + t
+        };
+        (1..fits).take_while(follows).count() + 1
+    }
+
+    /// Attention of `tokens` tokens from `r` on for all heads; `put` takes columns of the output of one of them.
+    fn block(
+        &self,
+        r: usize,
+        tokens: usize,
+        block: &mut Block,
+        mut put: impl FnMut(usize, std::ops::Range<usize>, &[f32]),
+    ) {
+        let head_cols = self.cache.group * self.cache.head_dim;
+        let heads = self.cache.n_kv_heads;
+        for head in 0..heads {
+            let columns = head * head_cols..(head + 1) * head_cols;
+            for (t, q) in block.q.chunks_exact_mut(head_cols).take(tokens).enumerate() {
+                q.copy_from_slice(&self.q[(r + t) * heads * head_cols..][columns.clone()]);
+            }
+            let n = tokens * head_cols;
+            self.head(&self.batch[r..r + tokens], head, &block.q[..n], &mut block.out[..n]);
+            for (t, found) in block.out[..n].chunks_exact(head_cols).enumerate() {
+                put(t, columns.clone(), found);
+            }
+        }
+    }
+
+    /// Up to [`GROUP`] queries over one key head: as many of each of `tokens`, which are consecutive ones of a sequence.
+    fn head(&self, tokens: &[BatchToken], kv_head: usize, q: &[f32], out: &mut [f32]) {
         let Cache { head_dim: hd, k_bytes, page_bytes, head_bytes, .. } = self.cache;
         let rows = out.len() / hd;
         let mut state = [RowState::EMPTY; GROUP];
-        let end = token.position as usize + 1;
-        let start = self.window.map_or(0, |w| end.saturating_sub(w));
-        let table = self.pages.row(token.sequence as usize);
+        let mut valid = [(0, 0); GROUP];
+        let Some((first, last)) = tokens.first().zip(tokens.last()) else { return };
+        let start_of = |end: usize| self.window.map_or(0, |w| end.saturating_sub(w));
+        let (start, end) = (start_of(first.position as usize + 1), last.position as usize + 1);
+        let table = self.pages.row(first.sequence as usize);
         let cache = &self.kv[kv_head * head_bytes..][..head_bytes];
         let scale = 1.0 / (hd as f32).sqrt();
-        for logical in start / PAGE..end.div_ceil(PAGE) {
-            let page = &cache[table[logical] as usize * page_bytes..][..page_bytes];
+        let page = |logical: usize| &cache[table[logical] as usize * page_bytes..][..page_bytes];
+        let pages = start / PAGE..end.div_ceil(PAGE);
+        for logical in pages.clone() {
+            let next = if logical + 1 < pages.end { page(logical + 1) } else { &[] };
+            let page = page(logical);
             let (k_page, v_page) = page.split_at(k_bytes);
-            // Both are at most 64.
-            let within = |p: usize| u32::try_from(p.min(PAGE)).unwrap_or(0);
-            let lo = within(start.saturating_sub(logical * PAGE));
-            let hi = within(end - logical * PAGE);
-            let valid = [(lo, hi); GROUP];
-            self.runner.attention.page.run(out, &mut state[..rows], q, k_page, v_page, &valid[..rows], scale);
+            // At most 64.
+            let within = |p: usize| u32::try_from(p.saturating_sub(logical * PAGE).min(PAGE)).unwrap_or(0);
+            for (valid, token) in valid[..rows].chunks_exact_mut(rows / tokens.len()).zip(tokens) {
+                let end = token.position as usize + 1;
+                valid.fill((within(start_of(end)), within(end)));
+            }
+            self.runner.attention.page.run(out, &mut state[..rows], q, k_page, v_page, next, &valid[..rows], scale);
         }
         self.runner.attention.finish.run(out, &state[..rows], hd);
     }

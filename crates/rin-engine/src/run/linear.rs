@@ -76,7 +76,7 @@ impl Machine<'_> {
         }
         let panels: usize = products.iter().flatten().map(Product::n_panels).sum();
         let work: usize = products.iter().flatten().map(|p| p.matrix.rows * p.matrix.cols * rows).sum();
-        let workers = if work < WORTH_SHARING { 1 } else { self.pool.threads().min(panels) };
+        let workers = if work < WORTH_SHARING { 1 } else { self.pool.active().min(panels) };
         let run = |share: Share<'_>| {
             for (i, range, mut y) in share.into_iter().flatten() {
                 if let Some(product) = &products[i] {

@@ -42,7 +42,7 @@ impl Machine<'_> {
         let (act, x) = last_read(self.arena.slices_mut(ranges)?);
         let x = cast::<f32>(x)?;
         let (kernels, quantize) = (self.kernels, QuantizeAct::new(out));
-        let rows_out = split(ActRows::new(act, rows, out)?, rows, self.pool.threads());
+        let rows_out = split(ActRows::new(act, rows, out)?, rows, self.pool.active());
         rows_out.run(self.pool, rows * cols, |first, mut a| {
             for r in 0..a.x.rows() {
                 kernels.norm.run(a.x.row_mut(r), &x[(first + r) * cols..][..cols], g, eps);
@@ -59,7 +59,7 @@ impl Machine<'_> {
         let (act, up) = last_read(self.arena.slices_mut(ranges)?);
         let up = cast::<f32>(up)?;
         let (kernels, quantize) = (self.kernels, QuantizeAct::new(gate));
-        let parts = split(ActRows::new(act, rows, gate)?, rows, self.pool.threads());
+        let parts = split(ActRows::new(act, rows, gate)?, rows, self.pool.active());
         // The exponential makes an element worth several plain ones.
         parts.run(self.pool, rows * cols * 8, |first, mut a| {
             for r in 0..a.x.rows() {

@@ -163,7 +163,7 @@ impl Runner {
 
     #[cfg(test)]
     fn go_wrong(&mut self, step: usize, rows: usize) {
-        if self.fault != Some(step) || self.pool.threads() == 1 {
+        if self.fault != Some(step) || self.pool.active() == 1 {
             return;
         }
         for (slot, cols) in self.plan.steps[step].outputs(&self.plan).into_iter().flatten().skip(1) {
@@ -209,7 +209,7 @@ impl Runner {
         let dim = self.plan.config.dim;
         let range = self.range(x, batch.len() * dim * 4);
         let [x] = self.arena.slices_mut([range])?;
-        let rows = split(rows_of(cast_mut::<f32>(x)?, batch.len(), dim), batch.len(), self.pool.threads());
+        let rows = split(rows_of(cast_mut::<f32>(x)?, batch.len(), dim), batch.len(), self.pool.active());
         let weights = &self.weights;
         rows.run(&mut self.pool, batch.len() * dim, |first, mut x| {
             for r in 0..x.rows() {

@@ -70,13 +70,34 @@ pub enum TokenizerError {
     },
     /// A built-in split pattern that the regex engine refused.
     #[error("split pattern: {0}")]
-    Pattern(#[from] BuildError),
+    Pattern(Box<BuildError>),
     /// A split pattern that could not be matched.
     #[error("split pattern: {0}")]
     Match(#[from] MatchError),
 }
 
+impl From<BuildError> for TokenizerError {
+    fn from(error: BuildError) -> Self {
+        Self::Pattern(Box::new(error))
+    }
+}
+
 impl TokenizerError {
+    /// Its name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::BadVocab { .. } => "BadVocab",
+            Self::UnsupportedModel { .. } => "UnsupportedModel",
+            Self::UnknownPreTokenizer { .. } => "UnknownPreTokenizer",
+            Self::UnsupportedComponent { .. } => "UnsupportedComponent",
+            Self::BadJson { .. } => "BadJson",
+            Self::TextTooLong { .. } => "TextTooLong",
+            Self::TooManyTokens { .. } => "TooManyTokens",
+            Self::NoToken { .. } => "NoToken",
+            Self::Pattern(_) | Self::Match(_) => "Tokenizer",
+        }
+    }
+
     /// A [`TokenizerError::BadVocab`] at `place`.
     pub(super) fn bad(place: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::BadVocab { place: place.into(), reason: reason.into() }

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use rin_model::{GgufVocab, TokenizerSource};
+use rin_model::{GgufVocab, ModelFile, TokenizerSource};
 
 use super::Tokenizer;
 use super::error::TokenizerError;
@@ -16,7 +16,19 @@ use super::vocab::{Alphabet, Merging, SpacePrefix, TokenType, Vocab};
 const MODELS: &str = "llama, gpt2";
 
 impl Tokenizer {
-    /// The tokenizer of a model file.
+    /// The tokenizer of a model, with all ids that its configuration ends a text with.
+    ///
+    /// # Errors
+    /// Where the file has none; as [`Tokenizer::from_source`].
+    pub fn of_model(file: &ModelFile) -> Result<Self, crate::Error> {
+        let tokenizer = Self::from_source(&file.tokenizer()?)?;
+        match file.config() {
+            Ok(config) => Ok(tokenizer.with_end(&config.eos)?),
+            Err(_) => Ok(tokenizer),
+        }
+    }
+
+    /// The tokenizer that a file describes.
     ///
     /// # Errors
     /// As [`Tokenizer::from_vocab`] and [`Tokenizer::from_hf_json`]; a model or pre-tokenizer that is not known.

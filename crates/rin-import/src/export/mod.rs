@@ -16,7 +16,7 @@ mod vocab_to_gguf;
 
 use crate::{Error, Meter, Progress, source, staged};
 use rin_engine::tokenizer::Tokenizer;
-use rin_engine::{Plan, PlanOptions};
+use rin_engine::{Error as EngineError, Plan, PlanOptions};
 use rin_kernels::Format;
 use rin_model::ModelFile;
 use std::path::Path;
@@ -141,14 +141,10 @@ pub fn export(
 
 /// The tokenizer of the source, with the ends of generation that its configuration names; none where it has none.
 fn tokenizer(file: &ModelFile) -> Result<Option<Tokenizer>, Error> {
-    let source = match file.tokenizer() {
-        Ok(source) => source,
-        Err(rin_model::Error::MissingKey(_) | rin_model::Error::MissingFile(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let read = Tokenizer::from_source(&source).and_then(|tokenizer| match file.config() {
-        Ok(config) => tokenizer.with_end(&config.eos),
-        Err(_) => Ok(tokenizer),
-    });
-    read.map(Some).map_err(|error| Error::Engine(error.into()))
+    match Tokenizer::of_model(file) {
+        Ok(tokenizer) => Ok(Some(tokenizer)),
+        Err(EngineError::Model(rin_model::Error::MissingKey(_) | rin_model::Error::MissingFile(_))) => Ok(None),
+        Err(EngineError::Model(error)) => Err(error.into()),
+        Err(error) => Err(Error::Engine(error)),
+    }
 }

@@ -6,6 +6,7 @@ pub mod attention;
 pub(crate) mod cases;
 pub mod layer_norm;
 pub mod linear;
+mod prefetch;
 pub mod quantize;
 pub mod rms_norm;
 pub mod rope;

@@ -203,6 +203,7 @@ impl AttentionOp {
                 &pages.q[row * hd..],
                 k_page,
                 v_page,
+                &[],
                 &pages.valid[row..],
                 scale,
             );

@@ -202,7 +202,7 @@ impl AttendPage {
     /// Folds the positions `valid[r].0 .. valid[r].1` of the page into `out` and `state` of each row `r`.
     ///
     /// `state` and `valid` hold one entry per row, `q` and `out` hold `head_dim` values per row. `scale` multiplies
-    /// the scores. A row without positions in this page is left untouched; a row whose state is
+    /// the scores. `next` is what is read after this page, which is asked for meanwhile; it may be empty. A row without positions in this page is left untouched; a row whose state is
     /// [`RowState::EMPTY`] has its output overwritten. A NaN in `out` or `state` may be any NaN.
     ///
     /// # Panics
@@ -217,13 +217,14 @@ impl AttendPage {
         q: &[f32],
         k_page: &[u8],
         v_page: &[u8],
+        next: &[u8],
         valid: &[(u32, u32)],
         scale: f32,
     ) {
         match self {
-            Self::F32(op) => op.run(out, state, q, k_page, v_page, valid, scale),
-            Self::F16(op) => op.run(out, state, q, k_page, v_page, valid, scale),
-            Self::Q8(op) => op.run(out, state, q, k_page, v_page, valid, scale),
+            Self::F32(op) => op.run(out, state, q, k_page, v_page, next, valid, scale),
+            Self::F16(op) => op.run(out, state, q, k_page, v_page, next, valid, scale),
+            Self::Q8(op) => op.run(out, state, q, k_page, v_page, next, valid, scale),
         }
     }
 }
@@ -238,7 +239,7 @@ macro_rules! pages {
             tiers!(fn store_position(k_page: &mut [u8], v_page: &mut [u8], slot: usize, k: &[f32], v: &[f32])
                 = store::store::<$Element>;);
             lane_tiers!(fn attend(out: &mut [f32], state: &mut [RowState], q: &[f32], k_page: &[u8], v_page: &[u8],
-                valid: &[(u32, u32)], scale: f32) = attend::<$Element>;);
+                next: &[u8], valid: &[(u32, u32)], scale: f32) = attend::<$Element>;);
 
             kernel! {
                 /// See [`StoreKv`](super::StoreKv).
@@ -258,9 +259,9 @@ macro_rules! pages {
             kernel! {
                 /// See [`AttendPage`](super::AttendPage).
                 pub struct Attend(out: &mut [f32], state: &mut [RowState], q: &[f32], k_page: &[u8], v_page: &[u8],
-                    valid: &[(u32, u32)], scale: f32);
+                    next: &[u8], valid: &[(u32, u32)], scale: f32);
                 check: |out: &[f32], state: &[RowState], q: &[f32], k_page: &[u8], v_page: &[u8],
-                        valid: &[(u32, u32)], _scale: &f32| {
+                        _next: &[u8], valid: &[(u32, u32)], _scale: &f32| {
                     page::check(KvType::$kv, out, state, q, k_page, v_page, valid);
                 };
                 cases: crate::ops::attention::tests::for_each_attend;

@@ -2,8 +2,9 @@
 
 use super::element::{Element, view};
 use super::lanes::Lanes;
-use super::{KvType, LANES, PAGE, RowState, check_page};
+use super::{KvType, LANES, PAGE, PAGE_ALIGN, RowState, check_page};
 use crate::math::{exp, fold16};
+use crate::ops::prefetch::prefetch;
 
 /// Rows that share one pass over a page.
 const BLOCK: usize = 4;
@@ -43,6 +44,7 @@ pub(super) fn attend<E: Element, L: Lanes>(
     q: &[f32],
     k_page: &[u8],
     v_page: &[u8],
+    next: &[u8],
     valid: &[(u32, u32)],
     scale: f32,
 ) {
@@ -50,11 +52,13 @@ pub(super) fn attend<E: Element, L: Lanes>(
     if out.is_empty() {
         return;
     }
-    let page = Page::<E>::new(k_page, v_page, out.len() / rows, scale);
+    let mut page = Page::<E>::new(k_page, v_page, next, out.len() / rows, scale);
     for first in (0..rows).step_by(BLOCK) {
         let block = first..rows.min(first + BLOCK);
         let values = block.start * page.head_dim..block.end * page.head_dim;
         page.attend::<L>(&mut out[values.clone()], &mut state[block.clone()], &q[values], &valid[block]);
+        // The other rows find what the first ones have asked for.
+        (page.v_bytes, page.next) = (&[], &[]);
     }
 }
 
@@ -63,6 +67,14 @@ pub(super) fn attend<E: Element, L: Lanes>(
 struct Range {
     lo: usize,
     hi: usize,
+}
+
+/// Asks for the line of `bytes` at `offset`, where one begins: walks over K and V pages reach the same offsets.
+#[inline(always)]
+fn ask(bytes: &[u8], offset: usize) {
+    if !bytes.is_empty() && offset.is_multiple_of(PAGE_ALIGN) {
+        prefetch(bytes, offset);
+    }
 }
 
 type Line = [f32; LANES];
@@ -74,13 +86,16 @@ struct Page<'a, E> {
     k_scales: &'a [Line],
     v: &'a [E],
     v_scales: &'a [Line],
+    /// What is read after the scores are known, and after the values are added; empty where it need not be asked for.
+    v_bytes: &'a [u8],
+    next: &'a [u8],
     head_dim: usize,
     scale: f32,
 }
 
 impl<'a, E: Element> Page<'a, E> {
     #[inline(always)]
-    fn new(k_page: &'a [u8], v_page: &'a [u8], head_dim: usize, scale: f32) -> Self {
+    fn new(k_page: &'a [u8], v_page: &'a [u8], next: &'a [u8], head_dim: usize, scale: f32) -> Self {
         let (k, k_scales) = view::<E>(k_page, head_dim);
         let (v, v_scales) = view::<E>(v_page, head_dim);
         Self {
@@ -88,6 +103,8 @@ impl<'a, E: Element> Page<'a, E> {
             k_scales: k_scales.as_chunks().0,
             v,
             v_scales: v_scales.as_chunks().0,
+            v_bytes: v_page,
+            next,
             head_dim,
             scale,
         }
@@ -159,6 +176,7 @@ impl<'a, E: Element> Page<'a, E> {
         let mut sums = [[L::splat(0.0); N]; R];
         for d in 0..n {
             for b in 0..N {
+                ask(self.v_bytes, ((block + b) * n + d) * size_of::<[E; LANES]>());
                 let line: L = E::load(&k[b][d]);
                 for r in 0..R {
                     sums[r][b] = L::splat(q[r][d]).mul_add(line, sums[r][b]);
@@ -283,6 +301,7 @@ impl<'a, E: Element> Page<'a, E> {
         for j in strip.lo..strip.hi {
             let (lines, _) = self.v[j * self.head_dim + d..][..N * LANES].as_chunks();
             for c in 0..N {
+                ask(self.next, (j * self.head_dim + d + c * LANES) * size_of::<E>());
                 let line: L = E::load(&lines[c]);
                 for r in 0..R {
                     sums[r][c] = L::splat(weights[r].as_flattened()[j]).mul_add(line, sums[r][c]);

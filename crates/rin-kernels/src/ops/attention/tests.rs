@@ -51,7 +51,7 @@ macro_rules! ops {
             const KV: KvType = KvType::$kv;
             fn tier(&self) -> Tier { self.tier() }
             fn attend(&self, rows: &mut Rows, q: &[f32], k_page: &[u8], v_page: &[u8], valid: &[(u32, u32)]) {
-                self.run(&mut rows.out, &mut rows.state, q, k_page, v_page, valid, SCALE);
+                self.run(&mut rows.out, &mut rows.state, q, k_page, v_page, &[], valid, SCALE);
             }
         }
     )* };
@@ -241,7 +241,7 @@ impl Sequence {
                 let valid = tokens.clone().map(|t| (t + 1).saturating_sub(page * PAGE).min(PAGE));
                 let valid: Vec<_> = valid.flat_map(|hi| vec![(0, u32::try_from(hi).unwrap()); self.heads]).collect();
                 let (k_page, v_page) = pages.k_and_v();
-                attention.page.run(&mut rows.out, &mut rows.state, &q, k_page, v_page, &valid, SCALE);
+                attention.page.run(&mut rows.out, &mut rows.state, &q, k_page, v_page, &[], &valid, SCALE);
             }
             attention.finish.run(&mut rows.out, &rows.state, self.head_dim);
             outputs.extend(rows.out);
@@ -330,7 +330,7 @@ fn a_row_without_positions_keeps_its_state_and_ends_as_zero() {
     let (k_page, v_page) = pages.k_and_v();
     attention.store.run(k_page, v_page, 0, &[1.0; 8], &[2.0; 8]);
     let mut rows = Rows::new(2, 8);
-    attention.page.run(&mut rows.out, &mut rows.state, &[1.0; 16], k_page, v_page, &[(5, 5), (0, 1)], SCALE);
+    attention.page.run(&mut rows.out, &mut rows.state, &[1.0; 16], k_page, v_page, &[], &[(5, 5), (0, 1)], SCALE);
     assert_eq!(rows.state, [RowState::EMPTY, RowState { m: 1.0, l: 1.0 }]);
     attention.finish.run(&mut rows.out, &rows.state, 8);
     assert_eq!(rows.out, [[0.0; 8], [2.0; 8]].concat());
@@ -349,7 +349,7 @@ fn a_nan_that_is_attended_to_shows() {
                 attention.store.run(k_page, v_page, 0, k, v);
                 attention.store.run(k_page, v_page, 1, &sound, &sound);
                 let mut rows = Rows::new(1, 4);
-                attention.page.run(&mut rows.out, &mut rows.state, &[1.0; 4], k_page, v_page, &[(0, 2)], SCALE);
+                attention.page.run(&mut rows.out, &mut rows.state, &[1.0; 4], k_page, v_page, &[], &[(0, 2)], SCALE);
                 attention.finish.run(&mut rows.out, &rows.state, 4);
                 assert!(!rows.out[1].is_finite(), "{kv} {bad} gives {:?}", rows.out);
             }
@@ -384,5 +384,5 @@ fn a_range_past_the_page_is_refused() {
     let attention = Attention::select(KvType::Q8, &Cpu::detect());
     let mut pages = Pages::new(KvType::Q8, 8);
     let (k_page, v_page) = pages.k_and_v();
-    attention.page.run(&mut [0.0; 8], &mut [RowState::EMPTY], &[0.0; 8], k_page, v_page, &[(0, 65)], SCALE);
+    attention.page.run(&mut [0.0; 8], &mut [RowState::EMPTY], &[0.0; 8], k_page, v_page, &[], &[(0, 65)], SCALE);
 }

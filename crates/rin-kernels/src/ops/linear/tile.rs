@@ -3,8 +3,9 @@
 //! A tile's accumulators stay in registers while the panel streams by, 32 columns of codes at a time. Lengths are cut to
 //! what the panel has before the loops, so that the loops themselves carry no checks.
 
-use super::simd::{Simd, prefetch_later};
+use super::simd::Simd;
 use super::{Epilogue, QuantRows};
+use crate::ops::prefetch::prefetch;
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 
@@ -13,13 +14,12 @@ const FEW: usize = 4;
 
 /// Asks for `lines` lines of `panel`, from `line` on, that lie `ahead` bytes further; for none where `ahead` is 0.
 ///
-/// They go to the second cache: the first holds the activations, and is too small for what is under way. Asking for a
-/// few with each group of columns keeps the queue of the memory even; a whole record at once stalls it.
+/// Asking for a few with each group of columns keeps the queue of the memory even; a whole record at once stalls it.
 #[inline(always)]
 fn ask_ahead(panel: &[u8], line: usize, lines: usize, ahead: usize) {
     if ahead > 0 {
         for i in line..line + lines {
-            prefetch_later(panel, ahead + i * LINE);
+            prefetch(panel, ahead + i * LINE);
         }
     }
 }
@@ -33,7 +33,13 @@ pub(super) fn quant<S: Simd, const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], 
         // Several panels are as many streams, which memory serves faster than one.
         for group in w.chunks_exact(4 * panel_bytes) {
             match x.rows() {
-                1 => tile::<S, F, 1, 4>(y, p, group, x, 0, e),
+                // Two of the larger K panels: what is asked for then fits the first cache until it is read.
+                1 if const { Format::ALL[F].block_len() == 32 } => tile::<S, F, 1, 4>(y, p, group, x, 0, e),
+                1 => {
+                    let (first, second) = group.split_at(2 * panel_bytes);
+                    tile::<S, F, 1, 2>(y, p, first, x, 0, e);
+                    tile::<S, F, 1, 2>(y, p + 2, second, x, 0, e)
+                }
                 2 => {
                     let (first, second) = group.split_at(2 * panel_bytes);
                     tile::<S, F, 2, 2>(y, p, first, x, 0, e);

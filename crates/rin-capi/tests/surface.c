@@ -1,0 +1,176 @@
+/*
+ * Every function on its good way. Writes what it finds as lines of names and values, for the test to compare with the engine.
+ *
+ *     surface MODEL
+ */
+#include <fenv.h>
+#include <inttypes.h>
+#include <math.h>
+#include <rin.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHECK(condition) \
+    do { \
+        if (!(condition)) { \
+            fprintf(stderr, "line %d: not %s: %s\n", __LINE__, #condition, rin_last_error()); \
+            exit(1); \
+        } \
+    } while (0)
+#define GOOD(call) CHECK((call) == RIN_STATUS_OK)
+
+/* Whether this thread rounds upward, by what it computes. */
+static int upward(void)
+{
+    volatile float one = 1, tiny = 1e-10f;
+    return one + tiny > 1;
+}
+
+static int32_t check_rounding(const char *text, size_t bytes, void *user)
+{
+    (void)text, (void)bytes;
+    *(int *)user += upward();
+    return 0;
+}
+
+static void text(RinContext *context)
+{
+    uint32_t ids[64], few[2] = { 77, 77 };
+    char back[64], short_text[3] = "xx";
+    int64_t n = rin_encode(context, "hello there", 0, ids, 64);
+    CHECK(n > 2 && n < 64);
+    printf("ids");
+    for (int64_t i = 0; i < n; i++) {
+        printf(" %" PRIu32, ids[i]);
+    }
+    printf("\n");
+    /* What does not fit is told, and not written. */
+    CHECK(rin_encode(context, "hello there", 0, few, 1) == n && few[0] == ids[0] && few[1] == 77);
+    CHECK(rin_encode(context, "hello there", 0, NULL, 0) == n);
+    CHECK(rin_encode(context, "hello there", RIN_TEXT_NO_SPECIAL, NULL, 0) == n - 1);
+    CHECK(rin_encode(context, "", RIN_TEXT_NO_SPECIAL, NULL, 0) == 0);
+    int64_t bytes = rin_decode(context, ids, (size_t)n, back, sizeof back);
+    CHECK(bytes == (int64_t)strlen(back));
+    printf("text %s\n", back);
+    CHECK(rin_decode(context, ids, (size_t)n, NULL, 0) == bytes);
+    CHECK(rin_decode(context, ids, (size_t)n, short_text, 3) == bytes && strlen(short_text) == 2);
+    CHECK(strncmp(short_text, back, 2) == 0);
+    CHECK(rin_decode(context, NULL, 0, back, sizeof back) == 0 && back[0] == 0);
+}
+
+static void facts(RinContext *context, const char *model)
+{
+    RinModelInfo info = { .struct_size = sizeof info };
+    RinPlan before = { .struct_size = sizeof before }, after = { .struct_size = sizeof after };
+    RinLoadOptions options = { .struct_size = sizeof options };
+    uint32_t version[3];
+    char words[64];
+    int32_t mode = -1;
+    GOOD(rin_version_numbers(&version[0], &version[1], &version[2]));
+    snprintf(words, sizeof words, "%" PRIu32 ".%" PRIu32 ".%" PRIu32, version[0], version[1], version[2]);
+    CHECK(strcmp(words, rin_version()) == 0);
+    GOOD(rin_load_options_init(&options));
+    options.threads = 2;
+    options.context = 96;
+    options.batch = 16;
+    options.tier = "scalar";
+    options.kv_type = "f16";
+    GOOD(rin_plan(NULL, model, &options, &before));
+    GOOD(rin_load_model(context, model, &options));
+    GOOD(rin_plan(context, NULL, NULL, &after));
+    /* What is available changes by itself. */
+    CHECK(after.limit_bytes > 0);
+    after.limit_bytes = before.limit_bytes;
+    CHECK(memcmp(&before, &after, sizeof before) == 0 && before.fits == 1);
+    CHECK(before.total_bytes == before.weights_bytes + before.state_bytes + before.scratch_bytes + before.vocabulary_bytes);
+    printf("plan %" PRIu64 " %" PRIu64 "\n", before.total_bytes, before.state_bytes);
+    GOOD(rin_get_model_info(context, &info));
+    CHECK(info.struct_size == sizeof info && info.context == 96 && info.size_mb == (double)info.file_bytes / 1e6);
+    printf("info %s %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu32 " %" PRIu64 " %" PRIu64 "\n",
+           info.architecture, info.num_layers, info.model_dim, info.vocab_size, info.num_heads, info.num_kv_heads,
+           info.max_seq_len, info.ffn_dim, info.num_parameters, info.file_bytes);
+    GOOD(rin_set_mode(context, RIN_MODE_TRANSFORMER));
+    GOOD(rin_get_mode(context, &mode));
+    CHECK(mode == RIN_MODE_TRANSFORMER);
+}
+
+static void generations(RinContext *context, const char *model)
+{
+    RinGenerateOptions options = { .struct_size = sizeof options };
+    RinResult result = { .struct_size = sizeof result }, again = { .struct_size = sizeof again };
+    uint32_t ids[] = { 1, 5, 9 };
+    uint64_t inferences = 0, tokens = 0;
+    double ms = 0, rate = 0, joules = 0, millijoules = 0;
+    int heard = 0;
+    /* Settings hold for models that are loaded later. */
+    GOOD(rin_set_temperature(context, 0.7f));
+    GOOD(rin_set_top_k(context, 12));
+    GOOD(rin_set_top_p(context, 0.9f));
+    GOOD(rin_load_model(context, model, NULL));
+    GOOD(rin_infer(context, ids, 3, 9, &result));
+    CHECK(result.struct_size == sizeof result && result.num_tokens <= 9 && result.prompt_tokens == 3);
+    CHECK(result.latency_ns >= result.first_token_ns && result.first_token_ns > 0);
+    printf("infer %s\n", result.digest);
+    GOOD(rin_free_result(&result));
+    GOOD(rin_generate_options_init(&options));
+    options.max_tokens = 400;
+    options.seed = 3;
+    options.min_p = 0.01f;
+    options.repeat_penalty = 1.1f;
+    options.ignore_eos = 1;
+    GOOD(rin_generate(context, "hello there", &options, NULL, NULL, &result));
+    CHECK(result.finish == RIN_FINISH_LENGTH && result.tokens != NULL && result.tokens_per_second > 0);
+    printf("generate %s\n", result.digest);
+    /* The rounding of the program neither matters nor changes, and its callbacks have it too. */
+    CHECK(fesetround(FE_UPWARD) == 0 && upward());
+    GOOD(rin_generate(context, "hello there", &options, check_rounding, &heard, &again));
+    CHECK(upward() && heard > 0);
+    CHECK(fesetround(FE_TONEAREST) == 0);
+    CHECK(strcmp(result.digest, again.digest) == 0 && strcmp(result.text, again.text) == 0);
+    GOOD(rin_free_result(&again));
+    /* Text up to a string that ends it. */
+    size_t at = result.text_bytes / 2;
+    while (((result.text[at] | result.text[at + 1]) & 0x80) != 0) {
+        at++;
+    }
+    CHECK(at + 1 < result.text_bytes);
+    char part[3] = { result.text[at], result.text[at + 1], 0 };
+    const char *stop[] = { "never in this text", part };
+    options.stop = stop;
+    options.n_stop = 2;
+    GOOD(rin_generate(context, "hello there", &options, NULL, NULL, &again));
+    CHECK(again.finish == RIN_FINISH_STOP && again.text_bytes == (size_t)(strstr(result.text, part) - result.text));
+    CHECK(strncmp(again.text, result.text, again.text_bytes) == 0);
+    GOOD(rin_free_result(&again));
+    GOOD(rin_get_inference_count(context, &inferences));
+    GOOD(rin_get_total_tokens(context, &tokens));
+    CHECK(inferences == 4 && tokens > 800);
+    GOOD(rin_profile(context, RIN_MODE_TRANSFORMER, 1, 3, &ms, &rate));
+    CHECK(ms > 0 && fabs(ms * rate / 1e3 - 1) < 1e-9);
+    RinStatus status = rin_get_energy_joules(context, &joules);
+    if (result.energy_status == RIN_ENERGY_STATUS_MEASURED) {
+        CHECK(result.energy_joules > 0 && result.energy_uncertainty_joules > 0);
+        CHECK(status == RIN_STATUS_OK && joules > result.energy_joules);
+        GOOD(rin_get_energy_millijoules(context, &millijoules));
+        CHECK(fabs(millijoules / joules - 1e3) < 1e-6);
+        printf("energy measured\n");
+    } else {
+        CHECK(status == RIN_STATUS_UNMEASURED && isnan(joules) && isnan(result.energy_joules));
+        printf("energy unmeasured\n");
+    }
+    GOOD(rin_free_result(&result));
+    GOOD(rin_set_power_budget(context, 0));
+}
+
+int main(int argc, char **argv)
+{
+    RinContext *context = NULL;
+    CHECK(argc == 2);
+    GOOD(rin_create(&context));
+    facts(context, argv[1]);
+    text(context);
+    generations(context, argv[1]);
+    GOOD(rin_destroy(context));
+    return 0;
+}
