@@ -1,6 +1,6 @@
 //! The bench of networks on rows of numbers: the row `inf`, with the percentiles of single runs.
 //!
-//! A repetition is a burst of runs, one after the other, as long as [`BURST`]; repetitions are interleaved over the
+//! A repetition is a burst of runs, one after the other, of at least 20 ms; repetitions are interleaved over the
 //! configurations. Single runs are then timed one by one, the reading of the clock included.
 
 use crate::jitter::{Jitter, SPIN, SPINS, Spin};

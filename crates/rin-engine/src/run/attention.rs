@@ -133,7 +133,7 @@ impl Runner {
                         attend.token(first + r, 0, a.x.row_mut(r));
                     } else {
                         attend.block(first + r, tokens, &mut block, |t, at, found| {
-                            a.x.row_mut(r + t)[at].copy_from_slice(found)
+                            a.x.row_mut(r + t)[at].copy_from_slice(found);
                         });
                     }
                     for r in r..r + tokens {

@@ -44,7 +44,7 @@ fn rin1_python(net: &Net) -> Vec<u8> {
     file.extend(words(&[1, 0, 2, 5, 3]));
     for i in 0..2 {
         let (cols, rows) = (DIMS[i], DIMS[i + 1]);
-        file.extend(words(&[cols as u32, rows as u32]));
+        file.extend(words(&[cols, rows].map(|n| u32::try_from(n).unwrap())));
         file.extend(floats(&[net.scales[i]]));
         for c in 0..cols {
             file.extend((0..rows).map(|r| net.bytes[i][r * cols + c]));
