@@ -117,7 +117,7 @@ pub struct NewNetwork<'a> {
 /// On any error nothing is left behind, and a file that was at `dst` stands.
 ///
 /// # Errors
-/// As for [`write`], and when the network contradicts itself or its tensors.
+/// As for [`write()`], and when the network contradicts itself or its tensors.
 pub fn write_network(
     dst: &Path,
     model: &NewNetwork<'_>,
