@@ -9,6 +9,7 @@
 pub mod compare;
 pub mod cost;
 mod error;
+pub mod inference;
 pub mod jitter;
 mod lane;
 pub mod peak;

@@ -289,14 +289,18 @@ fn test_name(test: String, depth: u64) -> String {
 
 /// A time in whole ns.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded and not negative; saturates")]
-fn whole(ns: f64) -> u64 {
+pub(crate) fn whole(ns: f64) -> u64 {
     ns.round().max(0.0) as u64
 }
 
 /// Allocations over all samples; none where this process does not count them.
 fn counted(samples: &[Sample]) -> Option<u64> {
-    let counts = rin_kernels::alloc::allocations() > 0;
-    counts.then(|| samples.iter().map(|sample| sample.allocations).fold(0, u64::saturating_add))
+    counted_or_none(samples.iter().map(|sample| sample.allocations).fold(0, u64::saturating_add))
+}
+
+/// A number of allocations; none where this process does not count them.
+pub(crate) fn counted_or_none(n: u64) -> Option<u64> {
+    (rin_kernels::alloc::allocations() > 0).then_some(n)
 }
 
 #[cfg(test)]

@@ -112,6 +112,15 @@ impl Model {
     pub fn new(open: impl Fn() -> Result<ModelFile, rin_model::Error> + Send + Sync + 'static) -> Self {
         Self { open: Box::new(open) }
     }
+
+    /// Opens the file.
+    ///
+    /// # Errors
+    ///
+    /// What the opening gives.
+    pub fn file(&self) -> Result<ModelFile, rin_model::Error> {
+        (self.open)()
+    }
 }
 
 impl fmt::Debug for Model {
@@ -303,7 +312,7 @@ fn step<'e, const N: usize>(
 }
 
 /// `llama 134.5M Q8_0`: the family, the weights, and the type that most weights of the matrices have.
-fn model_type(file: &ModelFile, arch: &str, n_params: u64) -> String {
+pub(crate) fn model_type(file: &ModelFile, arch: &str, n_params: u64) -> String {
     let mut weights: BTreeMap<DType, u64> = BTreeMap::new();
     for tensor in file.tensors().iter().filter(|tensor| tensor.shape.len() > 1) {
         let sum = weights.entry(tensor.dtype).or_default();

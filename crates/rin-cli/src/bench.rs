@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rin_bench::report::Form;
-use rin_bench::{EngineLoader, Event, Grid, Model, Workload, compare, profile, read};
+use rin_bench::{EngineLoader, Event, Grid, Model, Workload, compare, inference, profile, read};
 use rin_engine::LoadOptions;
 
 use crate::args::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs};
 use crate::energy::Gauge;
+use crate::exit::Usage;
 use crate::progress::ProgressBar;
 use crate::{interrupt, model_path, output, report};
 
@@ -34,7 +35,14 @@ fn measure(args: &BenchArgs) -> Result<()> {
         workload = Workload { latency_budget: Duration::ZERO, machine: false, ..workload };
     }
     let loader = loader(&args.models, args.place.load_options())?;
-    let grid = Grid {
+    let networks = loader.models.iter().map(|model| Ok(model.file()?.network().is_some()));
+    let networks = networks.collect::<Result<Vec<bool>>>()?;
+    let on_rows = networks.iter().all(|&is| is);
+    if !on_rows && networks.contains(&true) {
+        let text = "networks on rows of numbers and models that continue text are measured apart: give one kind";
+        return Err(Usage(text.to_owned()).into());
+    }
+    let mut grid = Grid {
         models: loader.models.len(),
         threads: args.threads.iter().map(|n| n.get()).collect(),
         tiers: args.tier.clone(),
@@ -42,11 +50,21 @@ fn measure(args: &BenchArgs) -> Result<()> {
         parallel: args.parallel.clone(),
         depths: args.depth.clone(),
     };
+    if on_rows {
+        // Rows have neither prompts nor a cache.
+        workload = Workload { n_prompt: 0, n_gen: 1, ..workload };
+        (grid.kv_types, grid.depths) = (Vec::new(), Vec::new());
+    }
     let settings = grid.settings(&workload)?;
     loader.check(&settings)?;
     let gauge = Gauge::open(&args.energy)?;
     let bar = report::case_progress(0, "measuring", args.output().quiet);
-    let found = rin_bench::run_with_energy(&loader, &settings, &workload, &gauge.meter, |event| show(&bar, event));
+    let tell = |event| show(&bar, event);
+    let found = if on_rows {
+        inference::run(&loader.models, &loader.options, &settings, &workload, &gauge.meter, tell)
+    } else {
+        rin_bench::run_with_energy(&loader, &settings, &workload, &gauge.meter, tell)
+    };
     bar.finish_and_clear();
     let mut found = found?;
     found.estimate_energy(gauge.range);

@@ -13,7 +13,7 @@ use rin_engine::eval::EvalError;
 use rin_engine::sampler::SamplingError;
 use rin_engine::state::StateError;
 use rin_engine::tokenizer::TokenizerError;
-use rin_import::Error as ImportError;
+use rin_import::{Error as ImportError, ForeignError};
 use rin_model::Error as ModelError;
 use serde::Serialize;
 
@@ -135,6 +135,10 @@ fn class_of_import(error: &ImportError) -> Class {
     match error {
         ImportError::Model(error) => class_of_model(error),
         ImportError::Engine(error) => class_of_engine(error),
+        ImportError::Foreign(ForeignError::Damaged { .. }) => (Code::Model, "Damaged"),
+        ImportError::Foreign(ForeignError::UnsupportedObject { .. }) => (Code::Model, "UnsupportedObject"),
+        ImportError::Foreign(ForeignError::Description { .. }) => (Code::Usage, "Description"),
+        ImportError::Foreign(_) => (Code::Model, "Unsupported"),
         ImportError::AlreadyRin(_) => (Code::Usage, "AlreadyRin"),
         ImportError::QuantTarget { .. } => (Code::Usage, "QuantTarget"),
         ImportError::Exists(_) => (Code::Usage, "Exists"),

@@ -1,10 +1,11 @@
 //! `rin import`: a foreign model becomes a `.rin` file.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use anyhow::Result;
-use rin_import::{ImportOptions, Report};
+use anyhow::{Context, Result};
+use rin_import::{Description, ImportOptions, Report};
 use serde::Serialize;
 
 use crate::args::ImportArgs;
@@ -35,7 +36,8 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
     if snn::is_nir(&source)? {
         return snn::import(args, &source);
     }
-    let options = ImportOptions { quant: args.quant, overwrite: args.overwrite, cancel: Some(cancel) };
+    let description = args.network.as_deref().map(description).transpose()?;
+    let options = ImportOptions { quant: args.quant, description, overwrite: args.overwrite, cancel: Some(cancel) };
     let bar = report::byte_progress(0, "importing", args.output.quiet);
     let imported = rin_import::import(&source, &args.to, &options, &mut |progress| {
         bar.set_length(progress.bytes_total);
@@ -61,4 +63,10 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
         sha256,
         version: env!("CARGO_PKG_VERSION"),
     })
+}
+
+/// Reads a description of a network.
+fn description(path: &Path) -> Result<Description> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("--network {}", path.display()))?;
+    Description::parse(&text).with_context(|| format!("--network {}", path.display()))
 }

@@ -1,6 +1,7 @@
 //! What can go wrong between a foreign model and a `.rin` file.
 
 use crate::export::DTYPES;
+use crate::foreign::ForeignError;
 use crate::quantize::TARGETS;
 use rin_kernels::Format;
 use std::io;
@@ -16,6 +17,9 @@ pub enum Error {
     /// The source is no network that RIN runs, or holds a weight that is no number.
     #[error(transparent)]
     Engine(#[from] rin_engine::Error),
+    /// A PyTorch, safetensors or legacy file that cannot be imported.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
     /// The source has been imported before.
     #[error("{} is a .rin file already; import the model that it was made from", .0.display())]
     AlreadyRin(PathBuf),

@@ -18,6 +18,7 @@
 
 mod error;
 mod export;
+mod foreign;
 mod layout;
 pub mod nir;
 mod panels;
@@ -30,6 +31,7 @@ mod write;
 
 pub use error::Error;
 pub use export::{DTYPES, ExportKind, ExportOptions, ExportReport, export};
+pub use foreign::{Description, ForeignError, Layer, OutputLayer};
 pub use write::{NewArray, NewModel, NewNetwork, NewTensor, write, write_network};
 
 use crate::layout::{Content, Described, Layout, Stored};
@@ -49,6 +51,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct ImportOptions {
     /// Type of the matrices that the source holds as floats, one of [`quantize::TARGETS`]; none keeps all types.
     pub quant: Option<Format>,
+    /// What the tensors of a PyTorch or safetensors file make; none for files that say it.
+    pub description: Option<Description>,
     /// Whether a file at the destination may be replaced.
     pub overwrite: bool,
     /// Ends the import with [`Error::Cancelled`] once it is true, such as after Ctrl-C.
@@ -79,7 +83,11 @@ pub struct Report {
     pub sha256: String,
 }
 
-/// Writes the model `src`, a GGUF file or a Hugging Face folder, to `dst` as `.rin`.
+const NEEDS_NO_DESCRIPTION: &str =
+    "a description of the network is for PyTorch and safetensors files of weights; this source says itself what it is";
+
+/// Writes the model `src` to `dst` as `.rin`: a GGUF file, a Hugging Face folder, a PyTorch or safetensors file of
+/// weights, or a file of RIN's first generation.
 ///
 /// On any error nothing is left behind, and a file that was at `dst` stands.
 ///
@@ -94,6 +102,12 @@ pub fn import(
 ) -> Result<Report, Error> {
     if let Some(found) = options.quant.filter(|format| !quantize::TARGETS.contains(format)) {
         return Err(Error::QuantTarget { found });
+    }
+    if let Some(kind) = foreign::kind_of(src, options.description.is_some()) {
+        return foreign::import_network(src, dst, kind, options.description.as_ref(), options);
+    }
+    if options.description.is_some() {
+        return Err(ForeignError::Unsupported { what: NEEDS_NO_DESCRIPTION.to_owned() }.into());
     }
     let file = ModelFile::open(src)?;
     if file.format() == FileFormat::Rin {

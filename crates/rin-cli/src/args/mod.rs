@@ -202,7 +202,8 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SOURCES)]
 pub(crate) struct ImportArgs {
-    /// A .gguf file, a Hugging Face folder, a name in the local cache (org/name[/FILE]), or a .nir file
+    /// A .gguf file, a Hugging Face folder, a PyTorch or safetensors file of weights, a file of RIN's first
+    /// generation, a .nir file, or a name in the local cache (org/name[/FILE])
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
     /// The .rin file to write
@@ -213,6 +214,10 @@ pub(crate) struct ImportArgs {
     /// Convert the matrices that are stored as floats [default: keep all types]
     #[arg(long, value_name = "TYPE", value_parser = values::quant(), ignore_case = true)]
     pub(crate) quant: Option<Format>,
+    /// What the tensors of a PyTorch or safetensors file make: layers, activation functions, outputs (see
+    /// docs/network.md)
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) network: Option<PathBuf>,
     /// Replace the file if there is one
     #[arg(long)]
     pub(crate) overwrite: bool,

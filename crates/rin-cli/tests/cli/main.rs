@@ -23,6 +23,8 @@ mod generation;
 #[cfg(test)]
 mod inspection;
 #[cfg(test)]
+mod network;
+#[cfg(test)]
 mod program;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -43,7 +43,7 @@ fn an_interrupt_leaves_what_was_there() {
     let dst = folder.join("a.rin");
     std::fs::write(&dst, "old").unwrap();
     let cancel = Arc::new(AtomicBool::new(false));
-    let options = ImportOptions { overwrite: true, cancel: Some(Arc::clone(&cancel)), quant: None };
+    let options = ImportOptions { overwrite: true, cancel: Some(Arc::clone(&cancel)), ..ImportOptions::default() };
     let mut seen_temporary = false;
     let error = import(&tiny_llama(), &dst, &options, &mut |progress| {
         if progress.tensor.starts_with("blk.1.") {

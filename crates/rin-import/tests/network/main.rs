@@ -1,5 +1,9 @@
-//! Networks from rows of numbers to rows of numbers: written, read, planned and run.
+//! Networks from rows of numbers to rows of numbers: written, imported, read, planned and run.
 
+#[cfg(test)]
+mod foreign;
+#[cfg(test)]
+mod legacy;
 #[cfg(test)]
 mod mlp;
 #[cfg(test)]

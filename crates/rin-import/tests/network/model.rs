@@ -24,6 +24,7 @@ pub(crate) fn noise(n: usize, seed: u32) -> Vec<f32> {
 }
 
 /// A file that is removed at the end of a test.
+#[derive(Debug)]
 pub(crate) struct Temporary(pub(crate) PathBuf);
 
 impl Temporary {

@@ -1,0 +1,231 @@
+//! The bench of networks on rows of numbers: the row `inf`, with the percentiles of single runs.
+//!
+//! A repetition is a burst of runs, one after the other, of at least 20 ms; repetitions are interleaved over the
+//! configurations. Single runs are then timed one by one, the reading of the clock included.
+
+use crate::jitter::{Jitter, SPIN, SPINS, Spin};
+use crate::plan::{Setting, Workload};
+use crate::quiet::{Reading, Verdict};
+use crate::report::Machine;
+use crate::row::{counted_or_none, whole};
+use crate::run::cpu_info;
+use crate::stats::bootstrap::mean_interval;
+use crate::stats::{mean, outliers, percentile, sorted, stddev, tail};
+use crate::subject::model_type;
+use crate::{Error, Event, Model, Report, Row};
+use rin_energy::{Error as MeterError, Meter, Record, Span};
+use rin_engine::digest::LogitDigest;
+use rin_engine::{LoadOptions, NetworkEngine};
+use rin_kernels::alloc::allocations;
+use std::time::{Duration, Instant};
+
+/// Length of a repetition.
+const BURST: Duration = Duration::from_millis(20);
+/// Most single runs that are timed.
+const MAX_RUNS: usize = 20_000;
+
+/// One configuration, loaded.
+struct Lane {
+    engine: NetworkEngine,
+    inputs: Vec<Vec<f32>>,
+    rows: usize,
+    /// Runs in a repetition.
+    runs: usize,
+    began: String,
+    ns: Vec<f64>,
+    spans: Vec<Result<Span, MeterError>>,
+    allocations: u64,
+    singles: Vec<f64>,
+    digest: String,
+}
+
+/// Measures networks; [`Setting::n_parallel`] is the rows of a run.
+///
+/// # Errors
+///
+/// When a network cannot be loaded or the workload is out of range.
+pub fn run(
+    models: &[Model],
+    options: &LoadOptions,
+    settings: &[Setting],
+    workload: &Workload,
+    meter: &Result<Meter, MeterError>,
+    mut tell: impl FnMut(Event),
+) -> Result<Report, Error> {
+    workload.check()?;
+    let spin = Spin::calibrate(SPIN);
+    let mut spins = Vec::with_capacity(2 * SPINS);
+    tell(Event::Machine);
+    spin.sample(SPINS, &mut spins);
+    let mut lanes = Vec::with_capacity(settings.len());
+    for (i, setting) in settings.iter().enumerate() {
+        tell(Event::Loading(i));
+        let model = models.get(setting.model).ok_or(Error::NothingToMeasure)?;
+        lanes.push(Lane::load(model, options, setting, workload.repetitions)?);
+    }
+    let total = workload.repetitions * lanes.len();
+    let before = Reading::now();
+    for round in 0..workload.repetitions {
+        let n = lanes.len();
+        for i in 0..n {
+            tell(Event::Repetitions(round * n + i, total));
+            // Forwards in even rounds, backwards in odd ones.
+            let at = if round % 2 == 0 { i } else { n - 1 - i };
+            lanes[at].repetition(meter.as_ref().ok())?;
+        }
+    }
+    tell(Event::Latencies);
+    for lane in &mut lanes {
+        lane.singles(workload.latency_budget)?;
+    }
+    let after = Reading::now();
+    tell(Event::Machine);
+    spin.sample(SPINS, &mut spins);
+    let machine = Machine {
+        cpu_info: cpu_info(),
+        disturbance: before.until(&after),
+        jitter: Jitter::of(&spins),
+        peaks: Vec::new(),
+        notes: Vec::new(),
+    };
+    let peak = if lanes.len() == 1 { rin_engine::limits::peak_rss_bytes() } else { None };
+    let rows = lanes.into_iter().map(|lane| lane.row(&machine, meter, peak)).collect();
+    Ok(Report { rows, machine })
+}
+
+impl Lane {
+    fn load(model: &Model, options: &LoadOptions, setting: &Setting, repetitions: usize) -> Result<Self, Error> {
+        let rows = setting.n_parallel;
+        let options = LoadOptions {
+            threads: setting.threads.or(options.threads),
+            tier: setting.tier.or(options.tier),
+            n_batch: rows,
+            ..options.clone()
+        };
+        let engine = NetworkEngine::load(model.file()?, &options, |_| ())?;
+        let input = |(i, port): (usize, &rin_model::Port)| {
+            let unit = |at: usize| crate::plan::token(at, i, 1 << 16) as f32 / 32_768.0 - 1.0;
+            (0..rows * port.width()).map(unit).collect()
+        };
+        let inputs = engine.inputs().iter().enumerate().map(input).collect();
+        let mut lane = Self {
+            engine,
+            inputs,
+            rows,
+            runs: 1,
+            began: crate::time::now(),
+            ns: Vec::with_capacity(repetitions),
+            spans: Vec::with_capacity(repetitions),
+            allocations: 0,
+            singles: Vec::with_capacity(MAX_RUNS),
+            digest: String::new(),
+        };
+        lane.burst(1)?;
+        let mut digest = LogitDigest::new();
+        lane.engine.digest(&mut digest);
+        lane.digest = digest.finish().to_string();
+        // As many runs as a repetition takes, the caches being warm by then.
+        while lane.burst(lane.runs)? < BURST && lane.runs < 1 << 24 {
+            lane.runs *= 2;
+        }
+        Ok(lane)
+    }
+
+    fn burst(&mut self, runs: usize) -> Result<Duration, Error> {
+        let slices: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
+        let before = allocations();
+        let start = Instant::now();
+        for _ in 0..runs {
+            self.engine.run(&slices, self.rows)?;
+        }
+        let time = start.elapsed();
+        self.allocations += allocations() - before;
+        Ok(time)
+    }
+
+    fn repetition(&mut self, meter: Option<&Meter>) -> Result<(), Error> {
+        let began = meter.map(Meter::read);
+        let time = self.burst(self.runs)?;
+        let ended = meter.map(Meter::read);
+        self.ns.push(time.as_secs_f64() * 1e9);
+        if let (Some(meter), Some(began), Some(ended)) = (meter, began, ended) {
+            self.spans.push(meter.span(&began, &ended));
+        }
+        Ok(())
+    }
+
+    fn singles(&mut self, budget: Duration) -> Result<(), Error> {
+        let slices: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
+        let end = Instant::now() + budget;
+        while self.singles.len() < MAX_RUNS && Instant::now() < end {
+            let start = Instant::now();
+            self.engine.run(&slices, self.rows)?;
+            self.singles.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+        Ok(())
+    }
+
+    fn energy(&self, meter: &Result<Meter, MeterError>) -> Record {
+        let meter = match meter {
+            Ok(meter) => meter,
+            Err(error) => return Record::unmeasured(error),
+        };
+        let spans: Vec<Span> = self.spans.iter().filter_map(|span| span.as_ref().ok().copied()).collect();
+        match self.spans.iter().find_map(|span| span.as_ref().err()).filter(|_| spans.is_empty()) {
+            Some(error) => Record::unmeasured(error),
+            None => Record::sum(&spans, (spans.len() * self.runs * self.rows) as u64, meter),
+        }
+    }
+
+    fn row(self, machine: &Machine, meter: &Result<Meter, MeterError>, peak_rss: Option<u64>) -> Row {
+        let energy = self.energy(meter);
+        let (file, plan) = (self.engine.file(), self.engine.plan());
+        let n_params = file.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.n_elements()));
+        let rows = (self.runs * self.rows) as f64;
+        let ts: Vec<f64> = self.ns.iter().map(|ns| rows / ns.max(1.0) * 1e9).collect();
+        let singles = sorted(&self.singles);
+        let disturbance = &machine.disturbance;
+        Row {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cpu_info: machine.cpu_info.clone(),
+            model_filename: file.path().display().to_string(),
+            model_type: model_type(file, plan.network.mode.name(), n_params),
+            model_size: file.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.n_bytes)),
+            model_n_params: n_params,
+            n_batch: self.rows as u64,
+            n_threads: self.engine.threads() as u64,
+            tier: self.engine.tier().name().to_owned(),
+            n_parallel: self.rows as u64,
+            test: "inf".to_owned(),
+            n_gen: self.runs as u64,
+            test_time: self.began.clone(),
+            avg_ns: whole(mean(&self.ns).unwrap_or(0.0)),
+            stddev_ns: whole(stddev(&self.ns).unwrap_or(0.0)),
+            avg_ts: mean(&ts).unwrap_or(0.0),
+            stddev_ts: stddev(&ts).unwrap_or(0.0),
+            ci95_ts: mean_interval(&ts),
+            samples_ns: self.ns.iter().copied().map(whole).collect(),
+            outliers: outliers(&self.ns),
+            samples_ts: ts,
+            joules_per_token: energy.joules_per_token,
+            energy_status: energy.status.name().to_owned(),
+            energy: Some(energy),
+            allocs: counted_or_none(self.allocations),
+            plan_bytes: plan.total_bytes() as u64,
+            peak_rss,
+            first_token_ms: percentile(&singles, 500).unwrap_or(0.0) / 1e3,
+            n_steps: singles.len() as u64,
+            p50_us: percentile(&singles, 500),
+            p99_us: tail(&singles, 990),
+            p999_us: tail(&singles, 999),
+            max_us: singles.last().copied(),
+            jitter_p99: machine.jitter.and_then(|jitter| jitter.p99),
+            jitter_p999: machine.jitter.and_then(|jitter| jitter.p999),
+            jitter_max: machine.jitter.map(|jitter| jitter.max),
+            digest: Some(self.digest),
+            disturbed: (disturbance.verdict != Verdict::Unknown).then_some(disturbance.verdict == Verdict::Disturbed),
+            disturbed_by: disturbance.reasons.clone(),
+            ..Row::default()
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Trained networks from other programs become networks on rows of numbers.
+//!
+//! A source gives named tensors in numbers: a PyTorch state dictionary, a safetensors file, or one of the legacy layouts
+//! of RIN, which also say what the network is. State dictionaries do not: a [`Description`] in TOML says it.
+
+mod bytes;
+mod describe;
+mod error;
+mod legacy;
+mod pickle;
+mod torch;
+mod zip;
+
+pub use describe::{Description, Layer, OutputLayer};
+pub use error::ForeignError;
+
+use crate::write::{NewNetwork, NewTensor, write_network};
+use crate::{Error, ImportOptions, Report, source, staged};
+use rin_kernels::Format;
+use rin_model::{FileFormat, ModelFile, Network};
+use std::path::Path;
+
+/// A tensor in numbers, row-major.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
+}
+
+/// A network with its weights in numbers.
+#[derive(Clone, Debug)]
+pub(crate) struct Trained {
+    pub(crate) network: Network,
+    pub(crate) tensors: Vec<Tensor>,
+}
+
+/// Longest file that is read into memory: networks of these kinds are small.
+const MAX_FILE: u64 = 8 << 30;
+
+/// What a file holds, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Torch,
+    Legacy,
+    Safetensors,
+}
+
+/// The kind of a file that [`import_network`] reads; none for all others. A safetensors file is a network in pieces where
+/// it comes with a description or without the configuration that language models have beside them.
+pub(crate) fn kind_of(path: &Path, described: bool) -> Option<Kind> {
+    if !path.is_file() {
+        return None;
+    }
+    let named = |ends: &[&str]| {
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+        ends.iter().any(|end| extension.eq_ignore_ascii_case(end))
+    };
+    let mut start = [0; 4];
+    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read(&mut file, &mut start)).unwrap_or(0);
+    let start = start.get(..read).unwrap_or_default();
+    match start {
+        b"RIN1" | b"THOR" | b"TH3R" => Some(Kind::Legacy),
+        _ if start.starts_with(b"PK") || named(&["pt", "pth", "bin", "ckpt"]) => Some(Kind::Torch),
+        _ if named(&["safetensors"]) && (described || !path.with_file_name("config.json").is_file()) => {
+            Some(Kind::Safetensors)
+        }
+        _ => None,
+    }
+}
+
+/// Writes the network that `src` holds to `dst`; `description` says what its tensors make, where the file does not.
+pub(crate) fn import_network(
+    src: &Path,
+    dst: &Path,
+    kind: Kind,
+    description: Option<&Description>,
+    options: &ImportOptions,
+) -> Result<Report, Error> {
+    staged::check_destination(dst, &[src.to_path_buf()], options.overwrite)?;
+    let (format, trained) = match kind {
+        Kind::Torch => ("pytorch", describe::build(torch::read(&bytes_of(src)?)?, description)?),
+        Kind::Safetensors => ("safetensors", describe::build(safetensors(src)?, description)?),
+        Kind::Legacy if description.is_some() => {
+            return Err(
+                ForeignError::unsupported("legacy RIN files describe their network; leave --network out").into()
+            );
+        }
+        Kind::Legacy => ("legacy", legacy::read(&bytes_of(src)?)?),
+    };
+    let format_of_matrices = options.quant.unwrap_or(Format::F32);
+    let mut tensors = Vec::with_capacity(trained.tensors.len());
+    for tensor in &trained.tensors {
+        if let Some(at) = tensor.values.iter().position(|value| !value.is_finite()) {
+            let col = tensor.shape.get(1).copied().unwrap_or(1).max(1);
+            let (row, col) = (at.checked_div(col).unwrap_or(0), at.checked_rem(col).unwrap_or(0));
+            return Err(rin_engine::Error::NonFiniteWeight { tensor: tensor.name.clone(), row, col }.into());
+        }
+        tensors.push(match tensor.shape[..] {
+            [rows, cols] => NewTensor::matrix(&tensor.name, format_of_matrices, [rows, cols], &tensor.values)?,
+            _ => NewTensor::vector(&tensor.name, &tensor.values),
+        });
+    }
+    let (name, quant) = (source::name(src), options.quant);
+    let model = NewNetwork { network: &trained.network, source: &name, format, quant };
+    write_network(dst, &model, &tensors, &[], options.overwrite)
+}
+
+fn bytes_of(path: &Path) -> Result<Vec<u8>, Error> {
+    let length = source::length(path)?;
+    if length > MAX_FILE {
+        let what = format!("the file has {length} bytes, more than the {MAX_FILE} that are read of this format");
+        return Err(ForeignError::unsupported(what).into());
+    }
+    std::fs::read(path).map_err(|error| Error::reading(path, error))
+}
+
+/// The float tensors of a safetensors file.
+fn safetensors(path: &Path) -> Result<Vec<Tensor>, Error> {
+    let file = ModelFile::open(path)?;
+    if file.format() != FileFormat::Safetensors {
+        return Err(Error::AlreadyRin(path.to_path_buf()));
+    }
+    let mut found = Vec::new();
+    for tensor in file.tensors() {
+        let format = rin_engine::weights::format_of(tensor.dtype).filter(|format| format.block_len() == 1);
+        let Some(format) = format else { continue };
+        let too_large = || Error::TooLarge { tensor: tensor.name.clone() };
+        let shape = tensor.shape.iter().map(|&n| usize::try_from(n).ok()).collect::<Option<Vec<_>>>();
+        let n = usize::try_from(tensor.n_elements()).map_err(|_| too_large())?;
+        let mut values = vec![0.0; n];
+        rin_kernels::format::dequantize(format, file.bytes(tensor), &mut values);
+        found.push(Tensor { name: tensor.source_name.clone(), shape: shape.ok_or_else(too_large)?, values });
+    }
+    Ok(found)
+}
