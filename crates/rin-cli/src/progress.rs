@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::output::Size;
 
 /// Characters of the bar.
-const WIDTH: u64 = 40;
+const WIDTH: usize = 40;
 /// Shortest time between two drawings.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Brings the cursor to the start of the line and clears it.
@@ -103,10 +103,10 @@ impl ProgressBar {
 impl State {
     fn line(&self, unit: Unit, elapsed: Duration) -> String {
         let Self { message, done, total, .. } = self;
-        let filled = u128::from(*done) * u128::from(WIDTH) / u128::from((*total).max(1));
-        let filled = usize::try_from(filled.min(u128::from(WIDTH))).unwrap_or(0);
-        let head = if filled < WIDTH as usize { ">" } else { "" };
-        let bar = format!("[{:<width$}]", "=".repeat(filled) + head, width = WIDTH as usize);
+        let filled = u128::from(*done) * WIDTH as u128 / u128::from((*total).max(1));
+        let filled = usize::try_from(filled).unwrap_or(WIDTH).min(WIDTH);
+        let head = if filled < WIDTH { ">" } else { "" };
+        let bar = format!("[{:<WIDTH$}]", "=".repeat(filled) + head);
         let left = match done {
             0 => "-".to_owned(),
             _ => clock(elapsed.as_secs_f64() * total.saturating_sub(*done) as f64 / *done as f64),
