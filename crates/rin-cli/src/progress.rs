@@ -149,7 +149,7 @@ mod tests {
         let half = state(50, 100).line(Unit::Cases, Duration::from_secs(90));
         assert_eq!(half, format!("loading [{}>{}] 50/100 (1m 30s left)", "=".repeat(20), " ".repeat(19)));
         let whole = state(2048, 2048).line(Unit::Bytes, Duration::from_secs(1));
-        assert_eq!(whole, format!("loading [{}] 2.00 KiB/2.00 KiB (0s)", "=".repeat(40)));
+        assert_eq!(whole, format!("loading [{}] 2.0 KiB/2.0 KiB (0s)", "=".repeat(40)));
         let tokens = state(30, 120).line(Unit::Tokens, Duration::from_secs(10));
         assert!(tokens.ends_with("30/120 tokens (3.0/s, 30s left)"), "{tokens}");
     }

@@ -162,7 +162,7 @@ fn pickles_that_call_are_refused_by_name() {
 
 #[test]
 fn files_of_others_are_read_or_refused_with_a_reason() {
-    let (Some(pth), Some(hostile)) = (shared("data/pth"), shared("data/hostile/pickle")) else { return };
+    let (Some(pth), Some(hostile)) = (shared("pth"), shared("hostile/pickle")) else { return };
     let (mut imported, mut refused) = (Vec::new(), 0);
     let mut folders = vec![pth, hostile];
     while let Some(folder) = folders.pop() {
