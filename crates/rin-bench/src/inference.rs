@@ -12,11 +12,11 @@ use crate::run::cpu_info;
 use crate::stats::bootstrap::mean_interval;
 use crate::stats::{mean, outliers, percentile, sorted, stddev, tail};
 use crate::subject::model_type;
+use crate::work::NetworkWork;
 use crate::{Error, Event, Model, Report, Row};
 use rin_energy::{Error as MeterError, Meter, Record, Span};
+use rin_engine::LoadOptions;
 use rin_engine::digest::LogitDigest;
-use rin_engine::{LoadOptions, NetworkEngine};
-use rin_kernels::alloc::allocations;
 use std::time::{Duration, Instant};
 
 /// Length of a repetition.
@@ -26,9 +26,7 @@ const MAX_RUNS: usize = 20_000;
 
 /// One configuration, loaded.
 struct Lane {
-    engine: NetworkEngine,
-    inputs: Vec<Vec<f32>>,
-    rows: usize,
+    work: NetworkWork,
     /// Runs in a repetition.
     runs: usize,
     began: String,
@@ -95,23 +93,13 @@ pub fn run(
 
 impl Lane {
     fn load(model: &Model, options: &LoadOptions, setting: &Setting, repetitions: usize) -> Result<Self, Error> {
-        let rows = setting.n_parallel;
         let options = LoadOptions {
             threads: setting.threads.or(options.threads),
             tier: setting.tier.or(options.tier),
-            n_batch: rows,
             ..options.clone()
         };
-        let engine = NetworkEngine::load(model.file()?, &options, |_| ())?;
-        let input = |(i, port): (usize, &rin_model::Port)| {
-            let unit = |at: usize| crate::plan::token(at, i, 1 << 16) as f32 / 32_768.0 - 1.0;
-            (0..rows * port.width()).map(unit).collect()
-        };
-        let inputs = engine.inputs().iter().enumerate().map(input).collect();
         let mut lane = Self {
-            engine,
-            inputs,
-            rows,
+            work: NetworkWork::load(model.file()?, &options, setting.n_parallel)?,
             runs: 1,
             began: crate::time::now(),
             ns: Vec::with_capacity(repetitions),
@@ -122,7 +110,7 @@ impl Lane {
         };
         lane.burst(1)?;
         let mut digest = LogitDigest::new();
-        lane.engine.digest(&mut digest);
+        lane.work.engine().digest(&mut digest);
         lane.digest = digest.finish().to_string();
         // As many runs as a repetition takes, the caches being warm by then.
         while lane.burst(lane.runs)? < BURST && lane.runs < 1 << 24 {
@@ -132,15 +120,9 @@ impl Lane {
     }
 
     fn burst(&mut self, runs: usize) -> Result<Duration, Error> {
-        let slices: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
-        let before = allocations();
         let start = Instant::now();
-        for _ in 0..runs {
-            self.engine.run(&slices, self.rows)?;
-        }
-        let time = start.elapsed();
-        self.allocations += allocations() - before;
-        Ok(time)
+        self.allocations += self.work.run(runs)?;
+        Ok(start.elapsed())
     }
 
     fn repetition(&mut self, meter: Option<&Meter>) -> Result<(), Error> {
@@ -155,13 +137,17 @@ impl Lane {
     }
 
     fn singles(&mut self, budget: Duration) -> Result<(), Error> {
-        let slices: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
         let end = Instant::now() + budget;
-        while self.singles.len() < MAX_RUNS && Instant::now() < end {
-            let start = Instant::now();
-            self.engine.run(&slices, self.rows)?;
-            self.singles.push(start.elapsed().as_secs_f64() * 1e6);
-        }
+        let singles = &mut self.singles;
+        let mut began: Option<Instant> = None;
+        self.work.repeat(|| {
+            let now = Instant::now();
+            if let Some(began) = began {
+                singles.push((now - began).as_secs_f64() * 1e6);
+            }
+            began = Some(Instant::now());
+            singles.len() < MAX_RUNS && now < end
+        })?;
         Ok(())
     }
 
@@ -173,15 +159,17 @@ impl Lane {
         let spans: Vec<Span> = self.spans.iter().filter_map(|span| span.as_ref().ok().copied()).collect();
         match self.spans.iter().find_map(|span| span.as_ref().err()).filter(|_| spans.is_empty()) {
             Some(error) => Record::unmeasured(error),
-            None => Record::sum(&spans, (spans.len() * self.runs * self.rows) as u64, meter),
+            None => Record::sum(&spans, (spans.len() * self.runs * self.work.rows()) as u64, meter),
         }
     }
 
     fn row(self, machine: &Machine, meter: &Result<Meter, MeterError>, peak_rss: Option<u64>) -> Row {
         let energy = self.energy(meter);
-        let (file, plan) = (self.engine.file(), self.engine.plan());
+        let engine = self.work.engine();
+        let (file, plan) = (engine.file(), engine.plan());
         let n_params = file.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.n_elements()));
-        let rows = (self.runs * self.rows) as f64;
+        let n_rows = self.work.rows() as u64;
+        let rows = (self.runs * self.work.rows()) as f64;
         let ts: Vec<f64> = self.ns.iter().map(|ns| rows / ns.max(1.0) * 1e9).collect();
         let singles = sorted(&self.singles);
         let disturbance = &machine.disturbance;
@@ -192,10 +180,10 @@ impl Lane {
             model_type: model_type(file, plan.network.mode.name(), n_params),
             model_size: file.tensors().iter().fold(0, |sum: u64, tensor| sum.saturating_add(tensor.n_bytes)),
             model_n_params: n_params,
-            n_batch: self.rows as u64,
-            n_threads: self.engine.threads() as u64,
-            tier: self.engine.tier().name().to_owned(),
-            n_parallel: self.rows as u64,
+            n_batch: n_rows,
+            n_threads: engine.threads() as u64,
+            tier: engine.tier().name().to_owned(),
+            n_parallel: n_rows,
             test: "inf".to_owned(),
             n_gen: self.runs as u64,
             test_time: self.began.clone(),

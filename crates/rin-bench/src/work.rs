@@ -1,6 +1,8 @@
 //! Pieces of work that are repeated for as long as a measurement of energy takes, with what they compute.
 
-use rin_engine::{Engine, Sequence};
+use rin_engine::{Engine, LoadOptions, NetworkEngine, Sequence};
+use rin_kernels::alloc::allocations;
+use rin_model::{ModelFile, Port};
 
 use crate::Error;
 use crate::cost::{StepCost, Work};
@@ -132,6 +134,70 @@ impl EngineWork {
             }
         }
         [products as f64, weights as f64, attention as f64]
+    }
+}
+
+/// A network on rows of numbers, with rows of its own making.
+#[derive(Debug)]
+pub struct NetworkWork {
+    engine: NetworkEngine,
+    inputs: Vec<Vec<f32>>,
+    rows: usize,
+}
+
+impl NetworkWork {
+    /// Loads a network for so many rows at once.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be loaded.
+    pub fn load(file: ModelFile, options: &LoadOptions, rows: usize) -> Result<Self, Error> {
+        let options = LoadOptions { n_batch: rows, ..options.clone() };
+        let engine = NetworkEngine::load(file, &options, |_| ())?;
+        let input = |(i, port): (usize, &Port)| {
+            let unit = |at: usize| token(at, i, 1 << 16) as f32 / 32_768.0 - 1.0;
+            (0..rows * port.width()).map(unit).collect()
+        };
+        let inputs = engine.inputs().iter().enumerate().map(input).collect();
+        Ok(Self { engine, inputs, rows })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &NetworkEngine {
+        &self.engine
+    }
+
+    /// Rows of a run.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Runs for as long as `go_on`, which is asked before each run, says so; the allocations that were made meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot run.
+    pub fn repeat(&mut self, mut go_on: impl FnMut() -> bool) -> Result<u64, Error> {
+        let slices: Vec<&[f32]> = self.inputs.iter().map(Vec::as_slice).collect();
+        let before = allocations();
+        while go_on() {
+            self.engine.run(&slices, self.rows)?;
+        }
+        Ok(allocations() - before)
+    }
+
+    /// Runs so often; the allocations that were made meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the engine cannot run.
+    pub fn run(&mut self, times: usize) -> Result<u64, Error> {
+        let mut left = times;
+        self.repeat(|| {
+            let go_on = left > 0;
+            left = left.saturating_sub(1);
+            go_on
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use rin_energy::Status;
 use rin_engine::digest::LogitDigest;
 use rin_engine::network::verify::{Axes, Report};
 use rin_engine::{LoadOptions, NetworkEngine};
@@ -15,7 +16,7 @@ use serde::Serialize;
 
 use crate::args::{MachineArgs, RunArgs};
 use crate::array::Array;
-use crate::energy::Gauge;
+use crate::energy::{Gauge, Pacing, Power, line};
 use crate::exit::{self, Usage};
 use crate::npy::NpyWriter;
 use crate::values::NamedFile;
@@ -36,7 +37,10 @@ struct RunJson<'a> {
     timings: TimingsJson,
     memory: json::Memory,
     allocations_during_inference: u64,
+    /// Its `joules_per_token` is per row.
     energy: rin_energy::Record,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    power: Option<Power>,
     digest: String,
     tier: &'static str,
     threads: usize,
@@ -72,7 +76,13 @@ struct TimingsJson {
 ///
 /// # Errors
 /// [`Usage`] for inputs that are not those of the network; whatever goes wrong on the way.
-pub(crate) fn run(args: &RunArgs, file: ModelFile, network: &Network) -> Result<()> {
+pub(crate) fn run(
+    args: &RunArgs,
+    file: ModelFile,
+    network: &Network,
+    gauge: &Gauge,
+    pacing: Option<Pacing<'_>>,
+) -> Result<()> {
     let start = Instant::now();
     let description = json::Model::of(&file, Some(network.mode));
     if args.prompt.is_some() || args.tokens.is_some() {
@@ -81,12 +91,12 @@ pub(crate) fn run(args: &RunArgs, file: ModelFile, network: &Network) -> Result<
     }
     let (inputs, rows) = read_inputs(&args.network.input, network)?;
     let targets = targets(&args.network.to, network, &file)?;
-    let gauge = Gauge::open(&args.energy)?;
     let options = args.machine.load_options();
     let options = LoadOptions { n_batch: options.n_batch.min(rows).max(1), ..options };
     let mut engine = load(file, &options, args.output.quiet)?;
     let load = start.elapsed();
 
+    let mut pacing = pacing.map(|pacing| pacing.with_threads(engine.threads()));
     let mut found: Vec<Vec<f32>> =
         (0..network.outputs.len()).map(|i| Vec::with_capacity(rows * engine.output_width(i))).collect();
     let mut digest = LogitDigest::new();
@@ -99,6 +109,10 @@ pub(crate) fn run(args: &RunArgs, file: ModelFile, network: &Network) -> Result<
             let width = port.width();
             *slice = &input.values[first * width..(first + n) * width];
         }
+        if let Some(pacing) = &mut pacing {
+            pacing.step();
+            engine.set_active_threads(pacing.threads());
+        }
         engine.run(&slices, n)?;
         for (i, found) in found.iter_mut().enumerate() {
             found.extend_from_slice(engine.output(i));
@@ -108,6 +122,7 @@ pub(crate) fn run(args: &RunArgs, file: ModelFile, network: &Network) -> Result<
     let (seconds, ended) = (clock.elapsed().as_secs_f64(), gauge.edge());
     let allocations = alloc::allocations() - before;
     let energy = gauge.record(began.as_ref(), ended.as_ref(), rows, seconds)?;
+    let power = pacing.map(|pacing| pacing.result(began.as_ref(), ended.as_ref()));
     for (path, i) in targets {
         write_npy(path, &found[i], engine.output_width(i))
             .with_context(|| format!("the output cannot be written to {}", path.display()))?;
@@ -121,6 +136,12 @@ pub(crate) fn run(args: &RunArgs, file: ModelFile, network: &Network) -> Result<
             let ms = seconds * 1e3;
             let (tier, threads) = (engine.tier().name(), engine.threads());
             output::tell(&format!("{rows} rows in {ms:.3} ms, {tier}, {threads} threads, {}", digest.finish()));
+            if energy.status != Status::Unmeasured {
+                output::tell(&format!("energy {}", line(&energy, "inference")));
+            }
+            if let Some(power) = power {
+                output::tell(&power.line());
+            }
         }
         return Ok(());
     }
@@ -145,6 +166,7 @@ pub(crate) fn run(args: &RunArgs, file: ModelFile, network: &Network) -> Result<
         },
         allocations_during_inference: allocations,
         energy,
+        power,
         digest: digest.finish().to_string(),
         tier: engine.tier().name(),
         threads: engine.threads(),

@@ -70,7 +70,7 @@ pub(crate) fn summary(
     if outcome.drafted > 0 {
         writeln!(text, "guessed {} tokens, {} of them right", outcome.drafted, outcome.accepted)?;
     }
-    writeln!(text, "energy {}", crate::energy::line(energy))?;
+    writeln!(text, "energy {}", crate::energy::line(energy, "token"))?;
     write!(text, "digest {}", outcome.digest)?;
     Ok(text)
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let file = model_path::open(&args.model)?;
     let mode = args.machine.mode(&file)?;
     if let Some(network) = file.network().cloned() {
-        return crate::network::run(args, file, &network);
+        return crate::network::run(args, file, &network, &gauge, pacing);
     }
     refuse_rows(args)?;
     let description = json::Model::of(&file, mode);
@@ -159,11 +159,7 @@ fn tell(
     if !args.output.quiet {
         output::tell(&report::summary(engine, &outcome, prompt_tokens, timings, memory, &spent.energy)?);
         if let Some(power) = &spent.power {
-            let mean = power.mean_watts.map_or_else(|| "unknown".to_owned(), |watts| format!("{watts:.2} W"));
-            output::tell(&format!(
-                "power cap {} W: {mean} on average, {:.2} s of rest",
-                power.budget_watts, power.rested_s
-            ));
+            output::tell(&power.line());
         }
     }
     if !args.output.json {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use rin_energy::Record;
 use rin_engine::snn::{Activity, Coding, Network, Readout, Simulator};
 use rin_import::nir::{Discretisation, Graph, from_network, to_network};
 use rin_import::snn_file;
@@ -16,6 +17,7 @@ use rin_model::{Mode, ModelFile};
 use serde::Serialize;
 
 use crate::args::{ExportArgs, ImportArgs, ModelArgs, RunArgs, SpikingArgs};
+use crate::energy::Gauge;
 use crate::exit::Usage;
 use crate::npy::NpyWriter;
 use crate::output::Size;
@@ -36,6 +38,8 @@ struct RunJson {
     plan_bytes: usize,
     threads: usize,
     seconds: f64,
+    /// Its `joules_per_token` is per row.
+    energy: Record,
     version: &'static str,
 }
 
@@ -144,6 +148,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     if args.prompt.is_some() || args.tokens.is_some() {
         return Err(Usage("a spiking network takes no text: give --input FILE.npy".to_owned()).into());
     }
+    if args.power_budget.is_some() {
+        let text = "--power-budget rests between tokens or batches of rows; a spiking network runs all rows as one";
+        return Err(Usage(text.to_owned()).into());
+    }
     let [input] = args.network.input.as_slice() else {
         return Err(Usage("a spiking network answers one array; give it with --input FILE.npy".to_owned()).into());
     };
@@ -158,20 +166,22 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let network = network(&path, &args.spiking, trains)?;
     let steps = steps(&array, &network)?;
     let outputs = network.outputs();
+    let gauge = Gauge::open(&args.energy)?;
     let mut simulator = Simulator::load(network, &args.machine.load_options())?;
     let network = simulator.network();
     let rows = array.values.len() / network.row_len(steps).unwrap_or(1).max(1);
     let mut out = vec![0.0; rows.saturating_mul(outputs)];
-    let clock = Instant::now();
+    let (clock, began) = (Instant::now(), gauge.edge());
     simulator.run(&array.values, steps, &mut out)?;
-    let seconds = clock.elapsed().as_secs_f64();
+    let (seconds, ended) = (clock.elapsed().as_secs_f64(), gauge.edge());
+    let energy = gauge.record(began.as_ref(), ended.as_ref(), rows, seconds)?;
     if let Some(NamedFile { path: to, .. }) = args.network.to.first() {
         let mut writer =
             NpyWriter::create(to, outputs).with_context(|| format!("{} cannot be written", to.display()))?;
         let written = out.chunks(outputs.max(1)).try_for_each(|row| writer.row(row)).and_then(|()| writer.finish());
         written.with_context(|| format!("{} cannot be written", to.display()))?;
     }
-    tell(args, &path, &simulator, steps, &out, seconds)
+    tell(args, &path, &simulator, steps, &out, seconds, energy)
 }
 
 /// The largest value; the first of equal ones.
@@ -180,7 +190,15 @@ fn class(values: &[f32]) -> usize {
     values.iter().enumerate().fold(0, best)
 }
 
-fn tell(args: &RunArgs, path: &Path, simulator: &Simulator, steps: usize, out: &[f32], seconds: f64) -> Result<()> {
+fn tell(
+    args: &RunArgs,
+    path: &Path,
+    simulator: &Simulator,
+    steps: usize,
+    out: &[f32],
+    seconds: f64,
+    energy: Record,
+) -> Result<()> {
     let network = simulator.network();
     let rows = out.chunks(network.outputs().max(1));
     let Activity { spikes, input_spikes, synaptic_operations } = simulator.activity();
@@ -212,6 +230,7 @@ fn tell(args: &RunArgs, path: &Path, simulator: &Simulator, steps: usize, out: &
             plan_bytes: simulator.bytes(),
             threads: simulator.threads(),
             seconds,
+            energy,
             version: env!("CARGO_PKG_VERSION"),
         });
     }

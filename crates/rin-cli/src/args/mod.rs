@@ -130,7 +130,7 @@ pub(crate) struct RunArgs {
     pub(crate) logits: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) spiking: SpikingArgs,
-    /// Keep the mean power at so many watts, with rests between the tokens
+    /// Keep the mean power at so many watts, with rests between the tokens, or between batches of rows
     #[arg(long, value_name = "W", allow_negative_numbers = true)]
     pub(crate) power_budget: Option<f64>,
     #[command(flatten)]

@@ -1,14 +1,16 @@
-//! `rin energy MODEL`: the energy of a token, of a prompt and of a generation apart.
+//! `rin energy MODEL`: the energy of a token, of a prompt and of a generation apart; of an inference, where the network is
+//! one on rows of numbers.
 
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rin_bench::work::{EngineWork, Piece};
+use rin_bench::work::{EngineWork, NetworkWork, Piece};
 use rin_energy::environment::Environment;
 use rin_energy::protocol::{Figure, Progress, Protocol, ProtocolError, Report, Variant, Window};
 use rin_energy::{Error, Record, Status};
 use rin_engine::Engine;
+use rin_model::ModelFile;
 use serde::Serialize;
 
 use super::by_op::{ByOp, by_op};
@@ -26,6 +28,9 @@ struct EnergyJson {
     energy: Record,
     phases: Vec<Phase>,
     idle_watts: Option<Figure>,
+    /// Of a network on rows: joules of a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    joules_per_inference: Option<f64>,
     /// Joules per token of the second phase less the first's.
     difference: Option<Figure>,
     by_op: Option<ByOp>,
@@ -43,16 +48,81 @@ struct EnergyJson {
 struct Phase {
     #[serde(flatten)]
     variant: Variant,
-    /// Tokens of one repetition.
-    tokens: usize,
-    tokens_per_joule: Option<f64>,
+    #[serde(flatten)]
+    counted: Counted,
     /// Where nothing was measured, from the user's own figures.
     #[serde(skip_serializing_if = "Option::is_none")]
     estimate: Option<rin_energy::Estimate>,
-    carbon_g_per_token: Option<f64>,
 }
 
-/// The terms of the carbon figures: (E · I + M) per token, ISO/IEC 21031 (SCI).
+/// What a phase is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Token,
+    Inference,
+}
+
+impl Unit {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Inference => "inference",
+        }
+    }
+}
+
+/// Figures that carry their unit in their name.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(untagged)]
+enum Counted {
+    Tokens {
+        /// Of one repetition.
+        tokens: usize,
+        tokens_per_joule: Option<f64>,
+        carbon_g_per_token: Option<f64>,
+    },
+    Inferences {
+        inferences_per_joule: Option<f64>,
+        carbon_g_per_inference: Option<f64>,
+    },
+}
+
+impl Counted {
+    /// Of a phase; of a piece of so many tokens where it has one.
+    fn new(piece: Option<Piece>, per_joule: Option<f64>, carbon: Option<f64>) -> Self {
+        match piece {
+            Some(piece) => {
+                Self::Tokens { tokens: piece.tokens(), tokens_per_joule: per_joule, carbon_g_per_token: carbon }
+            }
+            None => Self::Inferences { inferences_per_joule: per_joule, carbon_g_per_inference: carbon },
+        }
+    }
+
+    const fn per_joule(self) -> Option<f64> {
+        match self {
+            Self::Tokens { tokens_per_joule: found, .. } | Self::Inferences { inferences_per_joule: found, .. } => {
+                found
+            }
+        }
+    }
+
+    const fn carbon(self) -> Option<f64> {
+        match self {
+            Self::Tokens { carbon_g_per_token: found, .. } | Self::Inferences { carbon_g_per_inference: found, .. } => {
+                found
+            }
+        }
+    }
+
+    const fn unit(self) -> Unit {
+        match self {
+            Self::Tokens { .. } => Unit::Token,
+            Self::Inferences { .. } => Unit::Inference,
+        }
+    }
+}
+
+/// The terms of the carbon figures: (E · I + M) per token or inference, ISO/IEC 21031 (SCI).
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Carbon {
     intensity_g_per_kwh: f64,
@@ -61,9 +131,9 @@ struct Carbon {
 }
 
 impl Carbon {
-    const BOUNDARY: &'static str = "the domains of the sensor and its memory; per token";
+    const BOUNDARY: &'static str = "the domains of the sensor and its memory";
 
-    fn per_token(self, variant: &Variant) -> Option<f64> {
+    fn per_unit(self, variant: &Variant) -> Option<f64> {
         let dram = variant.dram_joules_per_unit.map_or(0.0, |figure| figure.median);
         let kwh = (variant.joules_per_unit?.median + dram) / 3.6e6;
         Some(kwh * self.intensity_g_per_kwh + variant.seconds_per_unit? / 3600.0 * self.embodied_g_per_hour)
@@ -78,10 +148,12 @@ pub(super) fn measure(args: &EnergyCommandArgs) -> Result<()> {
     // Half a measurement is none: the first interrupt ends the program.
     interrupt::install()?;
     let file = model_path::open(&args.model)?;
-    file.config()?;
+    if file.network().is_none() {
+        file.config()?;
+    }
+    let task = Task::of(args, &file)?;
     let model = json::Model::of(&file, args.machine.mode(&file)?);
     let gauge = Gauge::open(&args.energy)?;
-    let (names, pieces) = pieces(args)?;
     let mut found = EnergyJson::new(args, model);
     if let Err(error) = &gauge.meter {
         no_picture(args, error);
@@ -90,11 +162,9 @@ pub(super) fn measure(args: &EnergyCommandArgs) -> Result<()> {
             return found.tell(args);
         }
     }
-    let mut options = args.machine.load_options();
-    options.ctx = options.ctx.or(pieces.iter().map(|piece| piece.positions()).max());
-    options.n_sequences = pieces.len();
     let bar = report::case_progress(0, "measuring", args.output().quiet);
-    let mut work = EngineWork::new(Engine::load(file, &options, |_| {})?, &pieces);
+    let mut work = task.load(file, args)?;
+    let names: Vec<&str> = task.phases.iter().map(|phase| phase.name).collect();
     match gauge.meter {
         Ok(mut meter) => {
             let seconds = args.window.0;
@@ -107,7 +177,7 @@ pub(super) fn measure(args: &EnergyCommandArgs) -> Result<()> {
                     bar.set_position(done as u64);
                 }
             };
-            let run = &mut |piece| work.run(piece);
+            let run = &mut |phase| work.run(phase);
             let measured =
                 protocol.run(&gauge.sensors, &mut meter, &names, run, show).map_err(|error| match error {
                     ProtocolError::Meter(error) => anyhow::Error::new(error),
@@ -121,18 +191,90 @@ pub(super) fn measure(args: &EnergyCommandArgs) -> Result<()> {
             match (&args.plot, &nothing) {
                 (Some(path), None) => {
                     let title = format!("{}: power and energy, {}", found.model.name, meter.name());
-                    let svg = plot::svg(&measured, &title)?;
+                    let svg = plot::svg(&measured, &title, task.unit.name())?;
                     std::fs::write(path, svg).with_context(|| format!("{} cannot be written", path.display()))?;
                 }
                 (Some(_), Some(error)) => no_picture(args, error),
                 (None, _) => {}
             }
-            found.by_op = args.by_op.then(|| by_op(&measured, &work, &pieces));
-            found.fill(measured, &pieces, meter.name(), nothing.as_ref());
+            if let (true, Work::Text(work)) = (args.by_op, &work) {
+                let pieces: Vec<Piece> = task.phases.iter().filter_map(|phase| phase.piece).collect();
+                found.by_op = Some(by_op(&measured, work, &pieces));
+            }
+            found.fill(measured, &task, meter.name(), nothing.as_ref());
         }
-        Err(error) => found.estimate(&error, gauge.range, &names, &pieces, &mut work, args)?,
+        Err(error) => found.estimate(&error, gauge.range, &task, &mut work, args)?,
     }
     found.tell(args)
+}
+
+/// What is repeated, phase by phase.
+struct Task {
+    phases: Vec<PhaseOf>,
+    /// What is counted: tokens or inferences.
+    unit: Unit,
+}
+
+/// One kind of work.
+struct PhaseOf {
+    name: &'static str,
+    /// What continues text; none for a network on rows.
+    piece: Option<Piece>,
+}
+
+/// An engine with work for it.
+enum Work {
+    Text(Box<EngineWork>),
+    /// With the runs that one repetition takes.
+    Rows(Box<NetworkWork>, usize),
+}
+
+impl Work {
+    /// Runs a phase once, and says how many units that were.
+    fn run(&mut self, phase: usize) -> Result<u64, rin_bench::Error> {
+        match self {
+            Self::Text(work) => work.run(phase),
+            Self::Rows(work, times) => {
+                work.run(*times)?;
+                Ok((*times * work.rows()) as u64)
+            }
+        }
+    }
+}
+
+impl Task {
+    fn of(args: &EnergyCommandArgs, file: &ModelFile) -> Result<Self> {
+        args.workload.workload().check()?;
+        if file.network().is_some() {
+            if args.by_op {
+                let text = "--by-op tells the operations of models that continue text apart; a network on rows of \
+                            numbers runs one kind of work";
+                return Err(Usage(text.to_owned()).into());
+            }
+            let phases = vec![PhaseOf { name: "inference", piece: None }];
+            return Ok(Self { phases, unit: Unit::Inference });
+        }
+        Ok(Self { phases: pieces(args)?, unit: Unit::Token })
+    }
+
+    fn load(&self, file: ModelFile, args: &EnergyCommandArgs) -> Result<Work> {
+        let mut options = args.machine.load_options();
+        let pieces: Vec<Piece> = self.phases.iter().filter_map(|phase| phase.piece).collect();
+        if pieces.is_empty() {
+            // One row at once, as in `rin bench`; some runs between two looks at the clock.
+            let mut work = NetworkWork::load(file, &options, 1)?;
+            let begin = Instant::now();
+            let mut times = 0;
+            work.repeat(|| {
+                times += 1;
+                times == 1 || begin.elapsed() < Duration::from_millis(1)
+            })?;
+            return Ok(Work::Rows(Box::new(work), times));
+        }
+        options.ctx = options.ctx.or(pieces.iter().map(|piece| piece.positions()).max());
+        options.n_sequences = pieces.len();
+        Ok(Work::Text(Box::new(EngineWork::new(Engine::load(file, &options, |_| {})?, &pieces))))
+    }
 }
 
 /// Says that there is nothing to draw. Also where quiet is wanted: a file that was asked for and is not there is no
@@ -143,15 +285,16 @@ fn no_picture(args: &EnergyCommandArgs, why: &Error) {
     }
 }
 
-/// What is repeated: the phases first, then what tells operations apart.
-fn pieces(args: &EnergyCommandArgs) -> Result<(Vec<&'static str>, Vec<Piece>)> {
+/// What is repeated of a model that continues text: the phases first, then what tells operations apart.
+fn pieces(args: &EnergyCommandArgs) -> Result<Vec<PhaseOf>> {
     let (prompt, steps) = (args.workload.n_prompt, args.workload.n_gen);
+    let phase = |name, piece| PhaseOf { name, piece: Some(piece) };
     let mut all = Vec::new();
     if prompt > 0 {
-        all.push(("prefill", Piece::Prefill(prompt)));
+        all.push(phase("prefill", Piece::Prefill(prompt)));
     }
     if steps > 0 {
-        all.push(("decode", Piece::Decode { depth: 1, steps }));
+        all.push(phase("decode", Piece::Decode { depth: 1, steps }));
     }
     if all.is_empty() {
         return Err(rin_bench::Error::NothingToMeasure.into());
@@ -162,11 +305,10 @@ fn pieces(args: &EnergyCommandArgs) -> Result<(Vec<&'static str>, Vec<Piece>)> {
                 Usage("--by-op needs a prompt of at least 4 tokens (-p) and a generation (-n)".to_owned()).into()
             );
         }
-        all.push(("prefill, short", Piece::Prefill(prompt / 4)));
-        all.push(("decode, deep", Piece::Decode { depth: prompt, steps }));
+        all.push(phase("prefill, short", Piece::Prefill(prompt / 4)));
+        all.push(phase("decode, deep", Piece::Decode { depth: prompt, steps }));
     }
-    args.workload.workload().check()?;
-    Ok(all.into_iter().unzip())
+    Ok(all)
 }
 
 impl EnergyJson {
@@ -181,6 +323,7 @@ impl EnergyJson {
             energy: Record::unmeasured(&Error::NotStarted),
             phases: Vec::new(),
             idle_watts: None,
+            joules_per_inference: None,
             difference: None,
             by_op: None,
             carbon,
@@ -194,18 +337,19 @@ impl EnergyJson {
     }
 
     /// Takes what was measured; `nothing` says why no window counts.
-    fn fill(&mut self, report: Report, pieces: &[Piece], source: String, nothing: Option<&Error>) {
+    fn fill(&mut self, report: Report, task: &Task, source: String, nothing: Option<&Error>) {
         let work = report.windows.iter().filter(|window| window.variant.is_some());
         let good: Vec<&Window> = work.filter(|window| window.joules.is_some()).collect();
         let joules: f64 = good.iter().filter_map(|window| window.joules).sum();
         let square: f64 = good.iter().map(|window| window.uncertainty * window.uncertainty).sum();
-        let decode = report.variants.iter().find(|variant| variant.name == "decode");
+        let generation = report.variants.iter().find(|variant| ["decode", "inference"].contains(&&*variant.name));
+        let per_unit = generation.and_then(|variant| Some(variant.joules_per_unit?.median));
         self.energy = match nothing {
             Some(error) => Record::unmeasured(error),
             None => Record {
                 status: Status::Measured,
                 joules: Some(joules),
-                joules_per_token: decode.and_then(|variant| Some(variant.joules_per_unit?.median)),
+                joules_per_token: per_unit,
                 uncertainty_joules: Some(square.sqrt()),
                 idle_watts: report.idle_watts.map(|figure| figure.median),
                 source: Some(source),
@@ -213,15 +357,16 @@ impl EnergyJson {
                 estimate: None,
             },
         };
+        if task.unit == Unit::Inference {
+            self.joules_per_inference = self.energy.joules_per_token;
+        }
         let carbon = self.carbon;
-        let phase = |(variant, piece): (Variant, &Piece)| Phase {
-            tokens: piece.tokens(),
-            tokens_per_joule: variant.joules_per_unit.map(|figure| 1.0 / figure.median),
-            carbon_g_per_token: carbon.and_then(|carbon| carbon.per_token(&variant)),
-            estimate: None,
-            variant,
+        let phase = |(variant, phase): (Variant, &PhaseOf)| {
+            let per_joule = variant.joules_per_unit.map(|figure| 1.0 / figure.median);
+            let carbon = carbon.and_then(|carbon| carbon.per_unit(&variant));
+            Phase { counted: Counted::new(phase.piece, per_joule, carbon), estimate: None, variant }
         };
-        self.phases = report.variants.into_iter().zip(pieces).map(phase).collect();
+        self.phases = report.variants.into_iter().zip(&task.phases).map(phase).collect();
         (self.idle_watts, self.difference) = (report.idle_watts, report.difference);
         self.disturbed = Some(!report.disturbances.is_empty());
         self.disturbed_by = report.disturbances;
@@ -234,22 +379,21 @@ impl EnergyJson {
         &mut self,
         why: &Error,
         range: Option<rin_energy::PowerRange>,
-        names: &[&str],
-        pieces: &[Piece],
-        work: &mut EngineWork,
+        task: &Task,
+        work: &mut Work,
         args: &EnergyCommandArgs,
     ) -> Result<()> {
-        let (mut all_tokens, mut all_seconds) = (0, 0.0);
-        for (i, (name, piece)) in names.iter().zip(pieces).enumerate() {
+        let (mut all_units, mut all_seconds) = (0, 0.0);
+        for (i, phase) in task.phases.iter().enumerate() {
             work.run(i)?;
-            let (begin, mut tokens) = (Instant::now(), 0);
-            while begin.elapsed().as_secs_f64() < args.window.0 || tokens == 0 {
-                tokens += work.run(i)?;
+            let (begin, mut units) = (Instant::now(), 0);
+            while begin.elapsed().as_secs_f64() < args.window.0 || units == 0 {
+                units += work.run(i)?;
             }
             let seconds = begin.elapsed().as_secs_f64();
-            let estimate = range.map(|range| rin_energy::Estimate::of(range, seconds, tokens));
+            let estimate = range.map(|range| rin_energy::Estimate::of(range, seconds, units));
             let variant = Variant {
-                name: (*name).to_owned(),
+                name: phase.name.to_owned(),
                 windows: 0,
                 dropped: 0,
                 joules_per_unit: None,
@@ -258,14 +402,18 @@ impl EnergyJson {
                 uncertainty_per_unit: None,
                 net_uncertainty_per_unit: None,
                 watts: None,
-                seconds_per_unit: Some(seconds / tokens as f64),
+                seconds_per_unit: Some(seconds / units as f64),
             };
-            let (tokens_per_joule, carbon_g_per_token) = (None, None);
-            self.phases.push(Phase { variant, tokens: piece.tokens(), tokens_per_joule, estimate, carbon_g_per_token });
-            (all_tokens, all_seconds) = (all_tokens + tokens, all_seconds + seconds);
+            self.phases.push(Phase { variant, counted: Counted::new(phase.piece, None, None), estimate });
+            (all_units, all_seconds) = (all_units + units, all_seconds + seconds);
         }
-        self.energy = Record::unmeasured(why).or_estimate(range, all_seconds, all_tokens);
+        self.energy = Record::unmeasured(why).or_estimate(range, all_seconds, all_units);
         Ok(())
+    }
+
+    /// What the phases are counted in.
+    fn unit(&self) -> &'static str {
+        self.phases.first().map_or(Unit::Token, |phase| phase.counted.unit()).name()
     }
 
     fn tell(&self, args: &EnergyCommandArgs) -> Result<()> {
@@ -274,7 +422,7 @@ impl EnergyJson {
 
     fn lines(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
-        writeln!(text, "energy      {}", line(&self.energy))?;
+        writeln!(text, "energy      {}", line(&self.energy, self.unit()))?;
         if let Some(idle) = self.idle_watts {
             writeln!(text, "idle        {}", figure(idle, "W"))?;
         }
@@ -316,27 +464,27 @@ impl EnergyJson {
 
 impl Phase {
     fn lines(&self, text: &mut String) -> std::fmt::Result {
-        let variant = &self.variant;
+        let (variant, unit) = (&self.variant, self.counted.unit().name());
         write!(text, "{:<11} ", variant.name)?;
         match (variant.joules_per_unit, &self.estimate) {
-            (Some(gross), _) => write!(text, "{}", figure(gross, "J/token"))?,
+            (Some(gross), _) => write!(text, "{}", figure(gross, &format!("J/{unit}")))?,
             (None, Some(estimate)) => {
                 let [low, high] = estimate.joules_per_token.unwrap_or_default().map(digits);
-                write!(text, "{}: {low} to {high} J/token", estimate.label)?;
+                write!(text, "{}: {low} to {high} J/{unit}", estimate.label)?;
             }
             (None, None) => write!(text, "unmeasured")?,
         }
         if let Some(net) = variant.net_joules_per_unit {
-            write!(text, "; beyond idle {}", figure(net, "J/token"))?;
+            write!(text, "; beyond idle {}", figure(net, &format!("J/{unit}")))?;
         }
-        if let (Some(watts), Some(rate)) = (variant.watts, self.tokens_per_joule) {
-            write!(text, "; {} W, {} tokens/J", digits(watts.median), digits(rate))?;
+        if let (Some(watts), Some(rate)) = (variant.watts, self.counted.per_joule()) {
+            write!(text, "; {} W, {} {unit}s/J", digits(watts.median), digits(rate))?;
         }
         if let Some(memory) = variant.dram_joules_per_unit {
-            write!(text, "; memory beside it {} J/token", digits(memory.median))?;
+            write!(text, "; memory beside it {} J/{unit}", digits(memory.median))?;
         }
-        if let Some(carbon) = self.carbon_g_per_token {
-            write!(text, "; {carbon:.3e} gCO2e/token")?;
+        if let Some(carbon) = self.counted.carbon() {
+            write!(text, "; {carbon:.3e} gCO2e/{unit}")?;
         }
         if variant.windows + variant.dropped > 0 {
             write!(text, "; {} windows, {} dropped", variant.windows, variant.dropped)?;

@@ -1,4 +1,4 @@
-//! `--power-budget`: the mean power of a generation is held at a budget by rests between its steps, and by fewer threads
+//! `--power-budget`: the mean power of a run is held at a budget by rests between its steps, and by fewer threads
 //! where those would be long.
 
 use anyhow::Result;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Gauge;
 
-/// Rests between the steps of a generation.
+/// Rests between the steps of a run: tokens, or batches of rows.
 #[derive(Debug)]
 pub(crate) struct Pacing<'a> {
     pacer: Pacer,
@@ -19,7 +19,7 @@ pub(crate) struct Pacing<'a> {
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Power {
     pub(crate) budget_watts: f64,
-    /// Mean power over the generation; none where it was not measured.
+    /// Mean power over the run; none where it was not measured.
     pub(crate) mean_watts: Option<f64>,
     /// Share of time in which steps may run, at the end.
     pub(crate) duty: f64,
@@ -28,6 +28,14 @@ pub(crate) struct Power {
     pub(crate) rested_s: f64,
     pub(crate) decisions: u32,
     pub(crate) failures: u32,
+}
+
+impl Power {
+    /// In words.
+    pub(crate) fn line(&self) -> String {
+        let mean = self.mean_watts.map_or_else(|| "unknown".to_owned(), |watts| format!("{watts:.2} W"));
+        format!("power cap {} W: {mean} on average, {:.2} s of rest", self.budget_watts, self.rested_s)
+    }
 }
 
 impl<'a> Pacing<'a> {
@@ -55,7 +63,7 @@ impl<'a> Pacing<'a> {
         self.pacer.step(self.meter);
     }
 
-    /// What became of it, from the readings around the generation.
+    /// What became of it, from the readings around the run.
     pub(crate) fn result(&self, began: Option<&Reading>, ended: Option<&Reading>) -> Power {
         let span = began.zip(ended).and_then(|(began, ended)| self.meter.span(began, ended).ok());
         Power {

@@ -1,4 +1,4 @@
-//! `rin energy --plot`: power over time, window by window, and the energy of a token with its interval.
+//! `rin energy --plot`: power over time, window by window, and the energy of a token or inference with its interval.
 
 use std::fmt::{self, Write};
 
@@ -17,7 +17,7 @@ const IDLE: &str = "#bbbbbb";
 const COLOURS: [&str; 6] = ["#332288", "#cc6677", "#44aa99", "#ddcc77", "#882255", "#88ccee"];
 
 /// The picture.
-pub(crate) fn svg(report: &Report, title: &str) -> Result<String, fmt::Error> {
+pub(crate) fn svg(report: &Report, title: &str, unit: &str) -> Result<String, fmt::Error> {
     let bars = report.variants.len() as f64 * BAR;
     let height = TOP + PANEL + 110.0 + bars;
     let mut out = String::new();
@@ -31,7 +31,7 @@ pub(crate) fn svg(report: &Report, title: &str) -> Result<String, fmt::Error> {
     writeln!(out, "<text x=\"{LEFT}\" y=\"22\" font-size=\"15\">{title}</text>")?;
     legend(&mut out, report)?;
     power(&mut out, &report.windows)?;
-    tokens(&mut out, report, TOP + PANEL + 56.0)?;
+    medians(&mut out, report, unit, TOP + PANEL + 56.0)?;
     if !report.disturbances.is_empty() {
         let why = escaped(&report.disturbances.join("; "));
         writeln!(out, "<text x=\"{LEFT}\" y=\"{}\" fill=\"#c30\">disturbed: {why}</text>", height - 12.0)?;
@@ -78,13 +78,13 @@ fn power(out: &mut String, windows: &[Window]) -> fmt::Result {
 }
 
 /// One bar per variant, with the interval of its median.
-fn tokens(out: &mut String, report: &Report, top: f64) -> fmt::Result {
+fn medians(out: &mut String, report: &Report, unit: &str, top: f64) -> fmt::Result {
     let figures: Vec<_> = report.variants.iter().map(|variant| variant.joules_per_unit).collect();
     let ends = figures.iter().flatten().map(|figure| figure.ci95.map_or(figure.median, |[_, high]| high));
     let most = ends.fold(f64::MIN_POSITIVE, f64::max);
     let room = WIDTH - LEFT - RIGHT - 260.0;
     let x = |joules: f64| LEFT + joules.max(0.0) / most * room;
-    writeln!(out, "<text x=\"{LEFT}\" y=\"{}\">J per token, gross: median and 95 % interval</text>", top - 8.0)?;
+    writeln!(out, "<text x=\"{LEFT}\" y=\"{}\">J per {unit}, gross: median and 95 % interval</text>", top - 8.0)?;
     for (i, figure) in figures.iter().enumerate() {
         let (y, middle) = (top + i as f64 * BAR, top + i as f64 * BAR + 9.0);
         let Some(figure) = figure else {

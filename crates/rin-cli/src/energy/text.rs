@@ -23,10 +23,10 @@ pub(crate) fn figure(figure: Figure, unit: &str) -> String {
     }
 }
 
-/// A record on one line.
-pub(crate) fn line(record: &Record) -> String {
-    let per_token =
-        |joules: Option<f64>| joules.map(|joules| format!(", {} J/token", digits(joules))).unwrap_or_default();
+/// A record on one line; `unit` is what its work is counted in.
+pub(crate) fn line(record: &Record, unit: &str) -> String {
+    let per_unit =
+        |joules: Option<f64>| joules.map(|joules| format!(", {} J/{unit}", digits(joules))).unwrap_or_default();
     let reason = record.reason.as_deref().unwrap_or_default();
     match (record.status, record.joules, record.uncertainty_joules, &record.estimate) {
         (Status::Measured, Some(joules), Some(uncertainty), _) => format!(
@@ -34,7 +34,7 @@ pub(crate) fn line(record: &Record) -> String {
             digits(joules),
             digits(uncertainty),
             record.source.as_deref().unwrap_or_default(),
-            per_token(record.joules_per_token)
+            per_unit(record.joules_per_token)
         ),
         (Status::Estimated, .., Some(estimate)) => {
             let [low, high] = estimate.joules.map(digits);
@@ -61,9 +61,9 @@ mod tests {
     fn an_estimate_cannot_be_taken_for_a_measurement() {
         let none = rin_energy::Error::NoSensor { looked_for: vec!["perf: nothing".to_owned()] };
         let record = Record::unmeasured(&none);
-        assert_eq!(line(&record), "unmeasured (no energy sensor: perf: nothing)");
+        assert_eq!(line(&record, "token"), "unmeasured (no energy sensor: perf: nothing)");
         let range = rin_energy::PowerRange::new(10.0, 65.0);
-        let text = line(&record.or_estimate(range, 2.0, 10));
+        let text = line(&record.or_estimate(range, 2.0, 10), "token");
         assert!(text.starts_with("ESTIMATE, not measured: 20.00 to 130.0 J"), "{text}");
     }
 }

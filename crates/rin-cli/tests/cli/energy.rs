@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::failures::fails;
+use crate::network::{golden, residual};
 use crate::program::{Place, TINY, conformance, json, output, stdout};
 
 /// A machine of one package whose counter moves by 50 W until it goes.
@@ -128,6 +129,40 @@ fn an_estimate_is_a_range_of_its_own() {
         assert!(range[0] > 0.0 && (range[1] / range[0] - 5.0).abs() < 1e-9, "{range:?}");
         assert_eq!(found["estimate"]["label"], "ESTIMATE, not measured");
     }
+}
+
+#[test]
+fn a_network_on_rows_is_measured_by_the_inference() {
+    let place = Place::new();
+    let model = residual(&place, &[]);
+    // Without a sensor: no figure, and no cap.
+    let found = json(&output(place.on("energy", &model, &["--json", "-q"])));
+    assert_eq!(found["energy"]["status"], "unmeasured");
+    let x = golden("residual-x.npy");
+    fails(place.on("run", &model, &["--input", &x, "--power-budget", "20"]), 5, &["power budget needs a sensor"]);
+    fails(place.on("energy", &model, &["--by-op"]), 2, &["--by-op", "rows"]);
+
+    let machine = Machine::new(&place);
+    let more = ["--carbon-intensity", "400", "--plot", "out.svg", "--json"];
+    let found = json(&output(place.on("energy", &model, &[&QUICK[..], &more].concat())));
+    let [phase] = found["phases"].as_array().unwrap().as_slice() else { panic!("{found}") };
+    assert_eq!((&phase["name"], &phase["windows"], &phase["dropped"]), (&"inference".into(), &2.into(), &0.into()));
+    let joules = found["joules_per_inference"].as_f64().unwrap();
+    // The machine takes 50 W whatever it does.
+    let seconds = phase["seconds_per_unit"].as_f64().unwrap();
+    assert!((joules / (50.0 * seconds) - 1.0).abs() < 0.2, "{joules} J in {seconds} s");
+    assert_eq!(phase["joules_per_unit"]["median"], found["joules_per_inference"]);
+    let (rate, carbon) =
+        (phase["inferences_per_joule"].as_f64().unwrap(), phase["carbon_g_per_inference"].as_f64().unwrap());
+    assert!((rate * joules - 1.0).abs() < 1e-9 && (carbon / (joules / 3.6e6 * 400.0) - 1.0).abs() < 1e-9);
+    assert!(std::fs::read_to_string(place.path("out.svg")).unwrap().contains("J per inference"));
+    let text = stdout(&output(place.on("energy", &model, &QUICK)));
+    assert!(text.contains("J/inference") && text.contains("inferences/J") && !text.contains("token"), "{text}");
+    // The cap is tried on networks too: this machine takes more when idle.
+    fails(place.on("run", &model, &["--input", &x, "--power-budget", "20"]), 2, &["20.0 W is not above"]);
+    let run = json(&output(place.on("run", &model, &["--input", &x, "--power-budget", "60", "--json", "-q"])));
+    assert_eq!((&run["energy"]["status"], &run["power"]["budget_watts"]), (&"measured".into(), &60.0.into()));
+    drop(machine);
 }
 
 #[test]

@@ -4,12 +4,12 @@ use crate::program::{Place, TINY, conformance, json, keys, output, stderr, stdou
 use rin_testkit::npy::Array2;
 use std::path::PathBuf;
 
-fn golden(name: &str) -> String {
+pub(crate) fn golden(name: &str) -> String {
     conformance(&format!("networks/{name}")).display().to_string()
 }
 
 /// `residual.pt` as `.rin`.
-fn residual(place: &Place, quant: &[&str]) -> PathBuf {
+pub(crate) fn residual(place: &Place, quant: &[&str]) -> PathBuf {
     let to = place.path("residual.rin");
     let (src, toml) = (golden("residual.pt"), golden("residual.toml"));
     let mut command = place.rin(&["import", &src, "--network", &toml, "--overwrite", "-q", "-o"]);

@@ -137,6 +137,11 @@ impl NetworkEngine {
         self.pool.threads()
     }
 
+    /// How many of the workers take part from now on, at least one; the bits stay.
+    pub fn set_active_threads(&mut self, threads: usize) {
+        self.pool.set_active(threads);
+    }
+
     /// What the system did not grant: pins, huge pages.
     pub fn notes(&self) -> impl Iterator<Item = &str> {
         self.pool.notes().iter().chain(self.arena.notes()).chain(self.weights.notes()).map(String::as_str)
