@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use rin_engine::limits::MemoryLimit;
-use rin_engine::network::NetworkPlan;
+use rin_engine::network::{NetworkPlan, rows_at_once};
 use rin_engine::plan::Slot;
 use rin_engine::sampler::SamplingParams;
 use rin_engine::tokenizer::Tokenizer;
@@ -32,7 +32,10 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     let network = file.network();
     let (mut plan, mut network_plan) = (None, None);
     match network {
-        Some(_) if args.plan => network_plan = Some(NetworkPlan::new(&file, options.n_batch)?),
+        Some(network) if args.plan => {
+            let rows = rows_at_once(network, options.n_batch, options.ctx);
+            network_plan = Some(NetworkPlan::limited(&file, rows, options.ctx)?);
+        }
         None if args.plan => plan = Some(options.plan(&file)?),
         _ => {}
     }

@@ -16,6 +16,7 @@
     )
 )]
 
+mod encoder;
 mod error;
 mod export;
 mod foreign;
@@ -102,6 +103,9 @@ pub fn import(
 ) -> Result<Report, Error> {
     if let Some(found) = options.quant.filter(|format| !quantize::TARGETS.contains(format)) {
         return Err(Error::QuantTarget { found });
+    }
+    if let Some(config) = encoder::config_of(src).filter(|_| options.description.is_none()) {
+        return encoder::import(src, dst, &config, options);
     }
     if let Some(kind) = foreign::kind_of(src, options.description.is_some()) {
         return foreign::import_network(src, dst, kind, options.description.as_ref(), options);

@@ -50,7 +50,9 @@ pub use family::TensorName;
 pub use lost_page::exit_on_lost_page;
 pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
-pub use network::{Body, Function, Network, Node, Op, Output, OutputKind, Port, Widths};
+pub use network::{
+    Body, Extent, Extents, Function, Network, Node, Op, Output, OutputKind, Pool, Port, PortKind, Positions,
+};
 pub use spiking::{Spiking, SpikingCoding, SpikingLayer, SpikingReadout, SpikingReset, SpikingSource};
 pub use tensor::{RowOrder, TensorInfo};
 pub use value::{Array, Element, List, Value};

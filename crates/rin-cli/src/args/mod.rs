@@ -153,11 +153,11 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Networks on rows of numbers")]
 pub(crate) struct NetworkArgs {
-    /// Rows of an input, as .npy or .csv, or spike trains (rows, steps, inputs); NAME where the network has several. May be repeated
+    /// Rows of an input, as .npy, .csv or bytes (.bin, .raw), or spike trains (rows, steps, inputs); NAME where the network has several. May be repeated
     #[arg(long, value_name = "[NAME=]FILE")]
     pub(crate) input: Vec<NamedFile>,
-    /// Write an output as f32 (rows, width); NAME where the network has several. May be repeated
-    #[arg(id = "rows_output", long = "output", value_name = "[NAME=]FILE.npy")]
+    /// Write an output as f32 (rows, width), NAME where the network has several; all of them to a .npz. May be repeated
+    #[arg(id = "rows_output", long = "output", value_name = "[NAME=]FILE.npy|FILE.npz")]
     pub(crate) to: Vec<NamedFile>,
 }
 

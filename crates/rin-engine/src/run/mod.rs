@@ -28,8 +28,7 @@ use rin_kernels::ops::rms_norm::RmsNorm;
 use rin_kernels::ops::rope::{Rope, RopeTable};
 use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::ops::swiglu::SwiGlu;
-use split::rows_of;
-pub(crate) use split::split;
+pub(crate) use split::{deal, rows_of, split};
 use std::ops::Range;
 
 /// A token of a batch.
@@ -57,7 +56,7 @@ pub struct Kernels {
     rope_table: RopeTable,
     rope: Rope,
     swiglu: SwiGlu,
-    attention: Attention,
+    pub(crate) attention: Attention,
 }
 
 impl Kernels {
