@@ -28,6 +28,7 @@ mod gguf_split;
 pub mod hdf5;
 mod hf_config;
 mod hf_folder;
+mod integer;
 mod json;
 #[cfg(unix)]
 mod lost_page;
@@ -46,6 +47,7 @@ pub use config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling};
 pub use dtype::DType;
 pub use error::{Error, Fault};
 pub use family::TensorName;
+pub use integer::{Integer, IntegerLayer};
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;
 pub use mode::Mode;

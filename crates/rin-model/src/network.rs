@@ -11,6 +11,7 @@ pub use extent::{Extent, Extents, Positions};
 
 use serde::{Deserialize, Serialize};
 
+use crate::integer::Integer;
 use crate::mode::Mode;
 use crate::spiking::Spiking;
 
@@ -40,6 +41,8 @@ pub enum Body {
     Nodes(Vec<Node>),
     /// Layers of spiking neurons over time steps.
     Spiking(Spiking),
+    /// Dense layers in integers.
+    Integer(Integer),
 }
 
 /// An input.

@@ -21,7 +21,8 @@ pub enum Domain {
 impl Domain {
     /// A number from -2 to 2, and where others are wanted, one of those in its place.
     pub fn fit(self, x: f32) -> f32 {
-        let whole = |n: usize| ((x + 2.0) * 0.25 * n as f32).floor().clamp(0.0, (n - 1) as f32);
+        #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "rounded down; negative becomes 0")]
+        let whole = |n: usize| (((x + 2.0) * 0.25 * n as f32) as usize).min(n - 1) as f32;
         match self {
             Self::Numbers => x,
             Self::Ids(n) => whole(n.max(1)),
@@ -117,7 +118,7 @@ impl Spans {
         }
         for ((values, port), domain) in inputs.iter().zip(ports).zip(&plan.domains) {
             if let Domain::Ids(ids) = *domain
-                && let Some(at) = values.iter().position(|&x| !(x >= 0.0 && x < ids as f32 && x.trunc() == x))
+                && let Some(at) = values.iter().position(|&x| whole(x, ids - 1).is_none())
             {
                 let (name, row) = (port.name.clone(), at / (values.len() / rows.max(1)).max(1));
                 return Err(NetworkError::Id { name, row, found: values[at].to_string(), ids }.into());
@@ -128,12 +129,10 @@ impl Spans {
         let lengths = lengths.map(|(values, _)| *values).unwrap_or_default();
         for row in 0..rows.min(self.starts.len().saturating_sub(1)) {
             let found = lengths.get(row).copied().unwrap_or(0.0);
-            if !(found >= 0.0 && found <= self.padded as f32 && found.trunc() == found) {
+            let Some(length) = whole(found, self.padded) else {
                 return Err(NetworkError::Length { row, found: found.to_string(), most: self.padded }.into());
-            }
-            #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "a whole number in range")]
-            let length = if found == 0.0 { self.padded } else { found as usize };
-            self.starts[row + 1] = self.starts[row] + length;
+            };
+            self.starts[row + 1] = self.starts[row] + if length == 0 { self.padded } else { length };
         }
         self.rows = rows;
         Ok(())
@@ -194,6 +193,14 @@ impl Spans {
             other => other.most(),
         }
     }
+}
+
+/// A whole number from 0 to `most`.
+fn whole(x: f32, most: usize) -> Option<usize> {
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "compared with what it came from")]
+    let n = x as usize;
+    // NaN is no distance from anything.
+    (n <= most && (x - n as f32).abs() <= 0.0).then_some(n)
 }
 
 /// How many positions each row of a sequence has.

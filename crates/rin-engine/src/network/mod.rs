@@ -10,6 +10,7 @@
 
 mod attention;
 mod inputs;
+pub mod integer;
 pub mod plan;
 mod run;
 pub mod sequence;
@@ -80,6 +81,12 @@ pub enum NetworkError {
         /// Positions in the row.
         most: usize,
     },
+    /// A layer in integers whose sums could wrap.
+    #[error("layer {layer} has numbers that no integer layer has; the file is damaged: import the network again")]
+    UnsoundLayer {
+        /// Which layer.
+        layer: usize,
+    },
     /// An id without a row in its table.
     #[error("input '{name}' has {found} in row {row}; the ids are whole numbers from 0 to {}", ids - 1)]
     Id {
@@ -136,6 +143,7 @@ impl NetworkEngine {
         let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
         let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
         plan.weights = weights.table().clone();
+        integer::check_sound(&plan, &weights)?;
         if options.arena.prefault {
             arena.prefault();
         }

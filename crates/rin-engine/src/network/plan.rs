@@ -2,6 +2,7 @@
 
 use super::NetworkError;
 use super::inputs::{Domain, domains};
+use super::integer::{IntegerStep, plan_integer};
 use super::sequence::SequenceOp;
 use crate::Error;
 use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots};
@@ -106,6 +107,8 @@ pub enum Step {
         /// Output.
         out: Value,
     },
+    /// A step of a network in integers.
+    Integer(IntegerStep),
     /// Sequences one after the other become rows with zeros where positions do not count.
     Unpack {
         /// Operand.
@@ -177,7 +180,11 @@ impl NetworkPlan {
             let (expected, found) = (format!("1 to {MAX_ROWS}"), n_rows.to_string());
             return Err(Error::BadOption { field: "rows", expected, found });
         }
-        let Body::Nodes(nodes) = &network.body else { return Err(Error::NoPlan(network.mode.name())) };
+        let nodes = match &network.body {
+            Body::Nodes(nodes) => nodes,
+            Body::Integer(integer) => return plan_integer(file, network, integer, n_rows),
+            _ => return Err(Error::NoPlan(network.mode.name())),
+        };
         Writer::new(file, network, nodes, n_rows)?.write(nodes)
     }
 

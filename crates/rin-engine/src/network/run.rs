@@ -30,6 +30,7 @@ impl NetworkEngine {
                 Step::Attention { heads, x, pages, units, out } => {
                     machine.encode(spans, *heads, x, (*pages, *units), out)?;
                 }
+                Step::Integer(step) => machine.integer(spans.count(), step, inputs)?,
                 Step::Unpack { x, out } => machine.unpack(spans, x, *out)?,
             }
         }

@@ -138,7 +138,9 @@ impl Machine<'_> {
                         to.iter_mut().zip(&xs[position * stride..]).for_each(|(to, x)| *to += x);
                     }
                     let n = span.len() as f32;
-                    to.iter_mut().for_each(|to| *to = canonical(*to / n));
+                    for to in to {
+                        *to = canonical(*to / n);
+                    }
                 }
             }
         })

@@ -21,6 +21,7 @@ use rin_kernels::Cpu;
 use rin_kernels::Format;
 use rin_kernels::ops::activation::Activate;
 use rin_kernels::ops::attention::{Attention, KvType};
+use rin_kernels::ops::integer::{DenseNarrow, DenseWide, QuantizeStatic};
 use rin_kernels::ops::layer_norm::LayerNorm;
 use rin_kernels::ops::linear::Linear;
 use rin_kernels::ops::quantize::QuantizeRow;
@@ -57,6 +58,15 @@ pub struct Kernels {
     rope: Rope,
     swiglu: SwiGlu,
     pub(crate) attention: Attention,
+    pub(crate) integer: IntegerKernels,
+}
+
+/// The operations of networks in integers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IntegerKernels {
+    pub(crate) quantize: QuantizeStatic,
+    pub(crate) narrow: DenseNarrow,
+    pub(crate) wide: DenseWide,
 }
 
 impl Kernels {
@@ -73,6 +83,11 @@ impl Kernels {
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
             attention: Attention::select(kv_type, cpu),
+            integer: IntegerKernels {
+                quantize: QuantizeStatic::select(cpu),
+                narrow: DenseNarrow::select(cpu),
+                wide: DenseWide::select(cpu),
+            },
         }
     }
 

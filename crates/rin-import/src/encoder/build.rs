@@ -1,12 +1,11 @@
 //! Writing an encoder down: nodes, and the tensors that they name.
 
-use crate::foreign::ForeignError;
+use crate::foreign::{ForeignError, check_cancelled};
 use crate::write::NewTensor;
 use crate::{Error, ImportOptions};
 use rin_kernels::Format;
 use rin_model::{Function, ModelFile, Node, Op, Output, OutputKind, Port};
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 
 /// What goes in and what comes out.
 pub(super) struct Ends {
@@ -65,9 +64,7 @@ impl<'a> Builder<'a> {
 
     /// Shape and values of a tensor of the file.
     fn read(&mut self, name: &str) -> Result<(Vec<usize>, Vec<f32>), Error> {
-        if self.options.cancel.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed)) {
-            return Err(Error::Cancelled);
-        }
+        check_cancelled(self.options)?;
         let at = self.places.get(name).copied();
         let at = at.ok_or_else(|| ForeignError::unsupported(format!("the file has no tensor `{name}`")))?;
         self.used.insert(at);

@@ -5,6 +5,8 @@ mod encoder;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
+mod integer;
+#[cfg(test)]
 mod legacy;
 #[cfg(test)]
 mod mlp;

@@ -150,6 +150,8 @@ impl Network {
                 self.extents(|name| tensors.get(name).map(|tensor| tensor.shape.as_slice())).map(|_| ())
             }
             (Body::Spiking(spiking), Mode::Snn) => spiking.check(&self.inputs, &self.outputs, tensors),
+            (Body::Integer(integer), Mode::Rin) => integer.check(&self.inputs, &self.outputs, tensors),
+            (Body::Integer(_), mode) => Err(inconsistent("mode", "rin, for a network in integers", mode)),
             (Body::Spiking(_), mode) => Err(inconsistent("mode", "snn, for a network of spiking neurons", mode)),
             (Body::Nodes(_), mode) => Err(inconsistent("mode", "one whose networks are lists of nodes", mode)),
         }
