@@ -4,7 +4,6 @@
 //! Results go to standard output, everything else to standard error; [`exit`] turns failures into exit codes.
 
 mod args;
-mod array;
 mod bench;
 mod completions;
 mod config_file;
@@ -23,6 +22,7 @@ mod npy;
 mod output;
 mod progress;
 mod report;
+mod rows;
 mod run;
 mod snn;
 mod tokens;

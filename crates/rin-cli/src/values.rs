@@ -174,6 +174,11 @@ pub(crate) fn quant() -> impl TypedValueParser<Value = Format> {
     one_of(&TARGETS, Format::name)
 }
 
+/// `--mode` of an import.
+pub(crate) fn import_mode() -> impl TypedValueParser<Value = Mode> {
+    one_of(&[Mode::Rin], Mode::name)
+}
+
 /// `--dtype`.
 pub(crate) fn export_dtype() -> impl TypedValueParser<Value = Format> {
     one_of(&DTYPES, Format::name)

@@ -21,6 +21,10 @@ pub struct MatrixId(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VectorId(usize);
 
+/// An array of the plan: bytes as the file has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrayId(usize);
+
 /// A weight matrix `rows × cols` in panels.
 #[derive(Clone, Debug)]
 pub struct Matrix {
@@ -52,6 +56,8 @@ struct Vector {
 pub struct WeightTable {
     matrices: Vec<Matrix>,
     vectors: Vec<Vector>,
+    /// Tensors of the file.
+    arrays: Vec<usize>,
     bytes: usize,
 }
 
@@ -103,6 +109,18 @@ impl WeightTable {
         let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
         self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
         Ok(VectorId(self.vectors.len() - 1))
+    }
+
+    /// Adds the array called `name`, which is read where it lies in the file.
+    ///
+    /// # Errors
+    ///
+    /// When the file has no such tensor.
+    pub fn array(&mut self, file: &ModelFile, name: &str) -> Result<ArrayId, Error> {
+        let (tensor, t) = find(file, name)?;
+        self.reserve(to_usize(t.n_bytes)?)?;
+        self.arrays.push(tensor);
+        Ok(ArrayId(self.arrays.len() - 1))
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<Range<usize>, Error> {
@@ -337,6 +355,15 @@ impl Weights {
             Some(arena) => &arena.bytes()[m.place.clone()],
             None => self.file.bytes(&self.file.tensors()[m.tensor]),
         }
+    }
+
+    /// The elements of an array.
+    ///
+    /// # Errors
+    ///
+    /// When they are not aligned for `T`, which the reader of `.rin` has excluded.
+    pub fn array<T: bytemuck::AnyBitPattern>(&self, id: ArrayId) -> Result<&[T], Error> {
+        Ok(cast(self.file.bytes(&self.file.tensors()[self.table.arrays[id.0]]))?)
     }
 
     /// The values of a vector.

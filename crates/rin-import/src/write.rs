@@ -179,7 +179,7 @@ fn write_layout(
     }
     let (bytes, sha256) = staged.publish(header, overwrite)?;
     let n_quantized = tensors.iter().filter(|tensor| tensor.format.block_len() > 1).count();
-    Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256 })
+    Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256, cost: None })
 }
 
 /// All panels of a matrix.

@@ -28,6 +28,7 @@ mod gguf_split;
 pub mod hdf5;
 mod hf_config;
 mod hf_folder;
+mod integer;
 mod json;
 #[cfg(unix)]
 mod lost_page;
@@ -46,11 +47,14 @@ pub use config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling};
 pub use dtype::DType;
 pub use error::{Error, Fault};
 pub use family::TensorName;
+pub use integer::{Integer, IntegerLayer};
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;
 pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
-pub use network::{Body, Function, Network, Node, Op, Output, OutputKind, Port, Widths};
+pub use network::{
+    Body, Extent, Extents, Function, Network, Node, Op, Output, OutputKind, Pool, Port, PortKind, Positions,
+};
 pub use spiking::{Spiking, SpikingCoding, SpikingLayer, SpikingReadout, SpikingReset, SpikingSource};
 pub use tensor::{RowOrder, TensorInfo};
 pub use value::{Array, Element, List, Value};

@@ -14,6 +14,7 @@ use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rin_kernels::Format;
+use rin_model::Mode;
 
 pub(crate) use energy::{EnergyArgs, EnergyCommand, EnergyCommandArgs, SensorArgs, SensorsArgs};
 pub(crate) use generation::{ContextArgs, GuessArgs, SamplingArgs};
@@ -153,11 +154,11 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Networks on rows of numbers")]
 pub(crate) struct NetworkArgs {
-    /// Rows of an input, as .npy or .csv, or spike trains (rows, steps, inputs); NAME where the network has several. May be repeated
+    /// Rows of an input, as .npy, .csv or bytes (.bin, .raw), or spike trains (rows, steps, inputs); NAME where the network has several. May be repeated
     #[arg(long, value_name = "[NAME=]FILE")]
     pub(crate) input: Vec<NamedFile>,
-    /// Write an output as f32 (rows, width); NAME where the network has several. May be repeated
-    #[arg(id = "rows_output", long = "output", value_name = "[NAME=]FILE.npy")]
+    /// Write an output as f32 (rows, width), NAME where the network has several; all of them to a .npz. May be repeated
+    #[arg(id = "rows_output", long = "output", value_name = "[NAME=]FILE.npy|FILE.npz")]
     pub(crate) to: Vec<NamedFile>,
 }
 
@@ -214,6 +215,13 @@ pub(crate) struct ImportArgs {
     /// Convert the matrices that are stored as floats [default: keep all types]
     #[arg(long, value_name = "TYPE", value_parser = values::quant(), ignore_case = true)]
     pub(crate) quant: Option<Format>,
+    /// What the network becomes: `rin` one in integers, from input to output [default: the mode of the source]
+    #[arg(long, value_name = "MODE", value_parser = values::import_mode(), ignore_case = true, requires = "calibrate")]
+    pub(crate) mode: Option<Mode>,
+    /// Rows of the network's input, as .npy or .csv: integers find their scales with them, and the report tells what the
+    /// conversion cost
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibrate: Option<PathBuf>,
     /// What the tensors of a PyTorch or safetensors file make: layers, activation functions, outputs (see
     /// docs/network.md)
     #[arg(long, value_name = "FILE.toml")]

@@ -8,6 +8,8 @@ mod configuration;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(test)]
+mod encoder;
+#[cfg(test)]
 #[cfg(unix)]
 mod energy;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::layout;
 use super::{Act, QuantAct, Slot, SlotId};
 use crate::Error;
-use crate::weights::{MatrixId, VectorId, WeightTable};
+use crate::weights::{ArrayId, MatrixId, VectorId, WeightTable};
 use rin_kernels::Format;
 use rin_kernels::format::Activation;
 use rin_model::ModelFile;
@@ -47,6 +47,10 @@ impl<'f> Slots<'f> {
 
     pub(crate) fn vector(&mut self, name: &str) -> Result<VectorId, Error> {
         self.weights.vector(self.file, name)
+    }
+
+    pub(crate) fn array(&mut self, name: &str) -> Result<ArrayId, Error> {
+        self.weights.array(self.file, name)
     }
 
     pub(crate) fn weights(&self) -> &WeightTable {

@@ -14,11 +14,14 @@ mod zip;
 pub use describe::{Description, Layer, OutputLayer};
 pub use error::ForeignError;
 
+use crate::cost::cost;
+use crate::integer::{self, DenseNetwork};
 use crate::write::{NewNetwork, NewTensor, write_network};
 use crate::{Error, ImportOptions, Report, source, staged};
 use rin_kernels::Format;
 use rin_model::{FileFormat, ModelFile, Network};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// A tensor in numbers, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +37,9 @@ pub(crate) struct Trained {
     pub(crate) network: Network,
     pub(crate) tensors: Vec<Tensor>,
 }
+
+const INTEGERS_NEED_ROWS: &str =
+    "the mode rin finds the scales of its integers with rows of the input: give --calibrate FILE";
 
 /// Longest file that is read into memory: networks of these kinds are small.
 const MAX_FILE: u64 = 8 << 30;
@@ -88,9 +94,45 @@ pub(crate) fn import_network(
         }
         Kind::Legacy => ("legacy", legacy::read(&bytes_of(src)?)?),
     };
-    let format_of_matrices = options.quant.unwrap_or(Format::F32);
+    check_cancelled(options)?;
+    let name = source::name(src);
+    let Some(rows) = &options.calibration else {
+        if options.integer {
+            return Err(ForeignError::unsupported(INTEGERS_NEED_ROWS).into());
+        }
+        return write_floats(dst, &trained, &name, format, options.quant, options);
+    };
+    // The same network in f32, to compare with.
+    let reference = dst.with_file_name(format!(".{}.{}.reference", source::name(dst), std::process::id()));
+    let compared =
+        write_floats(&reference, &trained, &name, format, None, &ImportOptions { overwrite: true, ..options.clone() })
+            .and_then(|_| {
+                let report = if options.integer {
+                    let quantized = DenseNetwork::of(trained)?.quantize(rows)?;
+                    integer::write(dst, &quantized, &name, format, options.overwrite)?
+                } else {
+                    write_floats(dst, &trained, &name, format, options.quant, options)?
+                };
+                Ok(Report { cost: Some(cost(&reference, dst, rows)?), ..report })
+            });
+    // What led here is the failure to report.
+    drop(std::fs::remove_file(&reference));
+    compared
+}
+
+/// Writes a network with its matrices in a type of floats or blocks.
+fn write_floats(
+    dst: &Path,
+    trained: &Trained,
+    name: &str,
+    format: &str,
+    quant: Option<Format>,
+    options: &ImportOptions,
+) -> Result<Report, Error> {
+    let format_of_matrices = quant.unwrap_or(Format::F32);
     let mut tensors = Vec::with_capacity(trained.tensors.len());
     for tensor in &trained.tensors {
+        check_cancelled(options)?;
         if let Some(at) = tensor.values.iter().position(|value| !value.is_finite()) {
             let col = tensor.shape.get(1).copied().unwrap_or(1).max(1);
             let (row, col) = (at.checked_div(col).unwrap_or(0), at.checked_rem(col).unwrap_or(0));
@@ -101,9 +143,25 @@ pub(crate) fn import_network(
             _ => NewTensor::vector(&tensor.name, &tensor.values),
         });
     }
-    let (name, quant) = (source::name(src), options.quant);
-    let model = NewNetwork { network: &trained.network, source: &name, format, quant };
+    check_cancelled(options)?;
+    let model = NewNetwork { network: &trained.network, source: name, format, quant };
     write_network(dst, &model, &tensors, &[], options.overwrite)
+}
+
+/// Ends an import that was interrupted.
+pub(crate) fn check_cancelled(options: &ImportOptions) -> Result<(), Error> {
+    match &options.cancel {
+        Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Cancelled),
+        _ => Ok(()),
+    }
+}
+
+/// Names and shapes of the tensors of a file of `torch.save`, in its order. The pickle is read as data and never run.
+///
+/// # Errors
+/// When the file is damaged, asks for code to be run, or holds no dictionary of tensors.
+pub fn torch_shapes(bytes: &[u8]) -> Result<Vec<(String, Vec<usize>)>, ForeignError> {
+    Ok(torch::read(bytes)?.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect())
 }
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>, Error> {

@@ -4,6 +4,7 @@ pub mod activation;
 pub mod attention;
 #[cfg(test)]
 pub(crate) mod cases;
+pub mod integer;
 pub mod layer_norm;
 pub mod lif;
 pub mod linear;
