@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::args::ImportArgs;
 use crate::output::Size;
+use crate::values::NamedSize;
 use crate::{interrupt, model_path, output, report, snn};
 
 #[derive(Debug, Serialize)]
@@ -37,7 +38,9 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
         return snn::import(args, &source);
     }
     let description = args.network.as_deref().map(description).transpose()?;
-    let options = ImportOptions { quant: args.quant, description, overwrite: args.overwrite, cancel: Some(cancel) };
+    let dims = args.dim.iter().map(|NamedSize(name, size)| (name.clone(), *size)).collect();
+    let options =
+        ImportOptions { quant: args.quant, description, dims, overwrite: args.overwrite, cancel: Some(cancel) };
     let bar = report::byte_progress(0, "importing", args.output.quiet);
     let imported = rin_import::import(&source, &args.to, &options, &mut |progress| {
         bar.set_length(progress.bytes_total);

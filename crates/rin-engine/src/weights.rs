@@ -105,6 +105,17 @@ impl WeightTable {
         Ok(VectorId(self.vectors.len() - 1))
     }
 
+    /// Adds the tensor called `name`, to be read as it is; returns its number in the file.
+    ///
+    /// # Errors
+    ///
+    /// When the file has no such tensor.
+    pub fn array(&mut self, file: &ModelFile, name: &str) -> Result<usize, Error> {
+        let (tensor, t) = find(file, name)?;
+        self.reserve(to_usize(t.n_bytes)?)?;
+        Ok(tensor)
+    }
+
     fn reserve(&mut self, bytes: usize) -> Result<Range<usize>, Error> {
         let start = self.bytes;
         let overflow = Error::PlanOverflow { what: "sum of the weights" };
@@ -355,6 +366,11 @@ impl Weights {
         let short = || Error::PackedSize { tensor: v.name.clone(), expected: expected as u64, found: found_bytes };
         let bytes = found.get(..expected).ok_or_else(short)?;
         Ok(cast(bytes)?)
+    }
+
+    /// The bytes of a tensor that is read as it is.
+    pub(crate) fn array(&self, tensor: usize) -> &[u8] {
+        self.file.bytes(&self.file.tensors()[tensor])
     }
 
     /// What tells these weights from others: SHA-256, in hexadecimal, over names and shapes, both ends of every packed

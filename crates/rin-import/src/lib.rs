@@ -21,6 +21,7 @@ mod export;
 mod foreign;
 mod layout;
 pub mod nir;
+mod onnx;
 mod panels;
 pub mod quantize;
 pub mod snn_file;
@@ -31,7 +32,8 @@ mod write;
 
 pub use error::Error;
 pub use export::{DTYPES, ExportKind, ExportOptions, ExportReport, export};
-pub use foreign::{Description, ForeignError, Layer, OutputLayer};
+pub use foreign::{Description, ForeignError, Layer, OutputLayer, open_onnx};
+pub use onnx::operators as onnx_operators;
 pub use write::{NewArray, NewModel, NewNetwork, NewTensor, write, write_network};
 
 use crate::layout::{Content, Described, Layout, Stored};
@@ -53,6 +55,8 @@ pub struct ImportOptions {
     pub quant: Option<Format>,
     /// What the tensors of a PyTorch or safetensors file make; none for files that say it.
     pub description: Option<Description>,
+    /// Sizes that an ONNX file leaves open, by name.
+    pub dims: Vec<(String, usize)>,
     /// Whether a file at the destination may be replaced.
     pub overwrite: bool,
     /// Ends the import with [`Error::Cancelled`] once it is true, such as after Ctrl-C.

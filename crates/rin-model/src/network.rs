@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::inconsistent;
 use crate::error::{Error, fault};
+use crate::graph::Graph;
 use crate::mode::Mode;
 use crate::spiking::Spiking;
 use crate::tensor::TensorTable;
@@ -49,6 +50,8 @@ pub enum Body {
     Nodes(Vec<Node>),
     /// Layers of spiking neurons over time steps.
     Spiking(Spiking),
+    /// A graph of typed arrays, run once for each row.
+    Graph(Graph),
 }
 
 /// An input.
@@ -295,6 +298,8 @@ impl Network {
                 self.widths(|name| tensors.get(name).map(|tensor| tensor.shape.as_slice())).map(|_| ())
             }
             (Body::Spiking(spiking), Mode::Snn) => spiking.check(&self.inputs, &self.outputs, tensors),
+            (Body::Graph(graph), Mode::Mlp | Mode::Attn) => graph.check(&self.inputs, &self.outputs, tensors),
+            (Body::Graph(_), mode) => Err(inconsistent("mode", "one whose networks are graphs", mode)),
             (Body::Spiking(_), mode) => Err(inconsistent("mode", "snn, for a network of spiking neurons", mode)),
             (Body::Nodes(_), mode) => Err(inconsistent("mode", "one whose networks are lists of nodes", mode)),
         }

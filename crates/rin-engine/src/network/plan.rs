@@ -2,6 +2,7 @@
 
 use super::NetworkError;
 use crate::Error;
+use crate::graph::Program;
 use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots};
 use crate::weights::{MatrixId, VectorId, WeightTable};
 use rin_kernels::format::Activation;
@@ -80,6 +81,8 @@ pub enum Step {
         /// Output.
         out: Value,
     },
+    /// A whole graph of arrays, row by row.
+    Graph(Box<Program>),
 }
 
 /// Where an output lies after a run.
@@ -123,6 +126,9 @@ impl NetworkPlan {
         if !(1..=MAX_ROWS).contains(&n_rows) {
             let (expected, found) = (format!("1 to {MAX_ROWS}"), n_rows.to_string());
             return Err(Error::BadOption { field: "rows", expected, found });
+        }
+        if let Body::Graph(graph) = &network.body {
+            return crate::graph::plan(file, network, graph, n_rows);
         }
         let Body::Nodes(nodes) = &network.body else { return Err(Error::NoPlan(network.mode.name())) };
         Writer::new(file, network, nodes, n_rows)?.write(nodes)

@@ -23,6 +23,7 @@ impl NetworkEngine {
                     machine.linear(rows, x, part, false)?;
                     machine.finish(rows, out)?;
                 }
+                Step::Graph(program) => machine.graph(program, inputs, rows, &plan.outputs)?,
                 Step::Rows { op, x, y, out } => machine.rows(rows, op, x, y.as_ref(), out)?,
             }
         }

@@ -49,6 +49,11 @@ impl<'f> Slots<'f> {
         self.weights.vector(self.file, name)
     }
 
+    /// The number of a tensor that is read as it is.
+    pub(crate) fn array(&mut self, name: &str) -> Result<usize, Error> {
+        self.weights.array(self.file, name)
+    }
+
     pub(crate) fn weights(&self) -> &WeightTable {
         &self.weights
     }

@@ -12,6 +12,7 @@ pub(crate) mod split;
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};
 use crate::cache::PageCache;
+use crate::graph::ArrayKernels;
 use crate::plan::{Plan, SlotId, Step};
 use crate::pool::Pool;
 use crate::weights::Weights;
@@ -58,6 +59,7 @@ pub struct Kernels {
     rope: Rope,
     swiglu: SwiGlu,
     attention: Attention,
+    pub(crate) arrays: ArrayKernels,
 }
 
 impl Kernels {
@@ -74,6 +76,7 @@ impl Kernels {
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
             attention: Attention::select(kv_type, cpu),
+            arrays: ArrayKernels::select(cpu),
         }
     }
 
