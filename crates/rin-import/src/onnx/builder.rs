@@ -242,3 +242,15 @@ pub(super) struct Finished {
     pub(super) constants: Vec<(String, Held)>,
     pub(super) weights: Vec<Weight>,
 }
+
+impl Finished {
+    /// The type of every value, by its number.
+    pub(super) fn types(&self) -> Result<Vec<ValueType>, rin_model::Error> {
+        let constant = |name: &str| {
+            let found = self.constants.iter().find(|(known, _)| known == name);
+            found.map(|(_, held)| held.value().clone())
+        };
+        let stored = |name: &str| self.weights.iter().find(|w| w.name == name).map(|w| w.shape.clone());
+        self.graph.types(constant, stored)
+    }
+}

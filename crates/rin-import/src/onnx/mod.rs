@@ -8,6 +8,7 @@ mod builder;
 mod error;
 mod node;
 mod ops;
+mod rows;
 mod types;
 
 use crate::foreign::ForeignError;
@@ -63,7 +64,17 @@ pub(crate) fn read(bytes: &[u8], files: &mut ExternalFiles, options: &ImportOpti
         return Err(OnnxError::shape("a model without inputs or without outputs computes nothing").into());
     }
     let name = (!model.graph.name.is_empty()).then(|| model.graph.name.chars().take(80).collect());
-    let Finished { graph, constants, weights } = lowering.builder.finish(&inputs, &outputs)?;
+    let finished = lowering.builder.finish(&inputs, &outputs)?;
+    let layers = rows::layers(&finished, &finished.types()?, &ports, &described);
+    let Finished { graph, mut constants, mut weights } = finished;
+    let body = match layers {
+        Some((nodes, vectors)) => {
+            constants.clear();
+            weights.extend(vectors);
+            Body::Nodes(nodes)
+        }
+        None => Body::Graph(graph),
+    };
     let format = options.quant.unwrap_or(Format::F32);
     let mut tensors = Vec::with_capacity(weights.len());
     for weight in &weights {
@@ -73,7 +84,6 @@ pub(crate) fn read(bytes: &[u8], files: &mut ExternalFiles, options: &ImportOpti
         });
     }
     let arrays = constants.into_iter().map(|(name, held)| array(name, &held)).collect();
-    let body = Body::Graph(graph);
     let network = Network { mode: Mode::Mlp, name, inputs: ports, outputs: described, body };
     Ok(Imported { network, tensors, arrays })
 }

@@ -7,6 +7,8 @@ mod book;
 #[cfg(test)]
 mod data;
 #[cfg(test)]
+mod models;
+#[cfg(test)]
 mod node_tests;
 #[cfg(test)]
 mod real;

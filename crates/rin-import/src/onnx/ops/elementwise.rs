@@ -178,6 +178,11 @@ pub(super) fn binary(cx: &mut Context<'_, '_>) -> Lowered<Vec<Val>> {
     {
         return Ok(vec![made]);
     }
+    if function == Binary::Mul
+        && let Some(x) = gelu_argument(cx, a, b)
+    {
+        return Ok(vec![cx.unary(Unary::Gelu, x)?]);
+    }
     Ok(vec![cx.binary(function, a, b)?])
 }
 
@@ -190,6 +195,47 @@ fn silu(cx: &mut Context<'_, '_>, a: Val, b: Val) -> Lowered<Option<Val>> {
         }
     }
     Ok(None)
+}
+
+/// The operands of a function of two numbers; none where something else makes the value.
+fn operands(cx: &Context<'_, '_>, val: Val, wanted: Binary) -> Option<[Val; 2]> {
+    match cx.builder.made_by(val) {
+        Some((GraphOp::Binary { function }, &[a, b])) if *function == wanted => Some([a, b]),
+        _ => None,
+    }
+}
+
+/// Whether a value is this one number.
+fn is_number(cx: &Context<'_, '_>, val: Val, wanted: f32) -> bool {
+    let held = cx.builder.held(val).and_then(Held::to_floats);
+    held.is_some_and(|list| matches!(list[..], [x] if (x - wanted).abs() <= 1e-6))
+}
+
+/// The other operand beside this one number.
+fn beside(cx: &Context<'_, '_>, [a, b]: [Val; 2], number: f32) -> Option<Val> {
+    if is_number(cx, b, number) { Some(a) } else { is_number(cx, a, number).then_some(b) }
+}
+
+/// `x` of `1 + erf(x ÷ √2)`.
+fn error_function_argument(cx: &Context<'_, '_>, val: Val) -> Option<Val> {
+    let erf = beside(cx, operands(cx, val, Binary::Add)?, 1.0)?;
+    let Some((GraphOp::Unary { function: Unary::Erf, .. }, &[scaled])) = cx.builder.made_by(erf) else { return None };
+    if let Some([x, root]) = operands(cx, scaled, Binary::Div) {
+        return is_number(cx, root, std::f32::consts::SQRT_2).then_some(x);
+    }
+    beside(cx, operands(cx, scaled, Binary::Mul)?, std::f32::consts::FRAC_1_SQRT_2)
+}
+
+/// `x` of `x · (1 + erf(x ÷ √2)) ÷ 2`, which exporters write in several orders.
+fn gelu_argument(cx: &Context<'_, '_>, a: Val, b: Val) -> Option<Val> {
+    if let Some(product) = beside(cx, [a, b], 0.5) {
+        let [c, d] = operands(cx, product, Binary::Mul)?;
+        return [(c, d), (d, c)].into_iter().find_map(|(x, y)| error_function_argument(cx, y).filter(|&z| z == x));
+    }
+    [(a, b), (b, a)].into_iter().find_map(|(half, other)| {
+        let x = error_function_argument(cx, other)?;
+        beside(cx, operands(cx, half, Binary::Mul)?, 0.5).filter(|&y| y == x)
+    })
 }
 
 pub(super) fn prelu(cx: &mut Context<'_, '_>) -> Lowered<Vec<Val>> {
