@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::args::ImportArgs;
 use crate::exit::Usage;
 use crate::output::Size;
+use crate::values::NamedSize;
 use crate::{interrupt, model_path, output, report, snn};
 
 #[derive(Debug, Serialize)]
@@ -57,6 +58,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
     let options = ImportOptions {
         quant: args.quant,
         description,
+        dims: args.dim.iter().map(|NamedSize(name, size)| (name.clone(), *size)).collect(),
         integer: args.mode == Some(Mode::Rin),
         calibration: calibration.transpose()?,
         overwrite: args.overwrite,

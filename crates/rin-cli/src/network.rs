@@ -1,5 +1,6 @@
 //! `rin run`, `rin inspect` and `rin verify` of networks from rows of numbers to rows of numbers.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Instant;
@@ -336,7 +337,13 @@ pub(crate) fn describe(text: &mut String, network: &Network) -> std::fmt::Result
         let name = output::shown(&port.name, 80);
         writeln!(text, "input      {name} of shape {:?}{kind}{optional}", port.shape)?;
     }
-    let Body::Nodes(nodes) = &network.body else { return Ok(()) };
+    if let Body::Graph(graph) = &network.body {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        graph.nodes.iter().for_each(|node| *counts.entry(node.op.name()).or_default() += 1);
+        let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+        writeln!(text, "graph      {} operations: {}", graph.nodes.len(), counts.join(", "))?;
+    }
+    let nodes = if let Body::Nodes(nodes) = &network.body { nodes.as_slice() } else { &[] };
     for node in nodes {
         let function = match &node.op {
             Op::Dense { function, .. }

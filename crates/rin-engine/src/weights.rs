@@ -123,6 +123,11 @@ impl WeightTable {
         Ok(ArrayId(self.arrays.len() - 1))
     }
 
+    /// The number of an array's tensor in the file.
+    pub(crate) fn tensor_of(&self, id: ArrayId) -> usize {
+        self.arrays[id.0]
+    }
+
     fn reserve(&mut self, bytes: usize) -> Result<Range<usize>, Error> {
         let start = self.bytes;
         let overflow = Error::PlanOverflow { what: "sum of the weights" };
@@ -363,7 +368,7 @@ impl Weights {
     ///
     /// When they are not aligned for `T`, which the reader of `.rin` has excluded.
     pub fn array<T: bytemuck::AnyBitPattern>(&self, id: ArrayId) -> Result<&[T], Error> {
-        Ok(cast(self.file.bytes(&self.file.tensors()[self.table.arrays[id.0]]))?)
+        Ok(cast(self.bytes_of(id))?)
     }
 
     /// The values of a vector.
@@ -382,6 +387,11 @@ impl Weights {
         let short = || Error::PackedSize { tensor: v.name.clone(), expected: expected as u64, found: found_bytes };
         let bytes = found.get(..expected).ok_or_else(short)?;
         Ok(cast(bytes)?)
+    }
+
+    /// The bytes of an array.
+    pub(crate) fn bytes_of(&self, id: ArrayId) -> &[u8] {
+        self.file.bytes(&self.file.tensors()[self.table.arrays[id.0]])
     }
 
     /// What tells these weights from others: SHA-256, in hexadecimal, over names and shapes, both ends of every packed

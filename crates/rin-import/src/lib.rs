@@ -24,6 +24,7 @@ mod foreign;
 pub mod integer;
 mod layout;
 pub mod nir;
+mod onnx;
 mod panels;
 pub mod quantize;
 pub mod snn_file;
@@ -35,7 +36,8 @@ mod write;
 pub use cost::Cost;
 pub use error::Error;
 pub use export::{DTYPES, ExportKind, ExportOptions, ExportReport, export};
-pub use foreign::{Description, ForeignError, Layer, OutputLayer, torch_shapes};
+pub use foreign::{Description, ForeignError, Layer, OutputLayer, open_onnx, torch_shapes};
+pub use onnx::operators as onnx_operators;
 pub use write::{NewArray, NewModel, NewNetwork, NewTensor, write, write_network};
 
 use crate::layout::{Content, Described, Layout, Stored};
@@ -62,6 +64,8 @@ pub struct ImportOptions {
     pub integer: bool,
     /// Rows of a network's input: the scales of integers, and what a conversion cost, are found with them.
     pub calibration: Option<Array>,
+    /// Sizes that an ONNX file leaves open, by name.
+    pub dims: Vec<(String, usize)>,
     /// Whether a file at the destination may be replaced.
     pub overwrite: bool,
     /// Ends the import with [`Error::Cancelled`] once it is true, such as after Ctrl-C.

@@ -11,6 +11,7 @@ pub use extent::{Extent, Extents, Positions};
 
 use serde::{Deserialize, Serialize};
 
+use crate::graph::Graph;
 use crate::integer::Integer;
 use crate::mode::Mode;
 use crate::spiking::Spiking;
@@ -43,6 +44,8 @@ pub enum Body {
     Spiking(Spiking),
     /// Dense layers in integers.
     Integer(Integer),
+    /// A graph of typed arrays, run once for each row.
+    Graph(Graph),
 }
 
 /// An input.

@@ -25,7 +25,7 @@ pub(crate) use spiking::SpikingArgs;
 
 use crate::config_file::ConfigFiles;
 use crate::exit;
-use crate::values::{self, Ids, NamedFile};
+use crate::values::{self, Ids, NamedFile, NamedSize};
 
 const SOURCES: &str = "\
 Every flag --some-name can also be given as the variable RIN_SOME_NAME, as `some-name = …` in ./rin.toml or in \
@@ -203,8 +203,8 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SOURCES)]
 pub(crate) struct ImportArgs {
-    /// A .gguf file, a Hugging Face folder, a PyTorch or safetensors file of weights, a file of RIN's first
-    /// generation, a .nir file, or a name in the local cache (org/name[/FILE])
+    /// A .gguf file, a Hugging Face folder, a PyTorch or safetensors file of weights, an .onnx file, a file of RIN's
+    /// first generation, a .nir file, or a name in the local cache (org/name[/FILE])
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
     /// The .rin file to write
@@ -226,6 +226,9 @@ pub(crate) struct ImportArgs {
     /// docs/network.md)
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) network: Option<PathBuf>,
+    /// A size that an .onnx file leaves open; can be repeated
+    #[arg(long, value_name = "NAME=SIZE")]
+    pub(crate) dim: Vec<NamedSize>,
     /// Replace the file if there is one
     #[arg(long)]
     pub(crate) overwrite: bool,

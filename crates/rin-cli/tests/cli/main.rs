@@ -27,6 +27,8 @@ mod inspection;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod onnx;
+#[cfg(test)]
 mod program;
 #[cfg(test)]
 #[cfg(target_os = "linux")]

@@ -111,6 +111,14 @@ pub enum NetworkError {
         /// Values in a row.
         width: usize,
     },
+    /// An index that a row of inputs asks for, and that the array it is looked up in does not have.
+    #[error("a row asks for element {found} of {size}: give indices from {} to {}", -size.cast_signed(), size.saturating_sub(1))]
+    Index {
+        /// The index.
+        found: i64,
+        /// Elements along the axis.
+        size: usize,
+    },
 }
 
 /// A network in memory, ready to run. Nothing allocates after [`NetworkEngine::load`].
@@ -147,6 +155,7 @@ impl NetworkEngine {
         if options.arena.prefault {
             arena.prefault();
         }
+        crate::graph::make_ready(&plan, &weights, &mut arena)?;
         let kernels = Kernels::select(KvType::F32, &cpu);
         let spans = Spans::new(&plan);
         Ok(Self { plan, weights, arena, pool, kernels, tier: cpu.best(), spans })

@@ -5,6 +5,7 @@ use super::inputs::{Domain, domains};
 use super::integer::{IntegerStep, plan_integer};
 use super::sequence::SequenceOp;
 use crate::Error;
+use crate::graph::Program;
 use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots};
 use crate::weights::{MatrixId, VectorId, WeightTable};
 use rin_kernels::format::Activation;
@@ -116,6 +117,8 @@ pub enum Step {
         /// Output: f32 `(rows, positions, width)`.
         out: SlotId,
     },
+    /// A whole graph of arrays, row by row.
+    Graph(Box<Program>),
 }
 
 /// Where an output lies after a run.
@@ -182,6 +185,7 @@ impl NetworkPlan {
         }
         let nodes = match &network.body {
             Body::Nodes(nodes) => nodes,
+            Body::Graph(graph) => return crate::graph::plan(file, network, graph, n_rows),
             Body::Integer(integer) => return plan_integer(file, network, integer, n_rows),
             _ => return Err(Error::NoPlan(network.mode.name())),
         };

@@ -30,6 +30,7 @@ impl NetworkEngine {
                 Step::Attention { heads, x, pages, units, out } => {
                     machine.encode(spans, *heads, x, (*pages, *units), out)?;
                 }
+                Step::Graph(program) => machine.graph(program, inputs, spans.count(), &plan.outputs)?,
                 Step::Integer(step) => machine.integer(spans.count(), step, inputs)?,
                 Step::Unpack { x, out } => machine.unpack(spans, x, *out)?,
             }

@@ -12,6 +12,7 @@ pub(crate) mod split;
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};
 use crate::cache::PageCache;
+use crate::graph::ArrayKernels;
 use crate::plan::{Plan, SlotId, Step};
 use crate::pool::Pool;
 use crate::weights::Weights;
@@ -59,6 +60,7 @@ pub struct Kernels {
     swiglu: SwiGlu,
     pub(crate) attention: Attention,
     pub(crate) integer: IntegerKernels,
+    pub(crate) arrays: ArrayKernels,
 }
 
 /// The operations of networks in integers.
@@ -88,6 +90,7 @@ impl Kernels {
                 narrow: DenseNarrow::select(cpu),
                 wide: DenseWide::select(cpu),
             },
+            arrays: ArrayKernels::select(cpu),
         }
     }
 

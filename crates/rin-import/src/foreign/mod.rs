@@ -16,9 +16,10 @@ pub use error::ForeignError;
 
 use crate::cost::cost;
 use crate::integer::{self, DenseNetwork};
-use crate::write::{NewNetwork, NewTensor, write_network};
-use crate::{Error, ImportOptions, Report, source, staged};
+use crate::write::{NewNetwork, NewTensor, network_bytes, write_network};
+use crate::{Error, ImportOptions, Report, onnx, source, staged};
 use rin_kernels::Format;
+use rin_model::onnx::ExternalFiles;
 use rin_model::{FileFormat, ModelFile, Network};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -50,6 +51,7 @@ pub(crate) enum Kind {
     Torch,
     Legacy,
     Safetensors,
+    Onnx,
 }
 
 /// The kind of a file that [`import_network`] reads; none for all others. A safetensors file is a network in pieces where
@@ -67,6 +69,7 @@ pub(crate) fn kind_of(path: &Path, described: bool) -> Option<Kind> {
     let start = start.get(..read).unwrap_or_default();
     match start {
         b"RIN1" | b"THOR" | b"TH3R" => Some(Kind::Legacy),
+        _ if named(&["onnx"]) => Some(Kind::Onnx),
         _ if start.starts_with(b"PK") || named(&["pt", "pth", "bin", "ckpt"]) => Some(Kind::Torch),
         _ if named(&["safetensors"]) && (described || !path.with_file_name("config.json").is_file()) => {
             Some(Kind::Safetensors)
@@ -84,7 +87,11 @@ pub(crate) fn import_network(
     options: &ImportOptions,
 ) -> Result<Report, Error> {
     staged::check_destination(dst, &[src.to_path_buf()], options.overwrite)?;
+    if kind == Kind::Onnx {
+        return import_onnx(src, dst, description, options);
+    }
     let (format, trained) = match kind {
+        Kind::Onnx => return Err(ForeignError::unsupported("an ONNX file").into()),
         Kind::Torch => ("pytorch", describe::build(torch::read(&bytes_of(src)?)?, description)?),
         Kind::Safetensors => ("safetensors", describe::build(safetensors(src)?, description)?),
         Kind::Legacy if description.is_some() => {
@@ -162,6 +169,39 @@ pub(crate) fn check_cancelled(options: &ImportOptions) -> Result<(), Error> {
 /// When the file is damaged, asks for code to be run, or holds no dictionary of tensors.
 pub fn torch_shapes(bytes: &[u8]) -> Result<Vec<(String, Vec<usize>)>, ForeignError> {
     Ok(torch::read(bytes)?.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect())
+}
+
+/// Writes the network of an ONNX file.
+fn import_onnx(
+    src: &Path,
+    dst: &Path,
+    description: Option<&Description>,
+    options: &ImportOptions,
+) -> Result<Report, Error> {
+    if description.is_some() {
+        return Err(ForeignError::unsupported("ONNX files describe their network; leave --network out").into());
+    }
+    let imported = read_onnx(src, options)?;
+    let (name, quant) = (source::name(src), options.quant);
+    let model = NewNetwork { network: &imported.network, source: &name, format: "onnx", quant };
+    write_network(dst, &model, &imported.tensors, &imported.arrays, options.overwrite)
+}
+
+/// Opens an ONNX file as the `.rin` file that [`import`](crate::import) would write, in memory.
+///
+/// # Errors
+/// As for [`import`](crate::import), but for what is about the file that it writes.
+pub fn open_onnx(src: &Path, options: &ImportOptions) -> Result<ModelFile, Error> {
+    let imported = read_onnx(src, options)?;
+    let name = source::name(src);
+    let model = NewNetwork { network: &imported.network, source: &name, format: "onnx", quant: options.quant };
+    let bytes = network_bytes(&model, &imported.tensors, imported.arrays)?;
+    Ok(ModelFile::from_bytes(&src.to_string_lossy(), bytes)?)
+}
+
+fn read_onnx(src: &Path, options: &ImportOptions) -> Result<onnx::Imported, Error> {
+    let folder = src.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    onnx::read(&bytes_of(src)?, &mut ExternalFiles::in_folder(folder), options)
 }
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>, Error> {

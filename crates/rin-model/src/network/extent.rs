@@ -151,6 +151,8 @@ impl Network {
             }
             (Body::Spiking(spiking), Mode::Snn) => spiking.check(&self.inputs, &self.outputs, tensors),
             (Body::Integer(integer), Mode::Rin) => integer.check(&self.inputs, &self.outputs, tensors),
+            (Body::Graph(graph), Mode::Mlp | Mode::Attn) => graph.check(&self.inputs, &self.outputs, tensors),
+            (Body::Graph(_), mode) => Err(inconsistent("mode", "one whose networks are graphs", mode)),
             (Body::Integer(_), mode) => Err(inconsistent("mode", "rin, for a network in integers", mode)),
             (Body::Spiking(_), mode) => Err(inconsistent("mode", "snn, for a network of spiking neurons", mode)),
             (Body::Nodes(_), mode) => Err(inconsistent("mode", "one whose networks are lists of nodes", mode)),
