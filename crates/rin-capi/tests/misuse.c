@@ -140,12 +140,12 @@ static void values(RinContext *context, const char *model)
     EXPECT(rin_set_temperature(context, -1), RIN_STATUS_INVALID_INPUT, "temp");
     EXPECT(rin_set_temperature(context, NAN), RIN_STATUS_INVALID_INPUT, "temp");
     EXPECT(rin_set_top_p(context, 1.5f), RIN_STATUS_INVALID_INPUT, "top_p");
-    EXPECT(rin_set_mode(context, RIN_MODE_SNN), RIN_STATUS_UNSUPPORTED, "transformers");
+    EXPECT(rin_set_mode(context, RIN_MODE_SNN), RIN_STATUS_UNSUPPORTED, "mode");
     EXPECT(rin_set_mode(context, 99), RIN_STATUS_INVALID_INPUT, "99");
     EXPECT(rin_set_power_budget(context, NAN), RIN_STATUS_INVALID_INPUT, "above 0");
     EXPECT(rin_set_power_budget(context, 20), RIN_STATUS_UNMEASURED, "sensor");
     EXPECT(rin_profile(context, 4, 0, 0, &a, &b), RIN_STATUS_INVALID_INPUT, "iterations");
-    EXPECT(rin_profile(context, 0, 0, 1, &a, &b), RIN_STATUS_UNSUPPORTED, "transformers");
+    EXPECT(rin_profile(context, 0, 0, 1, &a, &b), RIN_STATUS_UNSUPPORTED, "mode");
     EXPECT(rin_infer(context, ids, 2, 1, &result), RIN_STATUS_INVALID_INPUT, "4294967295");
     EXPECT(rin_infer(context, ids, 0, 1, &result), RIN_STATUS_INVALID_INPUT, "empty");
     EXPECT(rin_infer(context, ids, SIZE_MAX, 1, &result), RIN_STATUS_INVALID_INPUT, "elements");
@@ -181,7 +181,7 @@ static void values(RinContext *context, const char *model)
     EXPECT(rin_load_model(context, model, &load), RIN_STATUS_MEMORY, "does not fit");
     CHECK(strcmp(rin_last_error_kind(), "DoesNotFit") == 0);
     /* What fails to load leaves nothing loaded. */
-    EXPECT(rin_generate(context, "a", NULL, NULL, NULL, NULL), RIN_STATUS_NOT_INITIALIZED, "rin_load_model");
+    EXPECT(rin_generate(context, "a", NULL, NULL, NULL, NULL), RIN_STATUS_NOT_INITIALIZED, "load one");
     EXPECT(rin_load_model(context, "no such file", NULL), RIN_STATUS_WEIGHTS, "no such file");
     GOOD(rin_load_model(context, model, NULL));
 }
