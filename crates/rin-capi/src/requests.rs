@@ -15,14 +15,15 @@ use rin_kernels::Tier;
 use rin_kernels::ops::attention::KvType;
 use rin_model::Mode;
 use rin_session::{
-    Failure, Generated, ImportRequest, PlanBytes, RinStatus, Session, TrainRequest, default_load_options, invalid,
+    Failure, Generated, ImportRequest, PlanBytes, RinStatus, Session, TensorRequest, TrainRequest,
+    default_load_options, invalid,
 };
 
 use crate::pointer::{StructOut, array, copied, free, read, text, text_or_none, values};
 use crate::types::{
     RIN_LOAD_HUGE_PAGES, RIN_LOAD_MLOCK, RIN_TEXT_CONTROL, RIN_TEXT_NO_SPECIAL, RinAffinity, RinEnergyStatus,
     RinFinish, RinGenerateOptions, RinImportOptions, RinLoadOptions, RinLogitBias, RinMode, RinModelInfo, RinPlan,
-    RinResult, RinTrainOptions,
+    RinResult, RinTensor, RinTrainOptions,
 };
 
 /// Nothing was generated.
@@ -93,11 +94,11 @@ pub(crate) unsafe fn load_options(pointer: *const RinLoadOptions) -> Result<Load
     options.arena.huge_pages = given.flags & RIN_LOAD_HUGE_PAGES != 0;
     // SAFETY: by contract.
     if let Some(tier) = unsafe { text_or_none(given.tier, "tier") }? {
-        options.tier = Some(tier.parse::<Tier>().map_err(|error| invalid(error.to_string()))?);
+        options.tier = Some(tier.parse::<Tier>().map_err(|error| invalid(error.to_string()).at("tier"))?);
     }
     // SAFETY: by contract.
     if let Some(kv_type) = unsafe { text_or_none(given.kv_type, "kv_type") }? {
-        options.kv_type = Some(kv_type.parse::<KvType>().map_err(|error| invalid(error.to_string()))?);
+        options.kv_type = Some(kv_type.parse::<KvType>().map_err(|error| invalid(error.to_string()).at("kv_type"))?);
     }
     Ok(options)
 }
@@ -283,6 +284,20 @@ pub(crate) unsafe fn import_options<'a>(pointer: *const RinImportOptions) -> Res
     // SAFETY: by contract.
     let network = unsafe { text_or_none(given.network, "network") }?.map(Path::new);
     Ok(ImportRequest { quant, network, overwrite: given.overwrite != 0 })
+}
+
+/// # Safety
+/// The strings are null or zero-terminated, shape and data null or as long as they say, all during `'a`.
+pub(crate) unsafe fn tensor<'a>(given: &RinTensor) -> Result<TensorRequest<'a>, Failure> {
+    // SAFETY: by contract.
+    let name = unsafe { text(given.name, "name of a tensor") }?;
+    // SAFETY: by contract.
+    let dtype = unsafe { text(given.dtype, "dtype of a tensor") }?;
+    // SAFETY: by contract.
+    let shape = unsafe { values(given.shape, given.n_dims, "shape of a tensor") }?;
+    // SAFETY: by contract.
+    let bytes = unsafe { values(given.data.cast::<u8>(), given.n_bytes, "data of a tensor") }?;
+    Ok(TensorRequest { name, dtype, shape, bytes })
 }
 
 /// # Safety

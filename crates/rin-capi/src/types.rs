@@ -197,6 +197,24 @@ pub struct RinImportOptions {
     pub reserved: u32,
 }
 
+/// A tensor of a network that is written.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RinTensor {
+    /// Its name, which the description of the network refers to.
+    pub name: *const c_char,
+    /// Type of its values, "F32" for weights; for the arrays of spiking layers also "I8", "U16", "I32".
+    pub dtype: *const c_char,
+    /// Its shape, `n_dims` numbers.
+    pub shape: *const usize,
+    /// Numbers in `shape`: 1 or 2.
+    pub n_dims: usize,
+    /// Its values in little-endian order, row by row.
+    pub data: *const c_void,
+    /// Bytes of `data`.
+    pub n_bytes: usize,
+}
+
 /// How a training is run.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]

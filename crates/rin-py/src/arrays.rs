@@ -30,7 +30,8 @@ pub(crate) fn infer_one<'py>(
         return Ok(None);
     };
     let Some((rows, single)) = rows_of(array.shape(), port) else { return Ok(None) };
-    if !array.data().is_aligned() {
+    // A slice of it would also be had in Fortran's order.
+    if !array.is_c_contiguous() || !array.data().is_aligned() {
         return Ok(None);
     }
     let Ok(readable) = array.try_readonly() else { return Ok(None) };

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use rin_session::{ImportRequest, PlanBytes, TrainRequest};
+use rin_session::{ImportRequest, PlanBytes, TensorRequest, TrainRequest};
 
 use crate::failure::{Heard, raised};
 use crate::options::{LoadArgs, load_options};
@@ -71,6 +71,25 @@ fn import_model(
     heard.end(py, found)
 }
 
+/// A network in memory becomes a `.rin` file; `tensors` are (name, dtype, shape, bytes). What was written comes back as JSON.
+#[pyfunction]
+#[pyo3(signature = (to, description, tensors, quant, overwrite))]
+fn write_network(
+    py: Python<'_>,
+    to: PathBuf,
+    description: String,
+    tensors: Vec<(String, String, Vec<usize>, Vec<u8>)>,
+    quant: Option<String>,
+    overwrite: bool,
+) -> PyResult<String> {
+    let found = py.detach(|| {
+        let tensors: Vec<_> =
+            tensors.iter().map(|(name, dtype, shape, bytes)| TensorRequest { name, dtype, shape, bytes }).collect();
+        rin_session::write_network(&to, &description, &tensors, quant.as_deref(), overwrite)
+    });
+    found.map_err(|failure| raised(py, &failure))
+}
+
 /// Trains what a TOML file says; the summary comes back as JSON.
 #[pyfunction]
 #[pyo3(signature = (config, resume, overwrite, callback))]
@@ -100,5 +119,5 @@ mod _native {
     #[pymodule_export]
     use super::context::Context;
     #[pymodule_export]
-    use super::{allocations, command, import_model, plan, train, version};
+    use super::{allocations, command, import_model, plan, train, version, write_network};
 }

@@ -45,7 +45,7 @@ Rows = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
         (lambda x: x[:, :-1], InvalidInputError, "input"),
         (lambda x: x[0, :-1], InvalidInputError, "input"),
         (lambda x: x[None, None], InvalidInputError, "input"),
-        (lambda x: np.float32(1), InputTypeError, "input"),
+        (lambda x: np.float32(1), InvalidInputError, "input"),
         (lambda x: np.array(1, dtype=np.float32), InvalidInputError, "input"),
         (lambda x: 3.5, InvalidInputError, "input"),
         (lambda x: [[1.0, 2.0], [3.0]], InvalidInputError, "input"),
@@ -174,8 +174,7 @@ def test_what_cannot_be_asked_is_refused(engine: rin.RinEngine, call: Any, error
 def test_options_out_of_range_are_refused(options: dict[str, Any], error: type[RinError], place: str) -> None:
     with pytest.raises(error) as caught:
         rin.RinEngine(LLAMA, **options)
-    if place:
-        assert caught.value.place in (place, "") and place in caught.value.message
+    assert caught.value.place == place
 
 
 def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:

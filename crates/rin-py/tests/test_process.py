@@ -39,7 +39,7 @@ def python(code: str, **variables: str) -> subprocess.Popen[str]:
 def test_an_interrupt_ends_a_generation(work: str) -> None:
     code = f"""
 import rin, sys
-with rin.RinEngine({str(MODEL)!r}, ctx=1000000, threads=1, batch=8) as engine:
+with rin.RinEngine({str(MODEL)!r}, ctx=20000, threads=1, batch=8) as engine:
     print("ready", flush=True)
     try:
         while True:
@@ -92,8 +92,8 @@ def test_python_m_rin_is_the_command(tmp_path: Path) -> None:
     assert rin_command("run", tmp_path / "no such.gguf", "-p", "a").returncode == 1
     assert rin_command("no-such-command").returncode == 2
     assert rin_command("run", LLAMA, "-p", "the", "--memory-limit", "4096").returncode == 4
-    found = rin_command("verify", LLAMA, "-n", "4", "--json", "-q")
-    assert found.returncode == 0, found.stderr
+    found = rin_command("tokens", LLAMA, "-p", "the", "--json")
+    assert found.returncode == 0 and '"tokens"' in found.stdout
 
 
 def test_the_command_is_installed() -> None:
@@ -121,7 +121,8 @@ def test_the_backend_is_the_one_that_was_asked_for() -> None:
     _, err = child.communicate(timeout=60)
     assert child.returncode == 1 and "ImportError: RIN_BACKEND is native or ctypes" in err
     child = python("import rin; rin.backend_name()", RIN_BACKEND="ctypes", RIN_LIB="/no such library")
-    assert child.wait(timeout=60) == 1
+    child.communicate(timeout=60)
+    assert child.returncode == 1
 
 
 def test_everything_in_the_package_has_words() -> None:

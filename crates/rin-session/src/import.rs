@@ -62,7 +62,8 @@ pub fn import_model(
     .to_string())
 }
 
-fn target(name: &str) -> Result<Format, Failure> {
+/// The type that matrices are brought to.
+pub(crate) fn target(name: &str) -> Result<Format, Failure> {
     let found = TARGETS.into_iter().find(|format| format.name().eq_ignore_ascii_case(name));
     found.ok_or_else(|| {
         let known = TARGETS.map(Format::name).join(", ");

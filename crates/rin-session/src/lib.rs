@@ -18,6 +18,7 @@ mod status;
 mod text;
 mod totals;
 mod train;
+mod write;
 
 pub use describe::{Info, PlanBytes};
 pub use failure::{Failure, invalid};
@@ -28,3 +29,4 @@ pub use shared::Shared;
 pub use status::RinStatus;
 pub use text::{Generated, LogitRows};
 pub use train::{TrainRequest, train};
+pub use write::{TensorRequest, write_network};

@@ -120,6 +120,17 @@ class _ImportOptions(Structure):
     ]
 
 
+class _Tensor(Structure):
+    _fields_ = [
+        ("name", c_char_p),
+        ("dtype", c_char_p),
+        ("shape", POINTER(c_size_t)),
+        ("n_dims", c_size_t),
+        ("data", c_char_p),
+        ("n_bytes", c_size_t),
+    ]
+
+
 class _TrainOptions(Structure):
     _fields_ = [("struct_size", c_size_t), ("resume", c_uint32), ("overwrite", c_uint32)]
 
@@ -195,6 +206,9 @@ _inferences = _declare("rin_get_inference_count", c_int32, _p, POINTER(c_uint64)
 _tokens = _declare("rin_get_total_tokens", c_int32, _p, POINTER(c_uint64))
 _digest = _declare("rin_get_digest", c_int64, _p, _p, c_size_t)
 _import_model = _declare("rin_import_model", c_int32, c_char_p, c_char_p, POINTER(_ImportOptions), _CALLBACK, _p)
+_write_network = _declare(
+    "rin_write_network", c_int32, c_char_p, c_char_p, POINTER(_Tensor), c_size_t, POINTER(_ImportOptions), _CALLBACK, _p
+)
 _train = _declare("rin_train", c_int32, c_char_p, POINTER(_TrainOptions), _CALLBACK, _p)
 
 
@@ -538,6 +552,25 @@ def import_model(
     given.quant, given.network = _text(quant, "quant"), _text(network, "network")
     heard = _Hearing(_hushed(callback))
     status = _import_model(_text(source, "source"), _text(to, "to"), byref(given), heard.function, None)
+    return _converted(heard, status)
+
+
+def write_network(
+    to: str, description: str, tensors: list[_types.Tensor], quant: str | None, overwrite: bool
+) -> str:
+    """A network in memory becomes a ``.rin`` file."""
+    given = _ImportOptions(struct_size=sizeof(_ImportOptions), overwrite=1 if overwrite else 0)
+    given.quant = _text(quant, "quant")
+    array = (_Tensor * len(tensors))()
+    shapes = []
+    for place, (name, dtype, shape, data) in zip(array, tensors):
+        shapes.append((c_size_t * len(shape))(*shape))
+        place.name, place.dtype = _text(name, "name"), _text(dtype, "dtype")
+        place.shape, place.n_dims, place.data, place.n_bytes = shapes[-1], len(shape), data, len(data)
+    heard = _Hearing(None)
+    status = _write_network(
+        _text(to, "to"), _text(description, "description"), array, len(tensors), byref(given), heard.function, None
+    )
     return _converted(heard, status)
 
 

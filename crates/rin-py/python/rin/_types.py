@@ -17,6 +17,8 @@ Heard = Callable[[str], Optional[bool]]
 """Hears text; ``False`` ends what runs."""
 Path = Union[str, "PathLike[str]"]
 """A path of a file or a folder."""
+Tensor = tuple[str, str, list[int], bytes]
+"""A tensor that is written: name, dtype, shape, bytes."""
 
 
 class LoadOptions(TypedDict):
@@ -147,6 +149,9 @@ class Backend(Protocol):
         network: str | None,
         overwrite: bool,
         callback: Heard | None,
+    ) -> str: ...
+    def write_network(
+        self, to: str, description: str, tensors: list[Tensor], quant: str | None, overwrite: bool
     ) -> str: ...
     def train(self, config: str, resume: bool, overwrite: bool, callback: Heard | None) -> str: ...
 
