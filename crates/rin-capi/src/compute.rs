@@ -40,7 +40,8 @@ pub unsafe extern "C" fn rin_logits(
             }
             let mut places = room.iter_mut();
             session.logits(ids, rows, |row| {
-                for (place, logit) in places.by_ref().zip(row) {
+                // In this order, so that no place is taken without a logit.
+                for (logit, place) in row.iter().zip(places.by_ref()) {
                     place.write(*logit);
                 }
             })?;

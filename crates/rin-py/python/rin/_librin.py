@@ -11,10 +11,11 @@ import ctypes.util
 import json
 import math
 import os
+import threading
 from collections.abc import Callable
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_double, c_float, c_int32, c_int64, c_size_t
 from ctypes import c_uint32, c_uint64, c_void_p, sizeof
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from . import _types
 from ._types import Floats, Heard, Ids, Result
 from .errors import InvalidInputError, from_failure
 
+_T = TypeVar("_T")
 _CANCELLED = -11
 _NO_SPECIAL, _CONTROL = 1, 2
 _FINISH = ("stop", "length", "cancelled")
@@ -249,17 +251,45 @@ class _Hearing:
         self.last = ""
 
         def hear(text: int | None, size: int, _: int | None) -> int:
-            # An interrupt arrives here too, as long as the main thread calls; nothing may pass on into C.
+            # Nothing may pass on into C.
             try:
                 piece = ctypes.string_at(text, size).decode() if text and size else ""
                 self.last = piece
                 answer = None if callback is None else callback(piece)
             except BaseException as error:
                 self.error = self.error or error
-                return 1
-            return 1 if answer is False else 0
+            return 1 if self.error is not None or answer is False else 0
 
         self.function = _CALLBACK(hear)
+
+    def call(self, call: Callable[[], _T]) -> _T:
+        """Calls the library so that an interrupt ends it: in another thread, while the main thread, the one that hears of
+        interrupts, waits. An interrupt that came up within the callback itself would be lost."""
+        if threading.current_thread() is not threading.main_thread():
+            return call()
+        found: list[_T] = []
+        failed: list[BaseException] = []
+        done = threading.Event()
+
+        def work() -> None:
+            try:
+                found.append(call())
+            except BaseException as error:
+                failed.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=work, name="rin-call", daemon=True).start()
+        while not done.is_set():
+            try:
+                done.wait()
+            except BaseException as error:
+                self.error = self.error or error
+        if failed:
+            raise failed[0]
+        if self.error is not None:
+            raise self.error
+        return found[0]
 
     def end(self, status: int) -> None:
         """Raises what was raised; else what the library says, but that it was ended."""
@@ -400,19 +430,20 @@ class Context:
         given.n_logit_bias = len(biases)
         found = _Result(struct_size=sizeof(_Result))
         heard = _Hearing(callback)
-        if isinstance(prompt, str):
-            status = _generate(
-                self._handle, _text(prompt, "prompt"), byref(given), heard.function, None, byref(found)
-            )
-        else:
-            status = _generate_ids(
-                self._handle, _pointer(prompt), prompt.size, byref(given), heard.function, None, byref(found)
-            )
-        try:
-            heard.end(status)
-            return _result(found)
-        finally:
-            _free_result(byref(found))
+
+        def call() -> Result:
+            rest = (byref(given), heard.function, None, byref(found))
+            if isinstance(prompt, str):
+                status = _generate(self._handle, _text(prompt, "prompt"), *rest)
+            else:
+                status = _generate_ids(self._handle, _pointer(prompt), prompt.size, *rest)
+            try:
+                heard.end(status)
+                return _result(found)
+            finally:
+                _free_result(byref(found))
+
+        return heard.call(call)
 
     def logits(self, ids: Ids, last: bool) -> Floats:
         pointer, n = _pointer(ids), ids.size
@@ -530,11 +561,15 @@ def plan(path: str, options: _types.LoadOptions) -> tuple[int, int, int, int, in
     return _plan_tuple(found)
 
 
-def _converted(heard: _Hearing, status: int) -> str:
-    if status == _CANCELLED and heard.error is None:
-        _fail(status)
-    heard.end(status)
-    return heard.last
+def _converted(heard: _Hearing, call: Callable[[], int]) -> str:
+    def work() -> str:
+        status = call()
+        if status == _CANCELLED and heard.error is None:
+            _fail(status)
+        heard.end(status)
+        return heard.last
+
+    return heard.call(work)
 
 
 def _hushed(callback: Heard | None) -> Heard | None:
@@ -551,8 +586,8 @@ def import_model(
     given = _ImportOptions(struct_size=sizeof(_ImportOptions), overwrite=1 if overwrite else 0)
     given.quant, given.network = _text(quant, "quant"), _text(network, "network")
     heard = _Hearing(_hushed(callback))
-    status = _import_model(_text(source, "source"), _text(to, "to"), byref(given), heard.function, None)
-    return _converted(heard, status)
+    paths = (_text(source, "source"), _text(to, "to"))
+    return _converted(heard, lambda: cast("int", _import_model(*paths, byref(given), heard.function, None)))
 
 
 def write_network(
@@ -568,14 +603,14 @@ def write_network(
         place.name, place.dtype = _text(name, "name"), _text(dtype, "dtype")
         place.shape, place.n_dims, place.data, place.n_bytes = shapes[-1], len(shape), data, len(data)
     heard = _Hearing(None)
-    status = _write_network(
-        _text(to, "to"), _text(description, "description"), array, len(tensors), byref(given), heard.function, None
-    )
-    return _converted(heard, status)
+    texts = (_text(to, "to"), _text(description, "description"))
+    rest = (array, len(tensors), byref(given), heard.function, None)
+    return _converted(heard, lambda: cast("int", _write_network(*texts, *rest)))
 
 
 def train(config: str, resume: bool, overwrite: bool, callback: Heard | None) -> str:
     """Trains what a TOML file says."""
     given = _TrainOptions(struct_size=sizeof(_TrainOptions), resume=resume, overwrite=overwrite)
     heard = _Hearing(_hushed(callback))
-    return _converted(heard, _train(_text(config, "config"), byref(given), heard.function, None))
+    path = _text(config, "config")
+    return _converted(heard, lambda: cast("int", _train(path, byref(given), heard.function, None)))
