@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CONFORMANCE, LLAMA, REPOSITORY, rin_command
+from conftest import LLAMA, REPOSITORY, rin_command
 
 import rin
 from rin.errors import InvalidInputError, UnsupportedError
@@ -222,7 +222,3 @@ def test_a_cancelled_task_ends_its_generation(engine: rin.RinEngine) -> None:
 
     asyncio.run(main())
     assert engine.generate("the", 2)
-
-
-def test_networks_of_the_conformance_folder_are_there() -> None:
-    assert (CONFORMANCE / "networks" / "plain.pt").exists()

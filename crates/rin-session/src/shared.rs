@@ -123,7 +123,11 @@ mod tests {
         let inner = shared.with(|_| Ok(shared.with(|_| Ok(())).unwrap_err().status)).unwrap();
         assert_eq!(inner, RinStatus::Busy);
         // Closing from within a call is no deadlock.
-        shared.with(|_| Ok(shared.close(true))).unwrap();
+        let from_within = shared.with(|_| {
+            shared.close(true);
+            Ok(())
+        });
+        from_within.unwrap();
         assert_eq!(shared.with(|_| Ok(())).unwrap_err().status, RinStatus::Closed);
         shared.close(true);
         assert!(shared.is_closed());

@@ -7,7 +7,7 @@ use rin_model::{Body, DType, Network};
 use serde_json::json;
 
 use crate::import::target;
-use crate::{Failure, invalid};
+use crate::{Failure, RinStatus, invalid};
 
 /// A tensor of a network that is written.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,14 @@ pub fn write_network(
             return Err(misfit(tensor));
         }
         let values: Vec<f32> = tensor.bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let name = tensor.name.escape_debug();
+            let message = format!(
+                "tensor `{name}` holds {} at place {at}: weights are finite numbers",
+                values.get(at).copied().unwrap_or(f32::NAN)
+            );
+            return Err(Failure::new(RinStatus::InvalidInput, "NotFinite", message).at(format!("tensor `{name}`")));
+        }
         weights.push(match *tensor.shape {
             [_] => NewTensor::vector(tensor.name, &values),
             [rows, cols] => {

@@ -36,9 +36,21 @@ __all__ = ["QuantLinear", "Residual", "SpikingNetwork", "export"]
 _BLOCK = 32
 
 
+class _Straight(torch.autograd.Function):
+    """A value with the gradient of another. (Adding their difference would round.)"""
+
+    @staticmethod
+    def forward(ctx: Any, smooth: Tensor, exact: Tensor) -> Tensor:
+        return exact.to(smooth.dtype, copy=True)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
 def _straight_through(smooth: Tensor, exact: Tensor) -> Tensor:
     """The value of ``exact`` with the gradient of ``smooth``."""
-    return smooth + (exact - smooth).detach()
+    return cast("Tensor", _Straight.apply(smooth, exact))
 
 
 class QuantLinear(nn.Linear):
