@@ -78,7 +78,7 @@ def test_inputs_are_those_of_the_network(classifier: rin.RinEngine, rows: Rows) 
     (port,) = classifier.info["inputs"]
     for inputs, named in [((rows, rows), {}), ((rows,), {port["name"]: rows}), ((), {"no such": rows}), ((), {})]:
         with pytest.raises(InvalidInputError):
-            classifier.infer(*inputs, **named)  # type: ignore[arg-type]
+            classifier.infer(*inputs, **named)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +129,7 @@ def test_inputs_are_those_of_the_network(classifier: rin.RinEngine, rows: Rows) 
         (lambda e: e.infer(np.ones((2, 3), dtype=np.float32)), InvalidInputError),
         (lambda e: e.infer(np.ones(3, dtype=np.float32)), InputTypeError),
         (lambda e: e.infer(), InvalidInputError),
+        (lambda e: e.infer_all([1]), UnsupportedError),
         (lambda e: e.benchmark(iterations=0), InvalidInputError),
         (lambda e: e.benchmark("rin"), UnsupportedError),
         (lambda e: e.benchmark("no mode"), InvalidInputError),

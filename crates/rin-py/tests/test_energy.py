@@ -130,7 +130,7 @@ def test_a_network_is_trained_and_runs(tmp_path: Path) -> None:
     assert caught.value.kind == "Exists"
 
     def stop(event: dict[str, Any]) -> bool:
-        return event["event"] != "step"
+        return bool(event["event"] != "step")
 
     with pytest.raises(CancelledError):
         rin.train(tmp_path / "config.toml", overwrite=True, progress=stop)

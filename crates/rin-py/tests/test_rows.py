@@ -12,6 +12,7 @@ import pytest
 from conftest import CONFORMANCE, rin_command
 
 import rin
+from rin.errors import UnsupportedError
 
 Rows = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
@@ -70,12 +71,13 @@ def test_arrays_buffers_and_dlpack_are_read(classifier: rin.RinEngine, rows: Row
     assert not unaligned.flags.aligned
     frozen = rows.copy()
     frozen.flags.writeable = False
-    for given in (rows, fortran, spread, unaligned, frozen, memoryview(rows), Tensor(rows), OldTensor(rows), rows.tolist()):
+    given: Any
+    for given in (rows, fortran, spread, unaligned, frozen, memoryview(rows.data), Tensor(rows), OldTensor(rows), rows.tolist()):
         assert np.array_equal(classifier.infer(given), expected)
-    for given in (array.array("f", rows[0].tolist()), rows[0].tolist(), memoryview(rows[0])):
+    for given in (array.array("f", rows[0].tolist()), rows[0].tolist(), memoryview(rows[0].data)):
         assert np.array_equal(classifier.infer(given), one)
     none = classifier.infer(rows[:0])
-    assert isinstance(none, np.ndarray) and none.shape == (0, expected.shape[1])  # type: ignore[union-attr]
+    assert none.shape == (0, expected.shape[1])
 
 
 def test_inputs_and_outputs_have_names(residual: Path) -> None:
@@ -83,18 +85,17 @@ def test_inputs_and_outputs_have_names(residual: Path) -> None:
     x = np.load(folder / "residual-x.npy").astype(np.float32)
     with rin.RinEngine(residual, threads=2) as engine:
         (port,) = engine.info["inputs"]
-        found = engine.infer(x)
-        assert isinstance(found, dict)
+        with pytest.raises(UnsupportedError, match="infer_all"):
+            engine.infer(x)
+        found = engine.infer_all(x)
         assert list(found) == [output["name"] for output in engine.info["outputs"]]
-        by_name = engine.infer(**{port["name"]: x})
-        assert isinstance(by_name, dict)
+        by_name = engine.infer_all(**{port["name"]: x})
         for name, values in found.items():
             assert np.array_equal(values, by_name[name])
         expected = [np.load(folder / f"residual-{name}.npy") for name in ("classes", "value")]
         for values, want in zip(found.values(), expected):
             np.testing.assert_allclose(values, want.reshape(values.shape), rtol=1e-3, atol=1e-4)
-        one = engine.infer(x[0])
-        assert isinstance(one, dict)
+        one = engine.infer_all(x[0])
         assert all(np.array_equal(one[name], found[name][0]) for name in found)
 
 

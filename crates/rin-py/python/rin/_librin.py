@@ -252,6 +252,7 @@ class _Hearing:
 
         def hear(text: int | None, size: int, _: int | None) -> int:
             # Nothing may pass on into C.
+            answer = None
             try:
                 piece = ctypes.string_at(text, size).decode() if text and size else ""
                 self.last = piece
@@ -412,7 +413,7 @@ class Context:
         given.ignore_eos = 1 if options["ignore_eos"] else 0
         given.every_step = 1
         for name in ("min_p", "typical_p", "repeat_penalty", "presence_penalty", "frequency_penalty"):
-            value = options[name]  # type: ignore[literal-required]
+            value = options[name]
             if value is not None:
                 setattr(given, name, value)
         if options["repeat_last_n"] is not None:
@@ -426,7 +427,7 @@ class Context:
         given.stop = (c_char_p * len(stops))(*stops)
         given.n_stop = len(stops)
         biases = options["logit_bias"]
-        given.logit_bias = (_LogitBias * len(biases))(*biases)
+        given.logit_bias = (_LogitBias * len(biases))(*(_LogitBias(*bias) for bias in biases))
         given.n_logit_bias = len(biases)
         found = _Result(struct_size=sizeof(_Result))
         heard = _Hearing(callback)
@@ -487,8 +488,8 @@ class Context:
         outputs = [
             np.empty((rows, output["width"]), dtype=np.float32) for output in json.loads(self.describe())["outputs"]
         ]
-        given = (_Input * len(inputs))(*((_pointer(array), array.size) for array in inputs))
-        taken = (_Input * len(outputs))(*((_pointer(array), array.size) for array in outputs))
+        given = (_Input * len(inputs))(*(_Input(_pointer(array), array.size) for array in inputs))
+        taken = (_Input * len(outputs))(*(_Input(_pointer(array), array.size) for array in outputs))
         _check(_infer_rows(self._handle, given, len(inputs), rows, taken, len(outputs)))
         return outputs
 

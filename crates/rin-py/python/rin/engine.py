@@ -12,7 +12,7 @@ import warnings
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -358,8 +358,8 @@ class RinEngine:
         found = self._context.logits(_arguments.ids("ids", _listed(ids)), last)
         return found[-1] if last else found
 
-    def infer(self, *inputs: object, **named: object) -> Floats | dict[str, Floats]:
-        """The outputs of a network on rows of numbers; of a language model, the logits after ids.
+    def infer(self, *inputs: object, **named: object) -> Floats:
+        """The output of a network on rows of numbers; of a language model, the logits after ids.
 
         Args:
             *inputs: an array per input of the network, in the order of ``info["inputs"]``: float32 of the shape of one row,
@@ -368,25 +368,34 @@ class RinEngine:
             **named: the same by the names of the inputs.
 
         Returns:
-            float32 ``(width,)`` for one row without an axis of rows, else ``(rows, width)``; for a network of several outputs
-            a dictionary by their names. For language models as :meth:`logits`.
+            float32 ``(width,)`` for one row without an axis of rows, else ``(rows, width)``. For language models as
+            :meth:`logits`.
 
         Raises:
             InputTypeError: an array is of another dtype.
             InvalidInputError: the shape is another, or a value is infinite or NaN; its ``place`` says which.
+            UnsupportedError: the network has several outputs; :meth:`infer_all` gives them.
         """
         if len(inputs) == 1 and not named:
             found = self._context.infer_one(inputs[0])
             if found is not None:
                 return found
-        return self._infer(inputs, named)
-
-    def _infer(self, inputs: tuple[object, ...], named: dict[str, object]) -> Floats | dict[str, Floats]:
         described = self._describe()
         if described["mode"] == "transformer":
             if len(inputs) != 1 or named:
                 raise InvalidInputError("a language model takes one array of ids", kind="BadInput")
-            return self.logits(inputs[0])  # type: ignore[arg-type]
+            return self.logits(cast("Ids", inputs[0]))
+        if len(described["outputs"]) != 1:
+            names = ", ".join(output["name"] for output in described["outputs"])
+            raise UnsupportedError(f"the network has the outputs {names}: call infer_all", kind="SeveralOutputs")
+        (found,) = self.infer_all(*inputs, **named).values()
+        return found
+
+    def infer_all(self, *inputs: object, **named: object) -> dict[str, Floats]:
+        """As :meth:`infer`, every output of a network on rows of numbers by its name."""
+        described = self._describe()
+        if described["mode"] == "transformer":
+            raise UnsupportedError("a language model has logits and no outputs by name: call logits", kind="NoOutputs")
         ports = described["inputs"]
         names = [port["name"] for port in ports]
         if len(inputs) > len(names) or set(named) - set(names[len(inputs) :]):
@@ -411,8 +420,6 @@ class RinEngine:
         found = self._context.infer(arrays, rows or 0)
         if single:
             found = [array[0] for array in found]
-        if len(found) == 1:
-            return found[0]
         return {output["name"]: array for output, array in zip(described["outputs"], found)}
 
     # Sums.

@@ -192,7 +192,7 @@ class SpikingNetwork(nn.Module):
     @property
     def keep(self) -> int:
         """What a step keeps of a membrane, of 4096."""
-        return 4096 - 2 ** (12 - self.leak)
+        return int(4096 - 2 ** (12 - self.leak))
 
     def _layers(self) -> list[_Integers]:
         last = len(self.widths) - 2
@@ -282,7 +282,7 @@ class SpikingNetwork(nn.Module):
 
 
 def _numpy(values: Tensor, dtype: str) -> np.ndarray[Any, Any]:
-    return values.detach().cpu().numpy().astype(dtype)
+    return np.asarray(values.detach().cpu().numpy(), dtype=dtype)
 
 
 def _function(module: nn.Module) -> str | None:
