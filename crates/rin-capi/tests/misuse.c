@@ -60,6 +60,13 @@ static void each(RinContext *context, const char *model, RinStatus wanted, const
     EXPECT(rin_decode(context, ids, 4, text, sizeof text), wanted, words);
     EXPECT(rin_infer(context, ids, 4, 1, &result), wanted, words);
     EXPECT(rin_generate(context, "a", NULL, NULL, NULL, NULL), wanted, words);
+    EXPECT(rin_generate_ids(context, ids, 4, NULL, NULL, NULL, NULL), wanted, words);
+    EXPECT(rin_logits(context, ids, 4, 0, NULL, 0), wanted, words);
+    EXPECT(rin_infer_rows(context, NULL, 0, 0, NULL, 0), wanted, words);
+    EXPECT(rin_describe(context, text, sizeof text), wanted, words);
+    EXPECT(rin_get_digest(context, text, sizeof text), wanted, words);
+    EXPECT(rin_load_embedded(context, NULL), wanted, words);
+    EXPECT(rin_get_machine_joules(context, &a), wanted, words);
     EXPECT(rin_get_energy_joules(context, &a), wanted, words);
     CHECK(isnan(a));
     EXPECT(rin_get_energy_millijoules(context, &b), wanted, words);
@@ -98,6 +105,20 @@ static void null_pointers(RinContext *context, const char *model)
     NULL_POINTER(rin_profile(context, RIN_MODE_TRANSFORMER, 0, 1, NULL, &figure));
     NULL_POINTER(rin_profile(context, RIN_MODE_TRANSFORMER, 0, 1, &figure, NULL));
     NULL_POINTER(rin_version_numbers(NULL, NULL, NULL));
+    NULL_POINTER(rin_generate_ids(context, NULL, 1, NULL, NULL, NULL, NULL));
+    NULL_POINTER((RinStatus)rin_logits(context, NULL, 1, 0, NULL, 0));
+    NULL_POINTER((RinStatus)rin_logits(context, &id, 1, 0, NULL, 1));
+    NULL_POINTER((RinStatus)rin_describe(context, NULL, 1));
+    NULL_POINTER((RinStatus)rin_get_digest(context, NULL, 1));
+    NULL_POINTER(rin_infer_rows(context, NULL, 1, 1, NULL, 0));
+    NULL_POINTER(rin_infer_rows(context, NULL, 0, 1, NULL, 1));
+    NULL_POINTER(rin_get_machine_joules(context, NULL));
+    NULL_POINTER(rin_import_model(NULL, "x", NULL, NULL, NULL));
+    NULL_POINTER(rin_import_model("x", NULL, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_network(NULL, "{}", NULL, 0, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_network("x", NULL, NULL, 0, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_network("x", "{}", NULL, 1, NULL, NULL, NULL));
+    NULL_POINTER(rin_train(NULL, NULL, NULL, NULL));
 }
 
 static void sizes(RinContext *context, const char *model)
