@@ -402,6 +402,22 @@ typedef struct {
   uint32_t overwrite;
 } RinTrainOptions;
 
+// A tensor of a network that is written.
+typedef struct {
+  // Its name, which the description of the network refers to.
+  const char *name;
+  // Type of its values, "F32" for weights; for the arrays of spiking layers also "I8", "U16", "I32".
+  const char *dtype;
+  // Its shape, `n_dims` numbers.
+  const size_t *shape;
+  // Numbers in `shape`: 1 or 2.
+  size_t n_dims;
+  // Its values in little-endian order, row by row.
+  const void *data;
+  // Bytes of `data`.
+  size_t n_bytes;
+} RinTensor;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -691,6 +707,23 @@ RinStatus rin_train(const char *config,
                     RinCallback callback,
                     void *user);
 
+// Writes a network that a program has in memory as a .rin file. `description` is the JSON object `rin.network` of such a file:
+// its mode, inputs, outputs and body. Of `options`, `quant` (for matrices of dense layers) and `overwrite` are looked at; they may
+// be NULL for what is usual. `callback` hears one object with the event "finished", which says what was written.
+//
+// # Safety
+// `to` and `description` are NULL or zero-terminated. `tensors` is NULL or points at `n` tensors, whose strings are NULL or
+// zero-terminated and whose shape and data are NULL or as long as they say. `options` is NULL or points at a RinImportOptions
+// whose `struct_size` is set and whose strings are NULL or zero-terminated. `callback` is NULL or keeps to the rules of
+// RinCallback with `user`.
+RinStatus rin_write_network(const char *to,
+                            const char *description,
+                            const RinTensor *tensors,
+                            size_t n,
+                            const RinImportOptions *options,
+                            RinCallback callback,
+                            void *user);
+
 // The logits after `n` tokens, rows of as many floats as the vocabulary has tokens: after each of them, or after the last alone
 // where `last` is not 0. Returns the number of floats, or a RinStatus below 0. Nothing is computed where they do not fit
 // `capacity`: call again with room for the number returned. Tokens that the last such call with `last` had too are not
@@ -764,6 +797,23 @@ RinStatus rin_train(const char *config,
                     const RinTrainOptions *options,
                     RinCallback callback,
                     void *user);
+
+// Writes a network that a program has in memory as a .rin file. `description` is the JSON object `rin.network` of such a file:
+// its mode, inputs, outputs and body. Of `options`, `quant` (for matrices of dense layers) and `overwrite` are looked at; they may
+// be NULL for what is usual. `callback` hears one object with the event "finished", which says what was written.
+//
+// # Safety
+// `to` and `description` are NULL or zero-terminated. `tensors` is NULL or points at `n` tensors, whose strings are NULL or
+// zero-terminated and whose shape and data are NULL or as long as they say. `options` is NULL or points at a RinImportOptions
+// whose `struct_size` is set and whose strings are NULL or zero-terminated. `callback` is NULL or keeps to the rules of
+// RinCallback with `user`.
+RinStatus rin_write_network(const char *to,
+                            const char *description,
+                            const RinTensor *tensors,
+                            size_t n,
+                            const RinImportOptions *options,
+                            RinCallback callback,
+                            void *user);
 
 #ifdef __cplusplus
 }  // extern "C"
