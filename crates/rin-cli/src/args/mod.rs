@@ -366,8 +366,7 @@ fn with_sources(command: clap::Command, name: &str, config: &ConfigFiles) -> cla
 }
 
 /// Reads configuration files, variables and flags. What goes wrong is reported; the exit code comes back.
-pub(crate) fn parse() -> Result<Command, ExitCode> {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, ExitCode> {
     let wants_json = arguments.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let config = ConfigFiles::read(&bare_command()).map_err(|error| exit::report(&error, wants_json))?;
     command(&config)
