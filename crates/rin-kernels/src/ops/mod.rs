@@ -7,6 +7,7 @@ pub(crate) mod cases;
 pub mod layer_norm;
 pub mod lif;
 pub mod linear;
+pub mod memory;
 mod prefetch;
 pub mod quantize;
 pub mod rms_norm;
