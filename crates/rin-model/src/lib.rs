@@ -31,6 +31,7 @@ mod hf_folder;
 mod json;
 #[cfg(unix)]
 mod lost_page;
+mod memory;
 mod mmap;
 mod mode;
 mod model_file;
@@ -48,6 +49,7 @@ pub use error::{Error, Fault};
 pub use family::TensorName;
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;
+pub use memory::{Address, Bhrr, MAX_CONV, Memory, MemoryKind, ReadBy, SlotStateType, SlotValues, UnknownMemory};
 pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
 pub use network::{Body, Function, Network, Node, Op, Output, OutputKind, Port, Widths};
