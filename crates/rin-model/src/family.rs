@@ -89,7 +89,6 @@ enum Width {
     MemHeads,
     MemTwiceHeads,
     MemKeys,
-    MemTwiceKeys,
     MemValues,
     MemValue,
     MemSlots,
@@ -123,7 +122,6 @@ impl Width {
             Self::MemHeads => of_memory(|m| m.v_heads),
             Self::MemTwiceHeads => of_memory(|m| m.v_heads.saturating_mul(2)),
             Self::MemKeys => of_memory(Memory::k_width),
-            Self::MemTwiceKeys => of_memory(|m| m.k_width().saturating_mul(2)),
             Self::MemValues => of_memory(Memory::v_width),
             Self::MemValue => of_memory(|m| m.v_dim),
             Self::MemSlots => of_memory(|m| m.k_heads.saturating_mul(m.slots)),
@@ -217,7 +215,7 @@ const fn rule(name: &'static str, hf: &'static str, shape: &'static [Width], nee
 
 use Width::{
     Any, Dim, Ffn, Head, Kv, MambaIn, MemChannels, MemDecay, MemHeads, MemIn, MemKey, MemKeys, MemSlots, MemTaps,
-    MemTwiceHeads, MemTwiceKeys, MemValue, MemValues, Q, QAndGate, RopePairs, Vocab,
+    MemTwiceHeads, MemValue, MemValues, Q, QAndGate, RopePairs, Vocab,
 };
 
 static DECODER_MODEL: [TensorRule; 4] = [
@@ -227,7 +225,7 @@ static DECODER_MODEL: [TensorRule; 4] = [
     rule(ROPE_FACTORS, "", &[RopePairs], Needed::RopeFactors),
 ];
 
-static DECODER_LAYER: [TensorRule; 32] = [
+static DECODER_LAYER: [TensorRule; 33] = [
     rule("attn_norm.weight", "input_layernorm.weight", &[Dim], Needed::Always),
     rule("attn_q.weight", "self_attn.q_proj.weight", &[QAndGate, Dim], Needed::Attention),
     rule("attn_q.bias", "self_attn.q_proj.bias", &[Q], Needed::QkvBias),
@@ -249,7 +247,8 @@ static DECODER_LAYER: [TensorRule; 32] = [
     rule("mem_skip", "", &[MemHeads], Needed::Skip),
     rule("mem_learn.weight", "", &[MemKeys, Dim], Needed::RwkvKeys),
     rule("mem_learn.bias", "", &[MemKeys], Needed::RwkvKeys),
-    rule("mem_keys", "", &[MemTwiceKeys], Needed::RwkvKeys),
+    rule("mem_key_unit", "", &[MemKeys], Needed::RwkvKeys),
+    rule("mem_key_rate", "", &[MemKeys], Needed::RwkvKeys),
     rule("mem_codebook", "", &[MemSlots, MemKey], Needed::Codebook),
     rule("mem_norm.weight", "linear_attn.norm.weight", &[MemValue], Needed::OutputNorm),
     rule("mem_output.weight", "linear_attn.out_proj.weight", &[Dim, MemValues], Needed::Memory),
@@ -329,11 +328,10 @@ static RWKV_LAYER: [TensorRule; 36] = [
 ];
 
 /// Tensors that files may hold with several dimensions and that are rows of numbers all the same.
-const ROWS: [&str; 24] = [
+const ROWS: [&str; 23] = [
     "mem_conv.weight",
     "mem_rate",
     "mem_skip",
-    "mem_keys",
     "mem_codebook",
     "ssm_conv1d.weight",
     "ssm_a",

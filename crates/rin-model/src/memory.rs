@@ -289,6 +289,9 @@ impl Memory {
         if self.conv == 1 || self.conv > MAX_CONV {
             return Err(inconsistent("memory.conv", format!("0, or from 2 to {MAX_CONV}"), self.conv));
         }
+        if self.output_gate && !self.output_norm {
+            return Err(inconsistent("memory.output_gate", "false where there is no output_norm", true));
+        }
         match self.kind {
             MemoryKind::Gsa if self.slots == 0 || !self.slots.is_multiple_of(LANES) || self.slots > MAX_PART => {
                 Err(inconsistent("memory.slots", format!("a positive multiple of {LANES}"), self.slots))
@@ -320,6 +323,9 @@ impl Memory {
         if self.k_heads != self.v_heads || self.k_dim != self.v_dim {
             let found = format!("{} × {} and {} × {}", self.k_heads, self.k_dim, self.v_heads, self.v_dim);
             return Err(inconsistent("memory.k_dim", "keys and values of one shape, which bhrr binds", found));
+        }
+        if arms.outer && (arms.delta || arms.address == Address::Hash) {
+            return Err(inconsistent("memory.bhrr.outer", "false beside delta, and beside a hash", true));
         }
         let whole = arms.state != SlotStateType::F32;
         let plain = arms.top == 1 && !arms.decay && !arms.delta && !arms.outer && arms.values.most().is_some();

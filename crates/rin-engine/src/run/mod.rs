@@ -7,6 +7,7 @@ mod attention;
 mod kv;
 mod linear;
 mod machine;
+mod memory;
 pub(crate) mod split;
 
 use crate::Error;
@@ -58,6 +59,7 @@ pub struct Kernels {
     rope: Rope,
     swiglu: SwiGlu,
     attention: Attention,
+    memory: memory::MemoryKernels,
 }
 
 impl Kernels {
@@ -74,6 +76,7 @@ impl Kernels {
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
             attention: Attention::select(kv_type, cpu),
+            memory: memory::MemoryKernels::select(cpu),
         }
     }
 
@@ -158,6 +161,7 @@ impl Runner {
             Step::Attend { q, kv, out } => self.attend(batch, q, kv, &out),
             Step::SwiGlu { gate, up } => self.machine().swiglu(rows, &gate, up),
             Step::Select { x, out } => self.select(batch, x, out),
+            Step::Memory(step) => self.memory(&step, batch, rows),
         }
     }
 

@@ -53,6 +53,7 @@ impl Decoder {
             norm: Norm::Rms,
             eos: Vec::new(),
             bos: None,
+            memory: Vec::new(),
         };
         Ok(Self { config })
     }

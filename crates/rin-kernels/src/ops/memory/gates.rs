@@ -30,10 +30,10 @@ pub enum Gating {
 }
 
 kernel! {
-    /// `y[i] = x[i] + (other[i] - x[i]) * share[i]`, all of one length.
-    pub struct Blend(y: &mut [f32], x: &[f32], other: &[f32], share: &[f32]);
-    check: |y: &&mut [f32], x: &&[f32], other: &&[f32], share: &&[f32]| {
-        assert!(y.len() == x.len() && x.len() == other.len() && x.len() == share.len(), "one length");
+    /// `x[i] += (other[i] - x[i]) * share[i]`, all of one length.
+    pub struct Blend(x: &mut [f32], other: &[f32], share: &[f32]);
+    check: |x: &&mut [f32], other: &&[f32], share: &&[f32]| {
+        assert!(x.len() == other.len() && x.len() == share.len(), "one length");
     };
     cases: crate::ops::memory::tests::for_each_blend;
     conformance: blend_conformance;
@@ -44,12 +44,102 @@ kernel! {
     }
 }
 
-tiers!(fn blend(y: &mut [f32], x: &[f32], other: &[f32], share: &[f32]) = blend_body;);
+tiers!(fn blend(x: &mut [f32], other: &[f32], share: &[f32]) = blend_body;);
 
 #[inline(always)]
-fn blend_body(y: &mut [f32], x: &[f32], other: &[f32], share: &[f32]) {
-    for (((y, x), other), share) in y.iter_mut().zip(x).zip(other).zip(share) {
-        *y = canonical((other - x).mul_add(*share, *x));
+fn blend_body(x: &mut [f32], other: &[f32], share: &[f32]) {
+    for ((x, other), share) in x.iter_mut().zip(other).zip(share) {
+        *x = canonical((other - *x).mul_add(*share, *x));
+    }
+}
+
+kernel! {
+    /// `x[i] *= y[i]`.
+    pub struct Multiply(x: &mut [f32], y: &[f32]);
+    check: |x: &&mut [f32], y: &&[f32]| assert!(x.len() == y.len(), "one length");
+    cases: crate::ops::memory::tests::for_each_multiply;
+    conformance: multiply_conformance;
+    variants {
+        Scalar => multiply::scalar,
+        Avx2 if target_arch = "x86_64" => multiply::avx2,
+        Avx512Vnni if target_arch = "x86_64" => multiply::avx512,
+    }
+}
+
+tiers!(fn multiply(x: &mut [f32], y: &[f32]) = multiply_body;);
+
+#[inline(always)]
+fn multiply_body(x: &mut [f32], y: &[f32]) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x = canonical(*x * y);
+    }
+}
+
+kernel! {
+    /// `x[i] += y[i] * factor`.
+    pub struct AddScaled(x: &mut [f32], y: &[f32], factor: f32);
+    check: |x: &&mut [f32], y: &&[f32], _factor: &f32| assert!(x.len() == y.len(), "one length");
+    cases: crate::ops::memory::tests::for_each_add_scaled;
+    conformance: add_scaled_conformance;
+    variants {
+        Scalar => add_scaled::scalar,
+        Avx2 if target_arch = "x86_64" => add_scaled::avx2,
+        Avx512Vnni if target_arch = "x86_64" => add_scaled::avx512,
+    }
+}
+
+tiers!(fn add_scaled(x: &mut [f32], y: &[f32], factor: f32) = add_scaled_body;);
+
+#[inline(always)]
+fn add_scaled_body(x: &mut [f32], y: &[f32], factor: f32) {
+    for (x, y) in x.iter_mut().zip(y) {
+        *x = canonical(factor.mul_add(*y, *x));
+    }
+}
+
+kernel! {
+    /// `x[i] = max(x[i], 0)^2` (So et al., 2021).
+    pub struct ReluSquared(x: &mut [f32]);
+    check: |_x: &&mut [f32]| ();
+    cases: crate::ops::memory::tests::for_each_relu_squared;
+    conformance: relu_squared_conformance;
+    variants {
+        Scalar => relu_squared::scalar,
+        Avx2 if target_arch = "x86_64" => relu_squared::avx2,
+        Avx512Vnni if target_arch = "x86_64" => relu_squared::avx512,
+    }
+}
+
+tiers!(fn relu_squared(x: &mut [f32]) = relu_squared_body;);
+
+#[inline(always)]
+fn relu_squared_body(x: &mut [f32]) {
+    for x in x {
+        // A comparison with NaN is false, so NaN stays.
+        *x = canonical(if *x <= 0.0 { 0.0 } else { *x * *x });
+    }
+}
+
+kernel! {
+    /// Shares of a delta write: `keep[i] *= 1 - write[i] * beta`, then `write[i] *= beta`.
+    pub struct DeltaShares(keep: &mut [f32], write: &mut [f32], beta: f32);
+    check: |keep: &&mut [f32], write: &&mut [f32], _beta: &f32| assert!(keep.len() == write.len(), "one length");
+    cases: crate::ops::memory::tests::for_each_delta_shares;
+    conformance: delta_shares_conformance;
+    variants {
+        Scalar => delta_shares::scalar,
+        Avx2 if target_arch = "x86_64" => delta_shares::avx2,
+        Avx512Vnni if target_arch = "x86_64" => delta_shares::avx512,
+    }
+}
+
+tiers!(fn delta_shares(keep: &mut [f32], write: &mut [f32], beta: f32) = delta_shares_body;);
+
+#[inline(always)]
+fn delta_shares_body(keep: &mut [f32], write: &mut [f32], beta: f32) {
+    for (keep, write) in keep.iter_mut().zip(write) {
+        *write = canonical(*write * beta);
+        *keep = canonical(*keep * (1.0 - *write));
     }
 }
 

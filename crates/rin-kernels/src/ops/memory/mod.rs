@@ -25,7 +25,10 @@ mod slots;
 #[cfg(test)]
 mod tests;
 
-pub use gates::{Blend, CausalConv, DecayKind, Decays, Gating, HeadNorm, MAX_CONV, Scale, UnitNorm};
+pub use gates::{
+    AddScaled, Blend, CausalConv, DecayKind, Decays, DeltaShares, Gating, HeadNorm, MAX_CONV, Multiply, ReluSquared,
+    Scale, UnitNorm,
+};
 pub use recur::{Correction, Decay, Read, Recur, Rows, Tokens};
 pub use rwkv::{RwkvKeys, RwkvOut, RwkvRows};
 pub use slots::{Bind, Quant, Route, SlotState, SlotStep, SlotTokens, Unbind, hash_slot};

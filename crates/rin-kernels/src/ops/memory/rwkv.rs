@@ -10,11 +10,11 @@ kernel! {
     /// kk = k * k_k / |k * k_k|      take = -kk      k = k (1 + (a - 1) k_a)      a = kk a
     /// ```
     ///
-    /// `rates` holds `k_k` and then `k_a`. All rows are equally long; `head` divides them.
-    pub struct RwkvKeys(k: &mut [f32], a: &mut [f32], take: &mut [f32], rates: &[f32], head: usize);
-    check: |k: &&mut [f32], a: &&mut [f32], take: &&mut [f32], rates: &&[f32], head: &usize| {
+    /// `rates` are `k_k` and `k_a`. All rows are equally long; `head` divides them.
+    pub struct RwkvKeys(k: &mut [f32], a: &mut [f32], take: &mut [f32], rates: [&[f32]; 2], head: usize);
+    check: |k: &&mut [f32], a: &&mut [f32], take: &&mut [f32], rates: &[&[f32]; 2], head: &usize| {
         check_heads(k.len(), *head);
-        assert!(a.len() == k.len() && take.len() == k.len() && rates.len() == 2 * k.len(), "one length");
+        assert!(a.len() == k.len() && take.len() == k.len() && rates.iter().all(|row| row.len() == k.len()), "one length");
     };
     cases: crate::ops::memory::tests::for_each_rwkv_keys;
     conformance: keys_conformance;
@@ -25,14 +25,14 @@ kernel! {
     }
 }
 
-tiers!(fn keys(k: &mut [f32], a: &mut [f32], take: &mut [f32], rates: &[f32], head: usize) = keys_body;);
+tiers!(fn keys(k: &mut [f32], a: &mut [f32], take: &mut [f32], rates: [&[f32]; 2], head: usize) = keys_body;);
 
 /// Added to the sum of squares, so that a key of zeros stays one.
 const TINY: f32 = 1e-24;
 
 #[inline(always)]
-fn keys_body(k: &mut [f32], a: &mut [f32], take: &mut [f32], rates: &[f32], head: usize) {
-    let (k_k, k_a) = rates.split_at(k.len());
+fn keys_body(k: &mut [f32], a: &mut [f32], take: &mut [f32], rates: [&[f32]; 2], head: usize) {
+    let [k_k, k_a] = rates;
     for ((take, k), k_k) in take.iter_mut().zip(k.iter()).zip(k_k) {
         *take = k * k_k;
     }

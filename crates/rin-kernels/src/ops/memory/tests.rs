@@ -1,7 +1,10 @@
 //! Cases of the operations on rows: each tier against the scalar one, and the scalar one against f64.
 #![expect(clippy::disallowed_methods, reason = "the platform's f64 functions are the reference")]
 
-use super::gates::{Blend, CausalConv, DecayKind, Decays, Gating, HeadNorm, Scale, UnitNorm};
+use super::gates::{
+    AddScaled, Blend, CausalConv, DecayKind, Decays, DeltaShares, Gating, HeadNorm, Multiply, ReluSquared, Scale,
+    UnitNorm,
+};
 use super::rwkv::{RwkvKeys, RwkvOut, RwkvRows};
 use super::slots::{Bind, Quant, Route, SlotState, SlotStep, SlotTokens, Unbind, hash_slot};
 use crate::Cpu;
@@ -38,8 +41,8 @@ pub(super) fn for_each_blend(mut f: impl FnMut(Case<Blend>)) {
     rows(|random, n, make| {
         let x = make(random, 3 * n);
         f(Case::new(format!("{n}"), move |op: &Blend| {
-            let mut y = vec![0.0; n];
-            op.run(&mut y, &x[..n], &x[n..2 * n], &x[2 * n..]);
+            let mut y = x[..n].to_vec();
+            op.run(&mut y, &x[n..2 * n], &x[2 * n..]);
             y
         }));
     });
@@ -54,6 +57,68 @@ pub(super) fn for_each_scale(mut f: impl FnMut(Case<Scale>)) {
             y
         }));
     });
+}
+
+pub(super) fn for_each_multiply(mut f: impl FnMut(Case<Multiply>)) {
+    rows(|random, n, make| {
+        let (x, y) = (make(random, n), make(random, n));
+        f(Case::new(format!("{n}"), move |op: &Multiply| {
+            let mut x = x.clone();
+            op.run(&mut x, &y);
+            x
+        }));
+    });
+}
+
+pub(super) fn for_each_add_scaled(mut f: impl FnMut(Case<AddScaled>)) {
+    rows(|random, n, make| {
+        let (x, y) = (make(random, n), make(random, n));
+        f(Case::new(format!("{n}"), move |op: &AddScaled| {
+            let mut x = x.clone();
+            op.run(&mut x, &y, -0.7);
+            x
+        }));
+    });
+}
+
+pub(super) fn for_each_relu_squared(mut f: impl FnMut(Case<ReluSquared>)) {
+    rows(|random, n, make| {
+        let x = make(random, n);
+        f(Case::new(format!("{n}"), move |op: &ReluSquared| {
+            let mut x = x.clone();
+            op.run(&mut x);
+            x
+        }));
+    });
+}
+
+pub(super) fn for_each_delta_shares(mut f: impl FnMut(Case<DeltaShares>)) {
+    rows(|random, n, make| {
+        let (keep, write) = (make(random, n), make(random, n));
+        f(Case::new(format!("{n}"), move |op: &DeltaShares| {
+            let (mut keep, mut write) = (keep.clone(), write.clone());
+            op.run(&mut keep, &mut write, 0.6);
+            [keep, write].concat()
+        }));
+    });
+}
+
+#[test]
+fn small_operations_are_their_definitions() {
+    let cpu = Cpu::detect();
+    let mut x = [2.0, -3.0, 0.5];
+    Multiply::select(&cpu).run(&mut x, &[1.0, 2.0, 4.0]);
+    assert_eq!(x, [2.0, -6.0, 2.0]);
+    AddScaled::select(&cpu).run(&mut x, &[1.0, 1.0, -1.0], 0.5);
+    assert_eq!(x, [2.5, -5.5, 1.5]);
+    ReluSquared::select(&cpu).run(&mut x);
+    assert_eq!(x, [6.25, 0.0, 2.25]);
+    let (mut keep, mut write) = ([1.0, 0.5], [0.5, 1.0]);
+    DeltaShares::select(&cpu).run(&mut keep, &mut write, 0.5);
+    assert_eq!((keep, write), ([0.75, 0.25], [0.25, 0.5]));
+    let mut y = [1.0, 2.0];
+    Blend::select(&cpu).run(&mut y, &[3.0, 0.0], &[0.5, 0.25]);
+    assert_eq!(y, [2.0, 1.5]);
 }
 
 pub(super) fn for_each_unit_norm(mut f: impl FnMut(Case<UnitNorm>)) {
@@ -118,7 +183,7 @@ pub(super) fn for_each_rwkv_keys(mut f: impl FnMut(Case<RwkvKeys>)) {
         let (k, a, rates) = (make(random, n), make(random, n), random.normals(2 * n));
         f(Case::new(format!("{n}"), move |op: &RwkvKeys| {
             let (mut k, mut a, mut take) = (k.clone(), a.clone(), vec![0.0; n]);
-            op.run(&mut k, &mut a, &mut take, &rates, 16);
+            op.run(&mut k, &mut a, &mut take, [&rates[..n], &rates[n..]], 16);
             [k, a, take].concat()
         }));
     });
@@ -311,7 +376,7 @@ fn rwkv_rows_are_their_definitions_in_f64() {
     let n = 32;
     let (k0, a0, rates) = (random.normals(n), random.normals(n), random.normals(2 * n));
     let (mut k, mut a, mut take) = (k0.clone(), a0.clone(), vec![0.0; n]);
-    RwkvKeys::select(&cpu).run(&mut k, &mut a, &mut take, &rates, 16);
+    RwkvKeys::select(&cpu).run(&mut k, &mut a, &mut take, [&rates[..n], &rates[n..]], 16);
     let wide = |x: f32| f64::from(x);
     for h in 0..2 {
         let at = |i: usize| h * 16 + i;
