@@ -1,5 +1,7 @@
 //! `config.json` and `generation_config.json` of a Hugging Face folder, in the forms before and since transformers 5.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -129,7 +131,7 @@ impl Config {
     pub fn from_hf(config_json: &[u8], generation_json: Option<&[u8]>) -> Result<Self, Error> {
         json::check_size(config_json, SECTION)?;
         json::check_size(generation_json.unwrap_or_default(), "generation_config.json")?;
-        let json: ConfigJson = json::parse(config_json, SECTION)?;
+        let json: ConfigJson = json::parse(&without_infinity(config_json), SECTION)?;
         let generation: GenerationJson = match generation_json {
             Some(bytes) => json::parse(bytes, "generation_config.json")?,
             None => GenerationJson::default(),
@@ -178,6 +180,27 @@ impl Config {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// The text with `Infinity`, which Python writes outside of JSON's rules, as `null`.
+fn without_infinity(text: &[u8]) -> Cow<'_, [u8]> {
+    const WORD: &[u8] = b"Infinity";
+    let (mut in_string, mut escaped) = (false, false);
+    let mut out = Cow::Borrowed(text);
+    for (at, &byte) in text.iter().enumerate() {
+        match byte {
+            b'"' if !escaped => in_string = !in_string,
+            b'I' if !in_string && text.get(at..).is_some_and(|rest| rest.starts_with(WORD)) => {
+                let end = at.saturating_add(WORD.len());
+                if let Some(place) = out.to_mut().get_mut(at..end) {
+                    place.copy_from_slice(b"null    ");
+                }
+            }
+            _ => {}
+        }
+        escaped = in_string && byte == b'\\' && !escaped;
+    }
+    out
 }
 
 fn refuse_what_is_not_run(json: &ConfigJson) -> Result<(), Error> {

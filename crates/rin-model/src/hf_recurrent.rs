@@ -18,7 +18,7 @@ pub(super) struct RecurrentJson {
     conv_kernel: Option<usize>,
     layer_norm_epsilon: Option<f32>,
     use_bias: Option<bool>,
-    time_step_limit: Option<(f64, f64)>,
+    time_step_limit: Option<(f64, serde_json::Value)>,
     norm_eps: Option<f32>,
     hidden_ratio: Option<f32>,
     attn: Option<IgnoredAny>,
@@ -47,8 +47,9 @@ pub(super) fn mamba2(json: &ConfigJson, generation: &GenerationJson) -> Result<C
     if r.use_bias == Some(true) {
         return Err(unsupported("use_bias", "false", true));
     }
-    if let Some((low, high)) = r.time_step_limit
-        && (low > 0.0 || high.is_finite())
+    // Python writes infinity in several ways, none of them a number of JSON.
+    if let Some((low, high)) = &r.time_step_limit
+        && (*low > 0.0 || high.is_number())
     {
         return Err(unsupported("time_step_limit", "[0, inf]", format!("[{low}, {high}]")));
     }

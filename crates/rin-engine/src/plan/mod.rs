@@ -10,8 +10,8 @@ mod memory;
 mod slots;
 
 pub use builder::{Act, Builder, QuantAct};
-pub use memory::{Columns, CorrectionOf, DecayOf, Held, HeldId, MemoryStep, RecurOf, SlotsOf};
 pub(crate) use memory::column_block;
+pub use memory::{Columns, CorrectionOf, DecayOf, Held, HeldId, MemoryStep, RecurOf, SlotsOf};
 pub(crate) use slots::{Placed, Slots};
 
 use crate::Error;
