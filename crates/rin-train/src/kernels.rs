@@ -1,5 +1,6 @@
 //! The runtime's operations, resolved once, and the helpers that spread them over threads.
 
+use crate::ops::memory::MemoryKernels;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use rin_kernels::ops::attention::{Attention, KvType};
@@ -26,6 +27,7 @@ pub struct Kernels {
     pub(crate) f32: Linear,
     pub(crate) q8_0: Linear,
     pub(crate) q4_0: Linear,
+    pub(crate) memory: MemoryKernels,
     /// Compiles the loops of backward passes for this processor.
     simd: pulp::Arch,
 }
@@ -43,6 +45,7 @@ impl Kernels {
             f32: Linear::select(Format::F32, cpu),
             q8_0: Linear::select(Format::Q8_0, cpu),
             q4_0: Linear::select(Format::Q4_0, cpu),
+            memory: MemoryKernels::select(cpu),
             simd: pulp::Arch::new(),
         }
     }

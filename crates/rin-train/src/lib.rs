@@ -17,6 +17,7 @@ pub mod export;
 mod heap;
 mod journal;
 pub mod kernels;
+mod memory_config;
 pub mod network;
 pub mod ops;
 pub mod optimizer;

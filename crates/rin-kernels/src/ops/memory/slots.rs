@@ -4,6 +4,8 @@
 //! its key by the product of each number with the key's sign, and unbound by the query's. Which slot a token writes and
 //! reads is a hash of signs, or the nearest rows of a codebook ([`Route`]).
 
+use std::cmp::Ordering;
+
 use super::gates::sum;
 use crate::math::{canonical, exp};
 
@@ -136,7 +138,7 @@ fn keep_best(scores: &mut [f32], top: usize) {
     for taken in 0..top {
         let mut best: Option<usize> = None;
         for (i, score) in scores.iter().enumerate() {
-            let left = taken == 0 || *score < least || (*score >= least && *score <= least && i > last);
+            let left = taken == 0 || *score < least || (score.partial_cmp(&least) == Some(Ordering::Equal) && i > last);
             if left && best.is_none_or(|b| *score > scores[b]) {
                 best = Some(i);
             }
