@@ -247,6 +247,7 @@ impl Context {
         let sequence = engine.sequence()?;
         let mut timed = || -> Result<Duration, rin_engine::Error> {
             engine.feed(&sequence, &prompt)?;
+            let mark = engine.mark(&sequence);
             let mut spent = Duration::ZERO;
             for n in 0..u64::from(warmup) + u64::from(iterations) {
                 let start = Instant::now();
@@ -254,7 +255,7 @@ impl Context {
                 if n >= u64::from(warmup) {
                     spent += start.elapsed();
                 }
-                engine.truncate(&sequence, prompt.len())?;
+                engine.rewind(&sequence, &mark)?;
             }
             Ok(spent / iterations)
         };

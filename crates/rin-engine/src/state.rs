@@ -92,7 +92,45 @@ pub struct Restored {
     pub tokens: Vec<u32>,
 }
 
+/// A place in a sequence to come back to, with what its memories of a fixed size held there.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    position: usize,
+    held: Vec<u8>,
+}
+
 impl Engine {
+    /// Remembers where a sequence is. It allocates what its memories of a fixed size hold, and nothing where there are none.
+    pub fn mark(&mut self, sequence: &Sequence) -> Mark {
+        let position = self.position(sequence);
+        let (runner, row) = self.runner_and_row(sequence);
+        let mut held = Vec::with_capacity(runner.plan.held_bytes());
+        runner.each_held_part(row, |arena, part| held.extend_from_slice(&arena[part]));
+        Mark { position, held }
+    }
+
+    /// Goes back to where a sequence was marked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRewindable`] where the sequence has not come so far, or the mark is of another plan; as for
+    /// [`truncate`](Self::truncate) otherwise.
+    pub fn rewind(&mut self, sequence: &Sequence, mark: &Mark) -> Result<(), Error> {
+        let position = self.position(sequence);
+        let (runner, row) = self.runner_and_row(sequence);
+        if position < mark.position || mark.held.len() != runner.plan.held_bytes() {
+            return Err(Error::NotRewindable { position: mark.position });
+        }
+        runner.truncate_pages(row, mark.position)?;
+        let mut rest = mark.held.as_slice();
+        runner.each_held_part(row, |arena, part| {
+            let (own, after) = rest.split_at(part.len());
+            arena[part].copy_from_slice(own);
+            rest = after;
+        });
+        Ok(())
+    }
+
     /// Writes a sequence to `path`. `tokens` are all of its text, those that are not fed yet included.
     ///
     /// # Errors

@@ -104,9 +104,8 @@ impl Width {
         let of_memory = |f: fn(&Memory) -> usize| config.memory_of(layer).map_or(0, f);
         let width = match self {
             Self::Dim => config.dim,
-            Self::Q => config.q_dim(),
             Self::QAndGate if config.arch == Arch::Qwen3Next => config.q_dim().saturating_mul(2),
-            Self::QAndGate => config.q_dim(),
+            Self::Q | Self::QAndGate => config.q_dim(),
             Self::Kv => config.kv_dim(),
             Self::Head => config.head_dim,
             Self::Ffn => config.ffn_dim,

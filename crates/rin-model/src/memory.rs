@@ -232,11 +232,13 @@ impl Memory {
             MemoryKind::Gla | MemoryKind::Rwkv7 => self.k_width(),
             MemoryKind::GatedDelta | MemoryKind::Mamba2 => self.v_heads,
             MemoryKind::Gsa => self.v_heads.saturating_mul(self.slots),
-            MemoryKind::Bhrr if self.bhrr.as_ref().is_some_and(|arms| arms.decay) => {
-                self.v_heads.saturating_mul(self.slots)
-            }
+            MemoryKind::Bhrr if self.slots_decay() => self.v_heads.saturating_mul(self.slots),
             MemoryKind::Linear | MemoryKind::Retnet | MemoryKind::Delta | MemoryKind::Bhrr => 0,
         }
+    }
+
+    fn slots_decay(&self) -> bool {
+        self.bhrr.as_ref().is_some_and(|arms| arms.decay)
     }
 
     /// Whether a token says how much of what a key holds it replaces.
@@ -251,9 +253,8 @@ impl Memory {
     /// Rows of a head's memory, in the order of its parts: one for all kinds but `gsa`, which has two.
     pub fn state_rows(&self) -> usize {
         match (self.kind, &self.bhrr) {
-            (MemoryKind::Gsa, _) => self.slots,
             (MemoryKind::Bhrr, Some(arms)) if arms.outer => self.slots.saturating_mul(self.k_dim),
-            (MemoryKind::Bhrr, _) => self.slots,
+            (MemoryKind::Gsa | MemoryKind::Bhrr, _) => self.slots,
             _ => self.k_dim,
         }
     }
@@ -297,12 +298,12 @@ impl Memory {
                 Err(inconsistent("memory.slots", format!("a positive multiple of {LANES}"), self.slots))
             }
             MemoryKind::Bhrr => self.validate_bhrr(),
-            MemoryKind::Gsa if self.k_heads == self.v_heads => Ok(()),
-            MemoryKind::Rwkv7 | MemoryKind::Gla if self.k_heads == self.v_heads => Ok(()),
-            MemoryKind::Gsa | MemoryKind::Rwkv7 | MemoryKind::Gla => {
+            MemoryKind::Gsa | MemoryKind::Rwkv7 | MemoryKind::Gla if self.k_heads != self.v_heads => {
                 Err(inconsistent("memory.k_heads", format!("{} as memory.v_heads", self.v_heads), self.k_heads))
             }
-            kind if self.slots != 0 => Err(inconsistent("memory.slots", format!("0, for {kind} has none"), self.slots)),
+            kind if self.slots != 0 && kind != MemoryKind::Gsa => {
+                Err(inconsistent("memory.slots", format!("0, for {kind} has none"), self.slots))
+            }
             _ => Ok(()),
         }
     }
@@ -344,7 +345,7 @@ impl Memory {
             SlotStateType::I32 => i32::MAX as usize,
             SlotStateType::I16 => i16::MAX as usize,
         };
-        Some(room / arms.values.most()?.max(1))
+        room.checked_div(arms.values.most()?)
     }
 }
 

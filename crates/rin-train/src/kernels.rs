@@ -45,7 +45,7 @@ impl Kernels {
             f32: Linear::select(Format::F32, cpu),
             q8_0: Linear::select(Format::Q8_0, cpu),
             q4_0: Linear::select(Format::Q4_0, cpu),
-            memory: MemoryKernels::select(cpu),
+            memory: MemoryKernels::select(*cpu),
             simd: pulp::Arch::new(),
         }
     }

@@ -17,7 +17,7 @@ const LERPS: [&str; 6] = ["r", "w", "k", "v", "a", "g"];
 /// A layer while it is written down.
 struct Layer<'p, 'f> {
     p: &'p mut Builder<'f>,
-    layer: usize,
+    number: usize,
     dim: usize,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
     let mut first_values = None;
     for layer in 0..c.n_layers {
         p.layer(Some(layer));
-        let mut l = Layer { p: &mut p, layer, dim: c.dim };
+        let mut l = Layer { p: &mut p, number: layer, dim: c.dim };
         let v = l.time_mix(c, x, first_values)?;
         first_values.get_or_insert(v);
         l.channel_mix(c, x)?;
@@ -55,7 +55,7 @@ fn layer_norm(p: &mut Builder<'_>, x: SlotId, name: &str, cols: usize, out: Slot
 
 impl Layer<'_, '_> {
     fn name(&self, part: &str) -> String {
-        format!("blk.{}.{part}", self.layer)
+        format!("blk.{}.{part}", self.number)
     }
 
     fn numbers(&mut self, part: &str, len: usize) -> Result<VectorId, Error> {
@@ -97,49 +97,55 @@ impl Layer<'_, '_> {
         Ok(self.p.linear_with(&h, &[(w2, bias, part)], outer)[0])
     }
 
+    /// The shares of [`LERPS`]: a vector, and which row of it.
+    fn mixes(&mut self) -> Result<[(VectorId, usize); LERPS.len()], Error> {
+        let dim = self.dim;
+        if self.p.has(&self.name("time_mix_lerp_fused.weight")) {
+            let all = self.numbers("time_mix_lerp_fused.weight", LERPS.len() * dim)?;
+            return Ok(std::array::from_fn(|at| (all, at)));
+        }
+        let first = self.numbers("time_mix_lerp_r.weight", dim)?;
+        let mut mixes = [(first, 0); LERPS.len()];
+        for (mix, part) in mixes.iter_mut().zip(LERPS).skip(1) {
+            *mix = (self.numbers(&format!("time_mix_lerp_{part}.weight"), dim)?, 0);
+        }
+        Ok(mixes)
+    }
+
     /// Adds time mixing to `x`; returns the values of this layer.
     fn time_mix(&mut self, c: &Config, x: SlotId, first_values: Option<SlotId>) -> Result<SlotId, Error> {
-        let (dim, layer) = (self.dim, self.layer);
+        let (dim, layer) = (self.dim, self.number);
         let m = c.memory_of(layer).ok_or(Error::NoPlan("rwkv7 with attention"))?;
         let h = self.p.scratch("norm f32", dim, 4);
         let norm = self.name("attn_norm");
         layer_norm(self.p, x, &norm, dim, h)?;
         let held = self.p.hold(self.name("token before time mixing"), 1, dim * 4);
 
-        let fused = self.name("time_mix_lerp_fused.weight");
-        let mut mixes = [None; LERPS.len()];
-        if self.p.has(&fused) {
-            let all = self.numbers("time_mix_lerp_fused.weight", LERPS.len() * dim)?;
-            mixes = std::array::from_fn(|at| Some((all, at)));
-        } else {
-            for (mix, part) in mixes.iter_mut().zip(LERPS) {
-                *mix = Some((self.numbers(&format!("time_mix_lerp_{part}.weight"), dim)?, 0));
-            }
-        }
+        let mixes = self.mixes()?;
         let shifted = |l: &mut Self, part: &str, readers: &[MatrixId]| {
             let at = LERPS.iter().position(|lerp| *lerp == part).unwrap_or(0);
-            let (mix, at) = mixes[at].ok_or(Error::NoPlan("rwkv7"))?;
-            Ok::<_, Error>(l.shift(h, mix, at, held, readers))
+            let (mix, at) = mixes[at];
+            l.shift(h, mix, at, held, readers)
         };
 
         let (wr, wk) = (self.matrix("time_mix_receptance.weight")?, self.matrix("time_mix_key.weight")?);
         let (wv, wo) = (self.matrix("time_mix_value.weight")?, self.matrix("time_mix_output.weight")?);
-        let xr = shifted(self, "r", &[wr])?;
+        let xr = shifted(self, "r", &[wr]);
         let r = self.p.linear(&xr, &[(wr, None, "receptance")])[0];
         let w1 = self.matrix("time_mix_w1.weight")?;
-        let xw = shifted(self, "w", &[w1])?;
+        let xw = shifted(self, "w", &[w1]);
         let w = self.low_rank(&xw, "w", Function::Tanh, None, Function::Identity)?;
         let bias = Some(self.numbers("time_mix_w0.weight", dim)?);
         let decay = Columns::all(w, dim);
         let kind = DecayKind::Rwkv7;
         self.p.memory(MemoryStep::Decays { x: decay, cols: dim, a: None, bias, kind, steps: None });
-        let xk = shifted(self, "k", &[wk])?;
+        let xk = shifted(self, "k", &[wk]);
         let k = self.p.linear(&xk, &[(wk, None, "key")])[0];
         let mut readers = vec![wv];
         if first_values.is_some() {
             readers.push(self.matrix("time_mix_v1.weight")?);
         }
-        let xv = shifted(self, "v", &readers)?;
+        let xv = shifted(self, "v", &readers);
         let v = self.p.linear(&xv, &[(wv, None, "value")])[0];
         if let Some(other) = first_values {
             let bias = Some(self.numbers("time_mix_v0.weight", dim)?);
@@ -147,11 +153,11 @@ impl Layer<'_, '_> {
             self.p.memory(MemoryStep::Blend { x: v, other, share, cols: dim });
         }
         let a1 = self.matrix("time_mix_a1.weight")?;
-        let xa = shifted(self, "a", &[a1])?;
+        let xa = shifted(self, "a", &[a1]);
         let bias = Some(self.numbers("time_mix_a0.weight", dim)?);
         let a = self.low_rank(&xa, "a", Function::Identity, bias, Function::Sigmoid)?;
         let g1 = self.matrix("time_mix_g1.weight")?;
-        let xg = shifted(self, "g", &[g1])?;
+        let xg = shifted(self, "g", &[g1]);
         let g = self.low_rank(&xg, "g", Function::Sigmoid, None, Function::Identity)?;
         self.p.memory(MemoryStep::Keep { x: Columns::all(h, dim), cols: dim, tokens: 1, held });
 

@@ -23,6 +23,7 @@ impl Columns {
     }
 
     /// The columns from `first` on.
+    #[must_use]
     pub fn from(self, first: usize) -> Self {
         Self { first: self.first + first, ..self }
     }
@@ -515,7 +516,7 @@ impl MemoryStep {
             Self::AddScaled { x, y, .. } | Self::Multiply { x, y, .. } => take(&[Some(*x), Some(y.slot)]),
             Self::DeltaShares { keep, write, beta, .. } => take(&[Some(*keep), Some(*write), Some(*beta)]),
             Self::Ones { x, .. } | Self::Softmax { x, .. } | Self::Sigmoid { x, .. } | Self::ReluSquared { x, .. } => {
-                take(&[Some(*x)])
+                take(&[Some(*x)]);
             }
             Self::Recur(r) => {
                 let decay = match r.decay {

@@ -36,6 +36,11 @@ impl Runner {
             }
             self.clear_held(row);
         }
+        self.truncate_pages(row, n)
+    }
+
+    /// Goes back to the first `n` tokens in the pages alone; memories of a fixed size stay as they are.
+    pub(crate) fn truncate_pages(&mut self, row: usize, n: usize) -> Result<(), Error> {
         if let Some(Copied { from, to }) = self.cache.truncate(row, n)? {
             self.copy_page(from, to);
         }

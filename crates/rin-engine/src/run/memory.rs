@@ -47,7 +47,8 @@ pub(crate) struct MemoryKernels {
 }
 
 impl MemoryKernels {
-    pub(super) fn select(cpu: &Cpu) -> Self {
+    pub(super) fn select(cpu: Cpu) -> Self {
+        let cpu = &cpu;
         Self {
             recur: Recur::select(cpu),
             slot_step: SlotStep::select(cpu),
@@ -191,7 +192,6 @@ impl Runner {
     }
 
     fn by_rows(&mut self, step: &MemoryStep, rows: usize) -> Result<(), Error> {
-        let eps_of_norm = self.plan.config.norm_eps;
         let mut m = self.machine();
         let (all, weights) = (m.kernels, m.weights);
         let k: &MemoryKernels = &all.memory;
@@ -248,6 +248,17 @@ impl Runner {
                 let slots = RowSlots { write: &[(x, cols)], read: &[], cost: cols };
                 m.each_row(rows, slots, |_, [x, ..], _| x.fill(1.0))
             }
+            _ => self.by_rows_of_heads(step, rows),
+        }
+    }
+
+    /// The row-wise steps that finish what was read, and those that any layer may have.
+    fn by_rows_of_heads(&mut self, step: &MemoryStep, rows: usize) -> Result<(), Error> {
+        let eps_of_norm = self.plan.config.norm_eps;
+        let mut m = self.machine();
+        let (all, weights) = (m.kernels, m.weights);
+        let k: &MemoryKernels = &all.memory;
+        match *step {
             MemoryStep::Softmax { x, cols, head } => {
                 let softmax: Softmax = all.softmax;
                 let slots = RowSlots { write: &[(x, cols)], read: &[], cost: 16 * cols };

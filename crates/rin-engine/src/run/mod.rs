@@ -76,7 +76,7 @@ impl Kernels {
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
             attention: Attention::select(kv_type, cpu),
-            memory: memory::MemoryKernels::select(cpu),
+            memory: memory::MemoryKernels::select(*cpu),
         }
     }
 

@@ -42,6 +42,25 @@ fn what_is_saved_or_forked_goes_on_with_the_same_bits() {
 }
 
 #[test]
+fn a_marked_place_is_come_back_to() {
+    for path in [kind("hybrid"), kind("bhrr"), other("tiny-rwkv7"), other("tiny-qwen3-next")] {
+        let mut engine = engine(&path, |_| {});
+        let text = tokens(&engine, 100);
+        let sequence = engine.sequence().unwrap();
+        engine.feed(&sequence, &text[..70]).unwrap();
+        let mark = engine.mark(&sequence);
+        let want = bits(engine.feed(&sequence, &text[70..]).unwrap());
+        for _ in 0..2 {
+            engine.rewind(&sequence, &mark).unwrap();
+            assert_eq!(engine.position(&sequence), 70);
+            assert_eq!(bits(engine.feed(&sequence, &text[70..]).unwrap()), want, "{}", path.display());
+        }
+        engine.truncate(&sequence, 0).unwrap();
+        assert!(matches!(engine.rewind(&sequence, &mark), Err(Error::NotRewindable { position: 70 })));
+    }
+}
+
+#[test]
 fn a_place_that_is_used_again_begins_with_nothing() {
     let mut engine = engine(&kind("hybrid"), |_| {});
     let text = tokens(&engine, 40);

@@ -38,7 +38,8 @@ pub(crate) struct MemoryKernels {
 }
 
 impl MemoryKernels {
-    pub(crate) fn select(cpu: &Cpu) -> Self {
+    pub(crate) fn select(cpu: Cpu) -> Self {
+        let cpu = &cpu;
         Self {
             recur: Recur::select(cpu),
             conv: CausalConv::select(cpu),

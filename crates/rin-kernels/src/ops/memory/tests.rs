@@ -1,5 +1,6 @@
 //! Cases of the operations on rows: each tier against the scalar one, and the scalar one against f64.
 #![expect(clippy::disallowed_methods, reason = "the platform's f64 functions are the reference")]
+#![expect(clippy::float_cmp, reason = "these sums are exact to the bit")]
 
 use super::gates::{
     AddScaled, Blend, CausalConv, DecayKind, Decays, DeltaShares, Gating, HeadNorm, Multiply, ReluSquared, Scale,
