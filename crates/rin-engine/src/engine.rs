@@ -49,8 +49,8 @@ pub struct LoadOptions {
 /// The context where the user names none.
 pub const DEFAULT_CTX: usize = 4096;
 
-/// The same for networks whose memory does not grow with it.
-pub const DEFAULT_CTX_OF_MEMORIES: usize = 1 << 24;
+/// The same for networks whose memory does not grow with it: a larger one costs nothing, but a text should end.
+pub const DEFAULT_CTX_OF_MEMORIES: usize = 1 << 16;
 
 /// What a network was trained for, at most [`DEFAULT_CTX`]; where no layer attends, as far as its memories are sure to hold.
 fn default_ctx(config: &rin_model::Config) -> usize {
