@@ -7,11 +7,12 @@
 mod builder;
 mod layout;
 mod memory;
+mod memory_builder;
 mod slots;
 
 pub use builder::{Act, Builder, QuantAct};
-pub(crate) use memory::column_block;
 pub use memory::{Columns, CorrectionOf, DecayOf, Held, HeldId, MemoryStep, RecurOf, SlotsOf};
+pub(crate) use memory_builder::column_block;
 pub(crate) use slots::{Placed, Slots};
 
 use crate::Error;
