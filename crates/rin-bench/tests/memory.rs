@@ -1,6 +1,5 @@
 //! A bench of a network with a memory of a fixed size, at a depth. Allocations are counted process-wide, so this file has one
 //! test.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::time::Duration;
 

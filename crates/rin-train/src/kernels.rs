@@ -1,6 +1,5 @@
 //! The runtime's operations, resolved once, and the helpers that spread them over threads.
 
-use crate::ops::memory::MemoryKernels;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use rin_kernels::ops::attention::{Attention, KvType};
@@ -27,7 +26,8 @@ pub struct Kernels {
     pub(crate) f32: Linear,
     pub(crate) q8_0: Linear,
     pub(crate) q4_0: Linear,
-    pub(crate) memory: MemoryKernels,
+    /// What the handles were picked for.
+    pub(crate) cpu: Cpu,
     /// Compiles the loops of backward passes for this processor.
     simd: pulp::Arch,
 }
@@ -45,7 +45,7 @@ impl Kernels {
             f32: Linear::select(Format::F32, cpu),
             q8_0: Linear::select(Format::Q8_0, cpu),
             q4_0: Linear::select(Format::Q4_0, cpu),
-            memory: MemoryKernels::select(*cpu),
+            cpu: *cpu,
             simd: pulp::Arch::new(),
         }
     }

@@ -7,6 +7,7 @@ use rin_model::{Address, Bhrr, Memory, MemoryKind, ReadBy, SlotStateType, SlotVa
 use serde::{Deserialize, Serialize};
 
 /// `[model.memory]`.
+#[expect(clippy::struct_excessive_bools, reason = "independent options of a file, none a state")]
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
@@ -120,7 +121,7 @@ impl MemoryConfig {
             return Err(Error::value("model.memory.layers", name, expected));
         }
         let head = model.dim / model.heads;
-        let arms = (kind == MemoryKind::Bhrr).then(|| Bhrr {
+        let arms = (kind == MemoryKind::Bhrr).then_some(Bhrr {
             address: self.address,
             read_by: self.read_by,
             top: self.top,

@@ -78,9 +78,9 @@ impl Reference {
 
 fn distance(found: &[f32], want: &[f32]) -> f64 {
     assert_eq!(found.len(), want.len());
-    let largest = want.iter().fold(0.0_f32, |max, &x| max.max(f64::from(x).abs() as f32));
+    let largest = want.iter().fold(0.0_f64, |max, &x| max.max(f64::from(x).abs()));
     let differences = found.iter().zip(want).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
-    differences.fold(0.0, f64::max) / f64::from(largest.max(1e-12))
+    differences.fold(0.0, f64::max) / largest.max(1e-12)
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Networks with memories of a fixed size: against others' results, over all axes, through saved states, and for long.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod conform;
 mod refuse;

@@ -76,10 +76,8 @@ fn as_gguf(file: &[u8]) -> Vec<u8> {
         .kv_f32("rwkv7.attention.layer_norm_epsilon", 1e-5);
     for tensor in all {
         // Rows of numbers are stored with trailing dimensions of 1, which GGUF leaves out.
-        let ne: Vec<u64> = match tensor.name.contains("att.x_rwkvag") || tensor.name.ends_with("r_k") {
-            true => tensor.ne,
-            false => tensor.ne.iter().copied().filter(|&n| n > 1).collect(),
-        };
+        let whole = tensor.name.contains("att.x_rwkvag") || tensor.name.ends_with("r_k");
+        let ne: Vec<u64> = tensor.ne.iter().copied().filter(|&n| whole || n > 1).collect();
         gguf = gguf.tensor(&gguf_name(&tensor.name), &ne, tensor.type_id, tensor.bytes);
     }
     gguf.finish()

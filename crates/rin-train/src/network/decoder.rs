@@ -115,7 +115,7 @@ impl Network for Decoder {
             let h = Source::Normed { x: &x, gain: weights.tensor(&name("attn_norm"))?, eps: c.norm_eps };
             let (a, wo) = if let Some(of_layer) = c.memory_of(layer) {
                 let shape = MemoryShape::new(of_layer, batch.seq, c.norm_eps);
-                let inputs = memory_inputs(of_layer).map(|part| name(part));
+                let inputs = memory_inputs(of_layer).map(name);
                 let inputs: Vec<&str> =
                     inputs.iter().filter(|n| weights.tensor(n).is_ok()).map(String::as_str).collect();
                 let all = weights.matrix(&inputs)?;

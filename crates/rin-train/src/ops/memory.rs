@@ -149,7 +149,8 @@ impl MemoryShape {
 
     /// The constant share that head `head` keeps, where there is one.
     pub(super) fn constant(&self, head: usize) -> Option<f32> {
-        (self.m.kind == MemoryKind::Retnet).then(|| 1.0 - f32::from_bits((127 - 5 - (head as u32).min(100)) << 23))
+        let halvings = u32::try_from(head).unwrap_or(100).min(100) + 5;
+        (self.m.kind == MemoryKind::Retnet).then(|| 1.0 - f32::from_bits((127 - halvings) << 23))
     }
 
     /// Whether keys and queries have one length.
@@ -259,14 +260,14 @@ pub(super) fn forward(shape: &MemoryShape, kernels: &MemoryKernels, x: &[f32], p
         kernels.recur.run(&mut state, &mut out, tokens(shape, &f, head));
     }
     f.read = read;
-    f.unbound = f.read.clone();
+    f.unbound.clone_from(&f.read);
     if shape.arms().is_some() {
         let q = columns(&f.qkv, channels, 0..keys);
         for (row, q) in f.unbound.chunks_exact_mut(values).zip(q.chunks_exact(values)) {
             kernels.unbind.run(row, q, shape.quant().scale());
         }
     }
-    f.out = f.unbound.clone();
+    f.out.clone_from(&f.unbound);
     if m.output_norm {
         let gating = if m.output_gate { Gating::SiluAfter } else { Gating::None };
         for (row, x) in f.out.chunks_exact_mut(values).zip(x.chunks_exact(width)) {
@@ -288,10 +289,8 @@ fn tokens<'a>(shape: &MemoryShape, f: &'a Forward, head: usize) -> Tokens<'a> {
         MemoryKind::GatedDelta => Decay::Token(of(&f.decay, head, m.v_heads)),
         _ => shape.constant(head).map_or(Decay::None, Decay::Constant),
     };
-    let correction = match shape.has_unit_keys() {
-        true => Correction::Delta { beta: of(&f.beta, head, m.v_heads) },
-        false => Correction::None,
-    };
+    let correction =
+        if shape.has_unit_keys() { Correction::Delta { beta: of(&f.beta, head, m.v_heads) } } else { Correction::None };
     Tokens {
         q: of(&f.q, k_head * rows, stride),
         k: of(&f.k, k_head * rows, stride),
@@ -359,8 +358,8 @@ impl CustomOp2 for MemoryOp {
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, p) = (values(s1, l1)?, values(s2, l2)?);
         let one = self.shape.seq * self.shape.width();
-        let parts: Vec<Vec<f32>> =
-            x.par_chunks(one).map(|x| forward(&self.shape, &self.kernels.memory, x, p).out).collect();
+        let kernels = MemoryKernels::select(self.kernels.cpu);
+        let parts: Vec<Vec<f32>> = x.par_chunks(one).map(|x| forward(&self.shape, &kernels, x, p).out).collect();
         let out = parts.concat();
         let rows = x.len() / self.shape.width();
         Ok((CpuStorage::F32(out), Shape::from((rows, self.shape.m.v_width()))))
@@ -370,11 +369,12 @@ impl CustomOp2 for MemoryOp {
         let dy = dy.contiguous()?;
         let (numbers, weights, dy) = (host(x)?, host(p)?, host(&dy)?);
         let (one, out) = (self.shape.seq * self.shape.width(), self.shape.seq * self.shape.m.v_width());
+        let memory = MemoryKernels::select(self.kernels.cpu);
         let gradients: Vec<Gradient> = numbers
             .par_chunks(one)
             .zip(dy.par_chunks(out))
             .map(|(x, dy)| {
-                let f = forward(&self.shape, &self.kernels.memory, x, &weights);
+                let f = forward(&self.shape, &memory, x, &weights);
                 backward(&self.shape, &self.kernels, &f, x, &weights, dy)
             })
             .collect();

@@ -180,118 +180,158 @@ fn add(y: &mut [f32], x: &[f32], factor: f32) {
     }
 }
 
-impl Loop for Recurrence<'_> {
+/// What a forward pass over one head kept.
+struct Kept {
+    /// The memory before each token, and after the last one: `(seq + 1, rows, cols)`.
+    states: Vec<f32>,
+    /// What each key held, with delta writes: `(seq, cols)`.
+    held: Vec<f32>,
+}
+
+impl Recurrence<'_> {
+    /// What is left of row `i` of the memory after token `t`.
     #[inline(always)]
-    fn run(self) {
-        let Self { shape, f, head, dy, d } = self;
-        let m = &shape.m;
-        let (rows, cols, seq) = (shape.rows(), m.v_dim, shape.seq);
-        let (k_at, stride, v_at) = (shape.k_head(head) * rows, m.k_heads * rows, head * cols);
-        let (size, values) = (rows * cols, m.v_width());
-        let by_row = f.row_shares(shape).map(|all| (all, m.v_heads * rows));
-        let delta = shape.has_unit_keys();
-        let share = |t: usize, i: usize| match (by_row, m.kind) {
-            (Some((all, stride)), _) => all[t * stride + head * rows + i],
-            (None, MemoryKind::GatedDelta) => f.decay[t * m.v_heads + head],
-            _ => shape.constant(head).unwrap_or(1.0),
-        };
-        // Every state, and what was taken back at each token.
-        let mut states = vec![0.0_f32; (seq + 1) * size];
-        let mut held = vec![0.0_f32; if delta { seq * cols } else { 0 }];
+    fn share(&self, t: usize, i: usize) -> f32 {
+        let (m, rows) = (&self.shape.m, self.shape.rows());
+        match (self.f.row_shares(self.shape), m.kind) {
+            (Some(all), _) => all[(t * m.v_heads + self.head) * rows + i],
+            (None, MemoryKind::GatedDelta) => self.f.decay[t * m.v_heads + self.head],
+            _ => self.shape.constant(self.head).unwrap_or(1.0),
+        }
+    }
+
+    /// The values of token `t`, less what was held, by beta.
+    #[inline(always)]
+    fn written(&self, t: usize, held: &[f32], out: &mut [f32]) {
+        let m = &self.shape.m;
+        out.copy_from_slice(&self.f.v[t * m.v_width() + self.head * m.v_dim..][..m.v_dim]);
+        if !held.is_empty() {
+            let beta = self.f.beta[t * m.v_heads + self.head];
+            for (out, u) in out.iter_mut().zip(held) {
+                *out = beta * (*out - u);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn replay(&self) -> Kept {
+        let (m, rows, seq) = (&self.shape.m, self.shape.rows(), self.shape.seq);
+        let (cols, size, delta) = (m.v_dim, rows * m.v_dim, self.shape.has_unit_keys());
+        let k_at = self.shape.k_head(self.head) * rows;
+        let mut kept =
+            Kept { states: vec![0.0; (seq + 1) * size], held: vec![0.0; if delta { seq * cols } else { 0 }] };
         let mut written = vec![0.0_f32; cols];
         for t in 0..seq {
-            let k = &f.k[t * stride + k_at..][..rows];
-            let v = &f.v[t * values + v_at..][..cols];
-            let (before, after) = states.split_at_mut((t + 1) * size);
+            let k = &self.f.k[t * m.k_heads * rows + k_at..][..rows];
+            let (before, after) = kept.states.split_at_mut((t + 1) * size);
             let (before, after) = (&before[t * size..], &mut after[..size]);
             for i in 0..rows {
-                let w = share(t, i);
+                let w = self.share(t, i);
                 for c in 0..cols {
                     after[i * cols + c] = w * before[i * cols + c];
                 }
             }
-            written.copy_from_slice(v);
+            let held = if delta { &mut kept.held[t * cols..][..cols] } else { &mut [] };
             if delta {
-                let u = &mut held[t * cols..][..cols];
                 for i in 0..rows {
-                    add(u, &after[i * cols..][..cols], k[i]);
-                }
-                let beta = f.beta[t * m.v_heads + head];
-                for c in 0..cols {
-                    written[c] = beta * (v[c] - u[c]);
+                    add(held, &after[i * cols..][..cols], k[i]);
                 }
             }
+            self.written(t, held, &mut written);
             for i in 0..rows {
                 add(&mut after[i * cols..][..cols], &written, k[i]);
             }
         }
+        kept
+    }
+
+    /// The gradients of a read of `s` by token `t`: of the query, and of the memory.
+    #[inline(always)]
+    fn read(&mut self, t: usize, s: &[f32], g: &mut [f32]) {
+        let (m, rows) = (&self.shape.m, self.shape.rows());
+        let at = t * m.k_heads * rows + self.shape.k_head(self.head) * rows;
+        let dy = &self.dy[t * m.v_width() + self.head * m.v_dim..][..m.v_dim];
+        let (q, dq) = (&self.f.q[at..][..rows], &mut self.d.q[at..][..rows]);
+        for (i, (s, g)) in s.chunks_exact(m.v_dim).zip(g.chunks_exact_mut(m.v_dim)).enumerate() {
+            dq[i] += dot(s, dy);
+            add(g, dy, q[i]);
+        }
+    }
+
+    /// The gradients of the write of token `t`; `g` becomes that of the memory before it and after its decay.
+    #[inline(always)]
+    fn write(&mut self, t: usize, before: &[f32], held: &[f32], g: &mut [f32], scratch: &mut [Vec<f32>; 2]) {
+        let (m, rows, cols) = (&self.shape.m, self.shape.rows(), self.shape.m.v_dim);
+        let at = t * m.k_heads * rows + self.shape.k_head(self.head) * rows;
+        let k = &self.f.k[at..][..rows];
+        let [written, d_written] = scratch;
+        self.written(t, held, written);
+        d_written.fill(0.0);
+        for i in 0..rows {
+            add(d_written, &g[i * cols..][..cols], k[i]);
+        }
+        for i in 0..rows {
+            self.d.k[at + i] += dot(&g[i * cols..][..cols], written);
+        }
+        let v_at = t * m.v_width() + self.head * cols;
+        if held.is_empty() {
+            add(&mut self.d.v[v_at..][..cols], d_written, 1.0);
+            return;
+        }
+        let (beta, v) = (self.f.beta[t * m.v_heads + self.head], &self.f.v[v_at..][..cols]);
+        let missed: f32 = (0..cols).map(|c| d_written[c] * (v[c] - held[c])).sum();
+        self.d.beta[t * m.v_heads + self.head] += missed;
+        add(&mut self.d.v[v_at..][..cols], d_written, beta);
+        // From here on the gradient of what was held.
+        for d in d_written.iter_mut() {
+            *d *= -beta;
+        }
+        for i in 0..rows {
+            let row = i * cols..(i + 1) * cols;
+            self.d.k[at + i] += self.share(t, i) * dot(&before[row.clone()], d_written);
+            add(&mut g[row], d_written, k[i]);
+        }
+    }
+
+    /// The gradients of the decay at token `t`; `g` becomes that of the memory before it.
+    #[inline(always)]
+    fn decay(&mut self, t: usize, before: &[f32], g: &mut [f32]) {
+        let (m, rows, cols) = (&self.shape.m, self.shape.rows(), self.shape.m.v_dim);
+        let by_row = self.f.row_shares(self.shape).is_some();
+        for i in 0..rows {
+            let row = i * cols..(i + 1) * cols;
+            let of = dot(&g[row.clone()], &before[row.clone()]);
+            if by_row {
+                self.d.w[(t * m.v_heads + self.head) * rows + i] += of;
+            } else if m.kind == MemoryKind::GatedDelta {
+                self.d.w[t * m.v_heads + self.head] += of;
+            }
+            let w = self.share(t, i);
+            for g in &mut g[row] {
+                *g *= w;
+            }
+        }
+    }
+}
+
+impl Loop for Recurrence<'_> {
+    #[inline(always)]
+    fn run(mut self) {
+        let (rows, cols, seq) = (self.shape.rows(), self.shape.m.v_dim, self.shape.seq);
+        let size = rows * cols;
+        let kept = self.replay();
         let mut g = vec![0.0_f32; size];
-        let mut d_written = vec![0.0_f32; cols];
+        let mut scratch = [vec![0.0_f32; cols], vec![0.0_f32; cols]];
         for t in (0..seq).rev() {
-            let q = &f.q[t * stride + k_at..][..rows];
-            let k = &f.k[t * stride + k_at..][..rows];
-            let v = &f.v[t * values + v_at..][..cols];
-            let dy = &dy[t * values + v_at..][..cols];
-            let (before, after) = (&states[t * size..][..size], &states[(t + 1) * size..][..size]);
-            let reads = |s: &[f32], g: &mut [f32], dq: &mut [f32]| {
-                for i in 0..rows {
-                    dq[i] += dot(&s[i * cols..][..cols], dy);
-                    add(&mut g[i * cols..][..cols], dy, q[i]);
-                }
-            };
-            let dq_at = t * stride + k_at;
-            if shape.read() == Read::After {
-                reads(after, &mut g, &mut d.q[dq_at..][..rows]);
+            let (before, after) = (&kept.states[t * size..][..size], &kept.states[(t + 1) * size..][..size]);
+            let held = kept.held.get(t * cols..(t + 1) * cols).unwrap_or_default();
+            if self.shape.read() == Read::After {
+                self.read(t, after, &mut g);
             }
-            d_written.fill(0.0);
-            for i in 0..rows {
-                add(&mut d_written, &g[i * cols..][..cols], k[i]);
-            }
-            let dv = &mut d.v[t * values + v_at..][..cols];
-            let dk = &mut d.k[dq_at..][..rows];
-            if delta {
-                let beta = f.beta[t * m.v_heads + head];
-                let u = &held[t * cols..][..cols];
-                let mut d_beta = 0.0;
-                for c in 0..cols {
-                    d_beta += d_written[c] * (v[c] - u[c]);
-                    written[c] = beta * (v[c] - u[c]);
-                    dv[c] += beta * d_written[c];
-                    // From here on the gradient of what was held.
-                    d_written[c] *= -beta;
-                }
-                d.beta[t * m.v_heads + head] += d_beta;
-                for i in 0..rows {
-                    let row = i * cols..(i + 1) * cols;
-                    dk[i] += dot(&g[row.clone()], &written) + share(t, i) * dot(&before[row.clone()], &d_written);
-                    add(&mut g[row], &d_written, k[i]);
-                }
-            } else {
-                for (dv, d) in dv.iter_mut().zip(&d_written) {
-                    *dv += d;
-                }
-                for i in 0..rows {
-                    dk[i] += dot(&g[i * cols..][..cols], v);
-                }
-            }
-            for i in 0..rows {
-                let row = i * cols..(i + 1) * cols;
-                match (by_row, m.kind) {
-                    (Some((_, stride)), _) => {
-                        d.w[t * stride + head * rows + i] += dot(&g[row.clone()], &before[row.clone()]);
-                    }
-                    (None, MemoryKind::GatedDelta) => {
-                        d.w[t * m.v_heads + head] += dot(&g[row.clone()], &before[row.clone()]);
-                    }
-                    _ => {}
-                }
-                let w = share(t, i);
-                for g in &mut g[row] {
-                    *g *= w;
-                }
-            }
-            if shape.read() == Read::Before {
-                reads(before, &mut g, &mut d.q[dq_at..][..rows]);
+            self.write(t, before, held, &mut g, &mut scratch);
+            self.decay(t, before, &mut g);
+            if self.shape.read() == Read::Before {
+                self.read(t, before, &mut g);
             }
         }
     }
@@ -456,9 +496,13 @@ fn softmax_backward(shares: &[f32], d: &[f32], x: &[f32], rows: &[f32], top: usi
     } else {
         let mut scores: Vec<f32> = rows.chunks_exact(x.len()).map(|row| dot(row, x)).collect();
         let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        scores.iter_mut().for_each(|s| *s = rin_kernels::math::exp(*s - most));
+        for score in &mut scores {
+            *score = rin_kernels::math::exp(*score - most);
+        }
         let total: f32 = scores.iter().sum();
-        scores.iter_mut().for_each(|s| *s /= total);
+        for score in &mut scores {
+            *score /= total;
+        }
         soft = scores;
         &soft
     };
