@@ -1,7 +1,7 @@
 //! What the steps of a plan have to read and to multiply at the least, counted from the plan itself.
 
 use rin_engine::Plan;
-use rin_engine::plan::Step;
+use rin_engine::plan::{MemoryStep, Step};
 use rin_kernels::ops::attention::PAGE;
 use rin_kernels::pack::LANES;
 
@@ -124,6 +124,16 @@ impl StepCost {
             Step::Select { .. } => {
                 cost.selected = true;
                 cost.row_bytes = row(2 * c.dim);
+            }
+            Step::Memory(step) => {
+                let written: usize = step.outputs().into_iter().flatten().map(|(_, cols)| cols).sum();
+                cost.row_bytes = row(2 * written);
+                if let MemoryStep::Recur(recur) = step {
+                    // Each number of the memory there and back, and a product each for decay, write and read.
+                    let numbers = recur.heads * recur.rows * recur.cols;
+                    cost.row_bytes = cost.row_bytes.saturating_add(row(2 * numbers));
+                    cost.products = 3 * numbers as u64;
+                }
             }
         }
         cost

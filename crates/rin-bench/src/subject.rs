@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use rin_engine::state::Mark;
 use rin_engine::{Engine, Feed, LoadOptions, Rows, Sequence};
 use rin_kernels::{Cpu, Tier};
 use rin_model::{DType, ModelFile};
@@ -216,13 +217,16 @@ pub struct EngineSubject {
     sequences: Vec<Sequence>,
     /// Tokens that the sequences began with.
     depth: usize,
+    /// Where each sequence was then.
+    marks: Vec<Mark>,
 }
 
 impl EngineSubject {
     /// Measures an engine.
     pub fn new(engine: Engine) -> Self {
         let sequences = Vec::with_capacity(engine.plan().options.n_sequences);
-        Self { engine, sequences, depth: 0 }
+        let marks = Vec::with_capacity(engine.plan().options.n_sequences);
+        Self { engine, sequences, depth: 0, marks }
     }
 }
 
@@ -230,8 +234,8 @@ impl Subject for EngineSubject {
     fn reset(&mut self, n_sequences: usize, depth: usize) -> Result<(), Error> {
         // What is far back costs much to fill: it is kept, unless a sliding window has left it behind.
         if depth > 0 && (self.sequences.len(), self.depth) == (n_sequences, depth) {
-            let Self { engine, sequences, .. } = self;
-            if sequences.iter().all(|sequence| engine.truncate(sequence, depth).is_ok()) {
+            let Self { engine, sequences, marks, .. } = self;
+            if sequences.iter().zip(&*marks).all(|(sequence, mark)| engine.rewind(sequence, mark).is_ok()) {
                 return Ok(());
             }
         }
@@ -247,6 +251,10 @@ impl Subject for EngineSubject {
         for (i, sequence) in self.sequences.iter().enumerate().filter(|_| depth > 0) {
             let tokens: Vec<u32> = (0..depth).map(|at| token(at, i, vocab)).collect();
             self.engine.feed(sequence, &tokens)?;
+        }
+        self.marks.clear();
+        for sequence in &self.sequences {
+            self.marks.push(self.engine.mark(sequence));
         }
         Ok(())
     }

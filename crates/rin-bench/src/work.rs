@@ -109,10 +109,11 @@ impl EngineWork {
                     self.engine.feed(sequence, &ids(0..depth))?;
                     sequence
                 };
+                let mark = self.engine.mark(sequence);
                 for id in ids(depth..depth + steps) {
                     self.engine.feed(sequence, &[id])?;
                 }
-                self.engine.truncate(sequence, depth)?;
+                self.engine.rewind(sequence, &mark)?;
             }
         }
         Ok(piece.tokens() as u64)

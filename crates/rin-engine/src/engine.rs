@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::arch::rope;
 use crate::arena::{Arena, ArenaOptions, cast_mut};
-use crate::cache::{Copied, PageCache};
+use crate::cache::PageCache;
 use crate::limits::MemoryLimit;
 use crate::plan::{Plan, PlanOptions, Step};
 use crate::pool::{MAX_THREADS, Pool, PoolOptions};
@@ -49,6 +49,18 @@ pub struct LoadOptions {
 /// The context where the user names none.
 pub const DEFAULT_CTX: usize = 4096;
 
+/// The same for networks whose memory does not grow with it: a larger one costs nothing, but a text should end.
+pub const DEFAULT_CTX_OF_MEMORIES: usize = 1 << 16;
+
+/// What a network was trained for, at most [`DEFAULT_CTX`]; where no layer attends, as far as its memories are sure to hold.
+fn default_ctx(config: &rin_model::Config) -> usize {
+    if config.attends() {
+        return config.ctx.min(DEFAULT_CTX);
+    }
+    let longest = config.memory.iter().flatten().filter_map(rin_model::Memory::longest_text).min();
+    longest.unwrap_or(DEFAULT_CTX_OF_MEMORIES).min(DEFAULT_CTX_OF_MEMORIES)
+}
+
 /// The batch where the user names none.
 pub const DEFAULT_BATCH: usize = 512;
 
@@ -81,7 +93,7 @@ impl LoadOptions {
         self.threads.map_or(Ok(()), check_threads)?;
         let ctx = match self.ctx {
             Some(ctx) => ctx,
-            None => file.config()?.ctx.min(DEFAULT_CTX),
+            None => default_ctx(file.config()?),
         };
         let options = PlanOptions {
             ctx,
@@ -370,12 +382,19 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error::OutOfWindow`] where a sliding window has left the position behind; [`Error::CacheFull`] where pages are
-    /// shared and there is no room for own ones. Nothing changes then.
+    /// shared and there is no room for own ones; [`Error::NotRewindable`] where layers have memories of a fixed size, which
+    /// go back to nothing or not at all. Nothing changes then.
     pub fn truncate(&mut self, sequence: &Sequence, n: usize) -> Result<(), Error> {
-        if let Some(Copied { from, to }) = self.runner.cache.truncate(sequence.row, n)? {
-            self.runner.copy_page(from, to);
-        }
-        Ok(())
+        self.runner.truncate(sequence.row, n)
+    }
+
+    /// A new sequence that holds the tokens of another one, to go on with otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSequenceLeft`], [`Error::CacheFull`].
+    pub fn fork(&mut self, sequence: &Sequence) -> Result<Sequence, Error> {
+        Ok(Sequence { row: self.runner.fork(sequence.row)? })
     }
 
     /// Runs one step over several sequences, each with its own tokens at its own positions; returns the rows of logits

@@ -123,6 +123,14 @@ pub enum Error {
         /// The position.
         position: usize,
     },
+    /// A position that a memory of a fixed size cannot go back to.
+    #[error(
+        "a memory of a fixed size cannot go back to position {position}; begin again, or restore or fork an earlier state"
+    )]
+    NotRewindable {
+        /// The position.
+        position: usize,
+    },
     /// More tokens or rows of logits in one step than the plan holds, or a sequence named twice.
     #[error("a step of {found} {what} is more than the {most} that were planned for")]
     StepTooLarge {
@@ -198,6 +206,7 @@ impl Error {
             Self::Eval(error) => error.kind(),
             Self::NoSequenceLeft(_)
             | Self::OutOfWindow { .. }
+            | Self::NotRewindable { .. }
             | Self::StepTooLarge { .. }
             | Self::Arena(_)
             | Self::Pool(_)

@@ -7,6 +7,7 @@
 //! | 4 | length of the header in bytes, little-endian |
 //! | | the header: JSON with the version of RIN, the fingerprint of the weights, how keys and values are stored, the number of positions and the tokens |
 //! | | page by page, in order of positions: the tokens of the page, then layer by layer and head by head its keys and values |
+//! | | what layers with memories of a fixed size hold, in the order of the plan |
 //! | 32 | SHA-256 of all before it |
 //!
 //! A file is written beside its name and takes it when it is whole. One that is damaged, of another model, another way
@@ -73,6 +74,9 @@ struct Header {
     kv_type: String,
     /// Tokens in the cache.
     position: usize,
+    /// Which memories of a fixed size the layers have, and their bytes; empty where there are none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    memory: String,
     /// First page that is stored; those before it have fallen out of a window.
     first_page: usize,
     /// All tokens of the text so far; those from `position` on are not in the cache yet.
@@ -88,7 +92,45 @@ pub struct Restored {
     pub tokens: Vec<u32>,
 }
 
+/// A place in a sequence to come back to, with what its memories of a fixed size held there.
+#[derive(Clone, Debug)]
+pub struct Mark {
+    position: usize,
+    held: Vec<u8>,
+}
+
 impl Engine {
+    /// Remembers where a sequence is. It allocates what its memories of a fixed size hold, and nothing where there are none.
+    pub fn mark(&mut self, sequence: &Sequence) -> Mark {
+        let position = self.position(sequence);
+        let (runner, row) = self.runner_and_row(sequence);
+        let mut held = Vec::with_capacity(runner.plan.held_bytes());
+        runner.each_held_part(row, |arena, part| held.extend_from_slice(&arena[part]));
+        Mark { position, held }
+    }
+
+    /// Goes back to where a sequence was marked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRewindable`] where the sequence has not come so far, or the mark is of another plan; as for
+    /// [`truncate`](Self::truncate) otherwise.
+    pub fn rewind(&mut self, sequence: &Sequence, mark: &Mark) -> Result<(), Error> {
+        let position = self.position(sequence);
+        let (runner, row) = self.runner_and_row(sequence);
+        if position < mark.position || mark.held.len() != runner.plan.held_bytes() {
+            return Err(Error::NotRewindable { position: mark.position });
+        }
+        runner.truncate_pages(row, mark.position)?;
+        let mut rest = mark.held.as_slice();
+        runner.each_held_part(row, |arena, part| {
+            let (own, after) = rest.split_at(part.len());
+            arena[part].copy_from_slice(own);
+            rest = after;
+        });
+        Ok(())
+    }
+
     /// Writes a sequence to `path`. `tokens` are all of its text, those that are not fed yet included.
     ///
     /// # Errors
@@ -111,6 +153,7 @@ impl Engine {
         let header = Header {
             rin: env!("CARGO_PKG_VERSION").to_owned(),
             model: runner.weights.fingerprint(),
+            memory: memory_of(&runner.plan),
             kv_type: runner.plan.kv_type.name().to_owned(),
             position: runner.cache.position(row),
             first_page: held.start,
@@ -125,7 +168,7 @@ impl Engine {
         out.write_all(&length.to_le_bytes())?;
         out.write_all(&header)?;
         let last = runner.cache.position(row).div_ceil(PAGE);
-        for i in held.start..last {
+        for i in held.start..last.min(held.end) {
             let page = runner.cache.row(row)[i];
             let mut written = Ok(());
             runner.each_page_part(page, |arena, part| {
@@ -135,6 +178,13 @@ impl Engine {
             });
             written?;
         }
+        let mut written = Ok(());
+        runner.each_held_part(row, |arena, part| {
+            if written.is_ok() {
+                written = out.write_all(&arena[part]);
+            }
+        });
+        written?;
         let hash = out.hash.finalize_reset();
         out.inner.write_all(&hash)?;
         out.inner.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
@@ -210,6 +260,7 @@ impl Engine {
         let fields = [
             ("version of RIN", header.rin.clone(), env!("CARGO_PKG_VERSION").to_owned()),
             ("model", header.model.clone(), self.weights().fingerprint()),
+            ("memory", header.memory.clone(), memory_of(self.plan())),
             ("--kv-type", header.kv_type.clone(), self.plan().kv_type.name().to_owned()),
         ];
         for (what, found, expected) in fields {
@@ -246,8 +297,24 @@ impl Engine {
             });
             read?;
         }
-        Ok(())
+        let mut read = Ok(());
+        runner.each_held_part(row, |arena, part| {
+            if read.is_ok() {
+                read = from.read_exact(&mut arena[part]);
+            }
+        });
+        read
     }
+}
+
+/// The kinds of the memories in a plan and their bytes per sequence, in words.
+fn memory_of(plan: &crate::plan::Plan) -> String {
+    if plan.held.is_empty() {
+        return String::new();
+    }
+    let kind = |layer: usize| plan.config.memory_of(layer).map_or("softmax", |memory| memory.kind.name());
+    let kinds: Vec<&str> = (0..plan.config.n_layers).map(kind).collect();
+    format!("{} ({} bytes)", kinds.join(", "), plan.held_bytes())
 }
 
 impl Runner {

@@ -128,6 +128,20 @@ impl WeightTable {
         self.arrays[id.0]
     }
 
+    /// Adds the numbers of the tensor called `name` as a vector, whatever its dimensions.
+    ///
+    /// # Errors
+    ///
+    /// When the file has no such tensor, or it is of a quantised type.
+    pub fn numbers(&mut self, file: &ModelFile, name: &str) -> Result<VectorId, Error> {
+        let (tensor, t) = find(file, name)?;
+        format_of(t.dtype).filter(|f| f.block_len() == 1 && !t.packed).ok_or_else(|| unsupported(t))?;
+        let len = to_usize(t.n_elements())?;
+        let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
+        self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
+        Ok(VectorId(self.vectors.len() - 1))
+    }
+
     fn reserve(&mut self, bytes: usize) -> Result<Range<usize>, Error> {
         let start = self.bytes;
         let overflow = Error::PlanOverflow { what: "sum of the weights" };
@@ -190,7 +204,20 @@ fn bad_shape(t: &TensorInfo, format: Format, reason: &str) -> Error {
 /// The source row of packed row `r` of `rows`.
 pub fn source_row(order: RowOrder, rows: usize, r: usize) -> usize {
     match order {
-        RowOrder::AsStored => r,
+        RowOrder::AsStored | RowOrder::PlusOne | RowOrder::LogOfNegative => r,
+        RowOrder::Grouped { groups, parts } => {
+            let (width, mut first, mut r) = (parts.iter().sum::<usize>(), 0, r);
+            for part in parts {
+                let all = part * groups;
+                if r < all {
+                    return r / part.max(1) * width + first + r % part.max(1);
+                }
+                r -= all;
+                first += part;
+            }
+            // Beyond the parts: a tensor whose rows are not those that its family has.
+            rows
+        }
         RowOrder::HalfToInterleaved { heads } => {
             let width = rows / heads.max(1);
             let (head, i) = (r / width.max(1), r % width.max(1));
@@ -261,19 +288,26 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
     Ok(())
 }
 
-/// A vector as f32, in the order that the network wants.
+/// A tensor's numbers as f32, in the order and the form that the network wants.
 ///
 /// # Errors
 ///
-/// When it is no vector of floats, or holds a value that is no number.
+/// When they are no floats, or holds a value that is no number.
 pub fn vector_values(t: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>, Error> {
     let format = format_of(t.dtype).filter(|f| f.block_len() == 1).ok_or_else(|| unsupported(t))?;
-    let [len] = t.shape[..] else { return Err(bad_shape(t, format, "it is no vector")) };
-    let len = to_usize(len)?;
+    let len = to_usize(t.n_elements())?;
     let bytes = bytes.get(..len * format.block_bytes()).ok_or_else(|| bad_shape(t, format, "it is cut short"))?;
     let mut read = vec![0.0; len];
     dequantize(format, bytes, &mut read);
-    let values: Vec<f32> = (0..len).map(|i| read[source_row(t.rows, len, i)]).collect();
+    let value = |i: usize| {
+        let value = read[source_row(t.rows, len, i)];
+        match t.rows {
+            RowOrder::PlusOne => value + 1.0,
+            RowOrder::LogOfNegative => -rin_kernels::math::exp(value),
+            RowOrder::AsStored | RowOrder::HalfToInterleaved { .. } | RowOrder::Grouped { .. } => value,
+        }
+    };
+    let values: Vec<f32> = (0..len).map(value).collect();
     match values.iter().position(|v| !v.is_finite()) {
         Some(row) => Err(Error::NonFiniteWeight { tensor: t.name.clone(), row, col: 0 }),
         None => Ok(values),
@@ -429,6 +463,9 @@ mod tests {
 
     #[test]
     fn halves_become_interleaved_pairs_head_by_head() {
+        let groups = RowOrder::Grouped { groups: 2, parts: [1, 2, 1, 0] };
+        let rows: Vec<_> = (0..9).map(|r| source_row(groups, 9, r)).collect();
+        assert_eq!(rows, [0, 4, 1, 2, 5, 6, 3, 7, 9], "part by part, and beyond them");
         let order = RowOrder::HalfToInterleaved { heads: 2 };
         let rows: Vec<_> = (0..8).map(|r| source_row(order, 8, r)).collect();
         assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);

@@ -224,7 +224,8 @@ impl Header {
 /// Whether a tensor is a vector of numbers that RIN knows by a name of its own.
 fn is_vector(file: &ModelFile, tensor: &TensorInfo) -> bool {
     let known = file.format() == FileFormat::Gguf || tensor.name != tensor.source_name;
-    known && tensor.shape.len() == 1 && format_of(tensor.dtype).is_some_and(|format| format.block_len() == 1)
+    let row = tensor.shape.len() == 1 || file.config().is_ok_and(|config| config.is_row(&tensor.name));
+    known && row && format_of(tensor.dtype).is_some_and(|format| format.block_len() == 1)
 }
 
 fn too_large(tensor: &str) -> Error {

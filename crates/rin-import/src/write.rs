@@ -276,6 +276,7 @@ mod tests {
             norm: Norm::Rms,
             eos: Vec::new(),
             bos: None,
+            memory: Vec::new(),
         }
     }
 

@@ -18,6 +18,9 @@ pub const SIGMOID_MAX_ULP: f64 = 2.41;
 /// Largest error of [`silu`] where `x >= EXP_MIN`.
 pub const SILU_MAX_ULP: f64 = 3.2;
 
+/// Largest error of [`softplus`] where `x >= EXP_MIN`.
+pub const SOFTPLUS_MAX_ULP: f64 = 3.0;
+
 /// Bound on the error of [`gelu`] as a share of its argument; 2.1e-7 is the largest of two million arguments in ±5.5.
 pub const GELU_MAX_ERROR: f64 = 2.5e-7;
 
@@ -144,6 +147,24 @@ pub fn sigmoid(x: f32) -> f32 {
 #[inline(always)]
 pub fn silu(x: f32) -> f32 {
     canonical(x * sigmoid(x))
+}
+
+/// `ln(1 + e^x)`: `x` where `x` is large, `e^x` where it is very negative.
+#[inline(always)]
+pub fn softplus(x: f32) -> f32 {
+    // ln(1 + e^-|x|) by ln(1 + y) = 2 atanh(y / (2 + y)), whose argument is at most 1/3; Taylor's series to z^17.
+    let y = exp(-x.abs());
+    let z = y / (2.0 + y);
+    let u = z * z;
+    let p = u.mul_add(1.0 / 17.0, 1.0 / 15.0);
+    let p = u.mul_add(p, 1.0 / 13.0);
+    let p = u.mul_add(p, 1.0 / 11.0);
+    let p = u.mul_add(p, 1.0 / 9.0);
+    let p = u.mul_add(p, 1.0 / 7.0);
+    let p = u.mul_add(p, 0.2);
+    let p = u.mul_add(p, 1.0 / 3.0);
+    let log = 2.0 * (z * u).mul_add(p, z);
+    canonical(if x > 0.0 { x } else { 0.0 } + log)
 }
 
 /// The nearest integer, ties to even.

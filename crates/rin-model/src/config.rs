@@ -5,7 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, fault};
-use crate::family::{FAMILIES, Family, TensorName, rotated_heads, tensor_names};
+use crate::family::{FAMILIES, Family, TensorName, is_row, rotated_heads, tensor_names};
+use crate::memory::Memory;
 
 /// Bound on every width: embedding, heads × head width, feed-forward, vocabulary.
 const MAX_WIDTH: usize = 1 << 24;
@@ -21,11 +22,18 @@ pub enum Arch {
     Llama,
     /// Qwen2 and Qwen2.5.
     Qwen2,
+    /// Qwen3-Next with dense feed-forward networks: gated delta rule and gated attention.
+    #[serde(rename = "qwen3next")]
+    Qwen3Next,
+    /// Mamba-2.
+    Mamba2,
+    /// RWKV-7.
+    Rwkv7,
 }
 
 impl Arch {
     /// Names that GGUF files and Hugging Face configurations may give.
-    pub const KNOWN: &'static [&'static str] = &["llama", "mistral", "qwen2"];
+    pub const KNOWN: &'static [&'static str] = &["llama", "mistral", "qwen2", "qwen3_next", "mamba2", "rwkv7"];
 
     /// Name, as GGUF has it.
     pub fn name(self) -> &'static str {
@@ -36,6 +44,9 @@ impl Arch {
         match self {
             Self::Llama => &FAMILIES[0],
             Self::Qwen2 => &FAMILIES[1],
+            Self::Qwen3Next => &FAMILIES[2],
+            Self::Mamba2 => &FAMILIES[3],
+            Self::Rwkv7 => &FAMILIES[4],
         }
     }
 
@@ -198,6 +209,9 @@ pub struct Config {
     pub eos: Vec<u32>,
     /// Id at the beginning, from a Hugging Face configuration.
     pub bos: Option<u32>,
+    /// The memory of each layer in the place of attention, none for those that attend; empty: all attend.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<Option<Memory>>,
 }
 
 impl Config {
@@ -227,6 +241,11 @@ impl Config {
         rotated_heads(self, name)
     }
 
+    /// Whether a tensor of several dimensions is read as a row of numbers, not as a matrix that is multiplied with.
+    pub fn is_row(&self, name: &str) -> bool {
+        is_row(name)
+    }
+
     /// Holds the numbers against each other; every width is then from 1 to 2²⁴.
     ///
     /// # Errors
@@ -238,7 +257,8 @@ impl Config {
             ("n_heads", self.n_heads, MAX_WIDTH),
             ("n_kv_heads", self.n_kv_heads, MAX_WIDTH),
             ("head_dim", self.head_dim, MAX_WIDTH),
-            ("ffn_dim", self.ffn_dim, MAX_WIDTH),
+            // Mamba-2 has no feed-forward network.
+            ("ffn_dim", if self.arch == Arch::Mamba2 { 1 } else { self.ffn_dim }, MAX_WIDTH),
             ("vocab", self.vocab, MAX_WIDTH),
             ("ctx", self.ctx, MAX_CTX),
             ("n_heads × head_dim", self.q_dim(), MAX_WIDTH),
@@ -258,6 +278,7 @@ impl Config {
             return Err(inconsistent("norm_eps", "above 0 and below 1", self.norm_eps));
         }
         self.validate_rope()?;
+        self.validate_memory()?;
         let vocab = self.vocab;
         let beyond = |id: &&u32| usize::try_from(**id).map_or(true, |id| id >= vocab);
         if let Some(id) = self.eos.iter().chain(&self.bos).find(beyond) {

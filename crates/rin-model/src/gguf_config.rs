@@ -1,5 +1,8 @@
 //! The configuration in a GGUF file's keys.
 
+#[path = "gguf_recurrent.rs"]
+mod recurrent;
+
 use crate::config::{Activation, Arch, Config, Norm, Rope, RopeScaling, derived_head_dim, inconsistent};
 use crate::error::{Error, fault};
 use crate::family::{EMBEDDING, OUTPUT, ROPE_FACTORS, check_tensors};
@@ -72,6 +75,15 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<C
     let arch = Arch::from_gguf(metadata.str(ARCHITECTURE)?.ok_or_else(|| missing(ARCHITECTURE))?)?;
     let keys = Keys { metadata, prefix: arch.family().gguf };
     refuse_unknown_meaning(&keys)?;
+    match arch {
+        Arch::Mamba2 => return recurrent::mamba2(&keys, tensors),
+        Arch::Rwkv7 => return recurrent::rwkv7(&keys, tensors),
+        Arch::Qwen3Next => {
+            let expected = "a Hugging Face folder, whose layout of this family RIN reads";
+            return Err(Error::Unsupported(fault("metadata", ARCHITECTURE, expected, arch.name())));
+        }
+        Arch::Llama | Arch::Qwen2 => {}
+    }
     let dim = keys.needed(EMBEDDING_LENGTH)?;
     let n_heads = keys.needed(HEAD_COUNT)?;
     let head_dim = match keys.number(KEY_LENGTH)? {
@@ -116,6 +128,7 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<C
         norm: Norm::Rms,
         eos: Vec::new(),
         bos: None,
+        memory: Vec::new(),
     };
     check_embedding(&config, tensors)?;
     config.validate()?;
@@ -191,6 +204,10 @@ impl Config {
     /// # Errors
     /// `Unsupported` for what no key of GGUF says.
     pub fn to_gguf(&self) -> Result<Vec<(String, Value<'_>)>, Error> {
+        if !self.memory.is_empty() {
+            let found = self.memory.iter().flatten().next().map_or("softmax", |memory| memory.kind.name());
+            return Err(Error::Unsupported(fault("config", "memory", "attention in all layers", found)));
+        }
         let uint = |n: usize| Value::Uint(u64::try_from(n).unwrap_or(u64::MAX));
         let mut keys = vec![
             (EMBEDDING_LENGTH, uint(self.dim)),

@@ -1,5 +1,7 @@
 //! `config.json` and `generation_config.json` of a Hugging Face folder, in the forms before and since transformers 5.
 
+use std::borrow::Cow;
+
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
@@ -7,6 +9,9 @@ use serde_json::{Map, Value, json};
 use crate::config::{Activation, Arch, Config, Norm, Rope, RopeScaling, derived_head_dim, inconsistent};
 use crate::error::{Error, fault};
 use crate::json;
+
+#[path = "hf_recurrent.rs"]
+mod recurrent;
 
 /// What RIN reads of `config.json`.
 #[derive(Debug, Deserialize)]
@@ -40,6 +45,8 @@ struct ConfigJson {
     eos_token_id: Option<Ids>,
     bos_token_id: Option<Ids>,
     quantization_config: Option<IgnoredAny>,
+    #[serde(flatten)]
+    recurrent: recurrent::RecurrentJson,
 }
 
 /// Rotary parameters: `rope_scaling` of old, `rope_parameters` of new.
@@ -124,13 +131,18 @@ impl Config {
     pub fn from_hf(config_json: &[u8], generation_json: Option<&[u8]>) -> Result<Self, Error> {
         json::check_size(config_json, SECTION)?;
         json::check_size(generation_json.unwrap_or_default(), "generation_config.json")?;
-        let json: ConfigJson = json::parse(config_json, SECTION)?;
+        let json: ConfigJson = json::parse(&without_infinity(config_json), SECTION)?;
         let generation: GenerationJson = match generation_json {
             Some(bytes) => json::parse(bytes, "generation_config.json")?,
             None => GenerationJson::default(),
         };
         let arch = Arch::from_hf(needed(json.model_type.as_deref(), "model_type")?)?;
         refuse_what_is_not_run(&json)?;
+        match arch {
+            Arch::Mamba2 => return recurrent::mamba2(&json, &generation),
+            Arch::Rwkv7 => return recurrent::rwkv7(&json, &generation),
+            Arch::Llama | Arch::Qwen2 | Arch::Qwen3Next => {}
+        }
         let dim = needed(json.hidden_size, "hidden_size")?;
         let n_heads = needed(json.num_attention_heads, "num_attention_heads")?;
         let head_dim = match json.head_dim {
@@ -157,16 +169,38 @@ impl Config {
             attn_output_bias: attention_bias && arch == Arch::Llama,
             mlp_bias: json.mlp_bias.unwrap_or(false),
             tied_embeddings: json.tie_word_embeddings.unwrap_or(false),
-            window: window(&json, arch, n_layers)?,
+            window: if arch == Arch::Qwen3Next { None } else { window(&json, arch, n_layers)? },
             activation: Activation::Silu,
             norm: Norm::Rms,
             eos: eos.map_or(Ok(Vec::new()), |ids| ids.list())?,
             bos: json.bos_token_id.as_ref().map_or(Ok(Vec::new()), Ids::list)?.first().copied(),
-            name: json.name.filter(|name| !name.is_empty()),
+            name: json.name.clone().filter(|name| !name.is_empty()),
+            memory: if arch == Arch::Qwen3Next { recurrent::qwen3_next(&json, n_layers)? } else { Vec::new() },
         };
         config.validate()?;
         Ok(config)
     }
+}
+
+/// The text with `Infinity`, which Python writes outside of JSON's rules, as `null`.
+fn without_infinity(text: &[u8]) -> Cow<'_, [u8]> {
+    const WORD: &[u8] = b"Infinity";
+    let (mut in_string, mut escaped) = (false, false);
+    let mut out = Cow::Borrowed(text);
+    for (at, &byte) in text.iter().enumerate() {
+        match byte {
+            b'"' if !escaped => in_string = !in_string,
+            b'I' if !in_string && text.get(at..).is_some_and(|rest| rest.starts_with(WORD)) => {
+                let end = at.saturating_add(WORD.len());
+                if let Some(place) = out.to_mut().get_mut(at..end) {
+                    place.copy_from_slice(b"null    ");
+                }
+            }
+            _ => {}
+        }
+        escaped = in_string && byte == b'\\' && !escaped;
+    }
+    out
 }
 
 fn refuse_what_is_not_run(json: &ConfigJson) -> Result<(), Error> {
@@ -220,16 +254,26 @@ fn rope(json: &ConfigJson, arch: Arch, head_dim: usize, ctx: usize) -> Result<Ro
     if parameters.full_attention.is_some() || parameters.sliding_attention.is_some() {
         return Err(unsupported("rope_parameters", "one set for all layers", "a set per kind of layer"));
     }
-    let partial = parameters.partial_rotary_factor.or(json.partial_rotary_factor).unwrap_or(1.0);
-    if (partial - 1.0).abs() > f32::EPSILON {
+    let whole = if arch == Arch::Qwen3Next { 0.25 } else { 1.0 };
+    let partial = parameters.partial_rotary_factor.or(json.partial_rotary_factor).unwrap_or(whole);
+    if arch != Arch::Qwen3Next && (partial - 1.0).abs() > f32::EPSILON {
         return Err(unsupported("partial_rotary_factor", "1", partial));
     }
     Ok(Rope {
         base: parameters.rope_theta.or(json.rope_theta).unwrap_or(10_000.0),
-        dims: head_dim,
+        dims: rotated(head_dim, partial)?,
         pairing: arch.family().pairing,
         scaling: scaling(parameters, ctx)?,
     })
+}
+
+/// Elements of a head that rotate, as transformers rounds them.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+fn rotated(head_dim: usize, partial: f32) -> Result<usize, Error> {
+    if partial > 0.0 && partial <= 1.0 {
+        return Ok((head_dim as f32 * partial) as usize);
+    }
+    Err(unsupported("partial_rotary_factor", "above 0 and at most 1", partial))
 }
 
 fn scaling(json: &RopeJson, ctx: usize) -> Result<RopeScaling, Error> {
@@ -281,6 +325,10 @@ impl Config {
             let found = format!("{} of {}", self.rope.dims, self.head_dim);
             return Err(unsupported("rope.dims", "heads that rotate as a whole", found));
         }
+        if !self.memory.is_empty() {
+            let found = self.memory.iter().flatten().next().map_or("softmax", |memory| memory.kind.name());
+            return Err(unsupported("memory", "attention in all layers", found));
+        }
         let (class, model_type, own) = match (self.arch, self.window) {
             (Arch::Llama, None) => ("LlamaForCausalLM", "llama", self.llama_fields()?),
             (Arch::Llama, Some(window)) => {
@@ -296,6 +344,7 @@ impl Config {
                 });
                 ("Qwen2ForCausalLM", "qwen2", own)
             }
+            (other, _) => return Err(unsupported("arch", "llama or qwen2", other)),
         };
         let one_or_all = match self.eos.as_slice() {
             [] => Value::Null,

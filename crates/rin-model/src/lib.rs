@@ -33,6 +33,7 @@ mod integer;
 mod json;
 #[cfg(unix)]
 mod lost_page;
+mod memory;
 mod mmap;
 mod mode;
 mod model_file;
@@ -52,6 +53,7 @@ pub use family::TensorName;
 pub use integer::{Integer, IntegerLayer};
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;
+pub use memory::{Address, Bhrr, MAX_CONV, Memory, MemoryKind, ReadBy, SlotStateType, SlotValues, UnknownMemory};
 pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
 pub use network::{

@@ -44,6 +44,17 @@ pub enum RowOrder {
         /// Number of heads: rows ÷ heads is the head's width.
         heads: usize,
     },
+    /// In groups, each with its rows of all parts one after the other; the network wants all rows of a part together.
+    Grouped {
+        /// Number of groups.
+        groups: usize,
+        /// Rows of each part in a group; 0 for parts that are not there.
+        parts: [usize; 4],
+    },
+    /// As the network wants them, but for 1 that is to be added to each value.
+    PlusOne,
+    /// As the network wants them, but as the logarithm of the negative value.
+    LogOfNegative,
 }
 
 /// Tensors in file order, found by name.

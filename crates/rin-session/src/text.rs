@@ -152,6 +152,7 @@ impl TextModel {
         let sequence = engine.sequence()?;
         let mut timed = || -> Result<Duration, EngineError> {
             engine.feed(&sequence, &prompt)?;
+            let mark = engine.mark(&sequence);
             let mut spent = Duration::ZERO;
             for n in 0..u64::from(warmup) + u64::from(iterations) {
                 let start = std::time::Instant::now();
@@ -159,7 +160,7 @@ impl TextModel {
                 if n >= u64::from(warmup) {
                     spent += start.elapsed();
                 }
-                engine.truncate(&sequence, prompt.len())?;
+                engine.rewind(&sequence, &mark)?;
             }
             Ok(spent / iterations)
         };

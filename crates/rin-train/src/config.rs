@@ -10,6 +10,7 @@
 //! ffn = 352             # inner width of the feed-forward network
 //! ctx = 128             # context that the file states
 //! tokenizer = "char"    # "byte", "char" or "bpe" (then also vocab = 1024)
+//! # memory = { layers = ["gated-delta", "softmax"] }   # see docs/memory.md
 //!
 //! [data]
 //! files = ["input.txt"] # relative to this file
@@ -24,6 +25,7 @@
 //! ```
 
 use crate::Error;
+pub use crate::memory_config::MemoryConfig;
 use crate::ops::Dropout;
 use rin_kernels::Format;
 use serde::{Deserialize, Serialize};
@@ -97,6 +99,9 @@ pub struct ModelConfig {
     pub tokenizer: TokenizerKind,
     /// Tokens of a `bpe` vocabulary.
     pub vocab: Option<usize>,
+    /// Memories of a fixed size in the place of attention.
+    #[serde(default)]
+    pub memory: Option<MemoryConfig>,
 }
 
 /// `[data]`.
@@ -400,6 +405,9 @@ impl ModelConfig {
         }
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return Err(Error::value("model.norm_eps", self.norm_eps, "above 0 and below 1"));
+        }
+        if let Some(memory) = &self.memory {
+            memory.check(self)?;
         }
         match (self.tokenizer, self.vocab) {
             (TokenizerKind::Bpe, None) => {

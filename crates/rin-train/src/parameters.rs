@@ -15,6 +15,11 @@ pub enum Role {
         /// First value.
         value: f32,
     },
+    /// Numbers that no product multiplies with, such as a convolution's: begin normal, do not decay, are not quantised.
+    Numbers {
+        /// Standard deviation of the first values.
+        std: f64,
+    },
     /// Learned steps of a matrix's blocks, not exported by themselves.
     Steps,
 }
@@ -61,7 +66,9 @@ impl Parameters {
             let n = p.len();
             p.values = match p.role {
                 #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
-                Role::Matrix { std } => (0..n as u64).map(|n| (normal(state, n) * std) as f32).collect(),
+                Role::Matrix { std } | Role::Numbers { std } => {
+                    (0..n as u64).map(|n| (normal(state, n) * std) as f32).collect()
+                }
                 Role::Vector { value } => vec![value; n],
                 Role::Steps => vec![0.0; n],
             };

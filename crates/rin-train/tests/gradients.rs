@@ -59,6 +59,7 @@ impl Reference {
             tie: true,
             tokenizer: TokenizerKind::Char,
             vocab: None,
+            memory: None,
         };
         Decoder::new(&model, self.number("vocab"), "tiny").unwrap()
     }

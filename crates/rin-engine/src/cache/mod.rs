@@ -37,6 +37,14 @@ pub struct CacheShape {
     pub window_pages: usize,
 }
 
+impl CacheShape {
+    /// Whether there are pages at all: a network whose layers all have memories of a fixed size has none, and counts
+    /// positions only.
+    fn is_paged(&self) -> bool {
+        self.row_pages > 0
+    }
+}
+
 /// A full page's place in the index: the page before it, as it was then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Parent {
@@ -204,6 +212,9 @@ impl PageCache {
 
     /// Pages that a sequence may take beside those that it has.
     fn may_take(&self, row: &Row) -> usize {
+        if !self.shape.is_paged() {
+            return 0;
+        }
         let ahead = row.limit.div_ceil(PAGE).saturating_sub(row.end);
         if self.is_windowed() { ahead.min(self.shape.window_pages.saturating_sub(row.end - row.first)) } else { ahead }
     }
@@ -222,12 +233,13 @@ impl PageCache {
     pub fn extend(&mut self, row: usize, n: usize) -> Result<(), Error> {
         let state = self.rows[row];
         let end = (state.position + n).div_ceil(PAGE);
-        let missing = end.saturating_sub(state.end);
+        let missing = if self.shape.is_paged() { end.saturating_sub(state.end) } else { 0 };
         if state.position + n > state.limit || missing > state.promised {
-            let available = state.limit.saturating_sub(state.position).min(state.promised * PAGE);
+            let room = state.limit.saturating_sub(state.position);
+            let available = if self.shape.is_paged() { room.min(state.promised * PAGE) } else { room };
             return Err(Error::CacheFull { needed: n, available });
         }
-        for i in state.end..end {
+        for i in state.end..state.end + missing {
             let page = self.take().ok_or(Error::CacheFull { needed: n, available: 0 })?;
             self.table[row * self.shape.row_pages + i] = page;
             self.rows[row].end = i + 1;
@@ -243,6 +255,12 @@ impl PageCache {
     ///
     /// [`Error::CacheFull`] beyond what was promised.
     pub fn restore(&mut self, row: usize, position: usize) -> Result<(), Error> {
+        if !self.shape.is_paged() {
+            self.rows[row].position = 0;
+            self.extend(row, position)?;
+            self.rows[row].position = position;
+            return Ok(());
+        }
         let first = self.shape.first_live(position);
         (self.rows[row].first, self.rows[row].end) = (first, first);
         self.renew_promise(row);
@@ -280,6 +298,9 @@ impl PageCache {
     pub fn commit(&mut self, row: usize, n: usize, tokens: &[u32]) {
         let before = self.rows[row].position;
         self.rows[row].position += n;
+        if !self.shape.is_paged() {
+            return;
+        }
         // A restored sequence has full pages that are not indexed yet.
         let first = if n == 0 { self.rows[row].first } else { before / PAGE };
         for i in first..(before + n) / PAGE {
@@ -359,6 +380,10 @@ impl PageCache {
         let base = row * self.shape.row_pages;
         let state = self.rows[row];
         if n >= state.position {
+            return Ok(None);
+        }
+        if !self.shape.is_paged() {
+            self.rows[row].position = n;
             return Ok(None);
         }
         let keep = n.div_ceil(PAGE);

@@ -260,7 +260,12 @@ pub fn continue_with(
         drafts: touched(request.max_draft, 0),
         digest: LogitDigest::new(),
         end: tokenizer.map_or(&[], |t| &t.special().end),
-        most_drafts: request.max_draft.min(options.n_logits.min(options.n_batch).saturating_sub(1)),
+        // A memory of a fixed size cannot take back what was guessed wrongly.
+        most_drafts: if engine.plan().held.is_empty() {
+            request.max_draft.min(options.n_logits.min(options.n_batch).saturating_sub(1))
+        } else {
+            0
+        },
         request,
         max_tokens,
         cached,

@@ -1,5 +1,6 @@
 //! Writing a network down: steps over slots, whose lifetimes follow from use.
 
+use super::memory::Held;
 use super::slots::{Placed, Slots};
 use super::{MAX_PARTS, Part, Plan, PlanOptions, SlotId, Step};
 use crate::Error;
@@ -36,9 +37,11 @@ pub struct Act {
 /// A plan in the making.
 #[derive(Debug)]
 pub struct Builder<'f> {
-    s: Slots<'f>,
-    options: PlanOptions,
+    pub(super) s: Slots<'f>,
+    pub(super) options: PlanOptions,
     steps: Vec<Step>,
+    /// What sequences hold beside pages.
+    pub(super) held: Vec<Held>,
     /// Where layers begin and end: the first step, and the layer from there on.
     marks: Vec<(usize, Option<usize>)>,
     head: Option<usize>,
@@ -47,10 +50,17 @@ pub struct Builder<'f> {
 impl<'f> Builder<'f> {
     /// An empty plan over the tensors of `file`.
     pub fn new(file: &'f ModelFile, options: PlanOptions) -> Self {
-        Self { s: Slots::new(file, options.n_batch), options, steps: Vec::new(), marks: Vec::new(), head: None }
+        Self {
+            s: Slots::new(file, options.n_batch),
+            options,
+            steps: Vec::new(),
+            held: Vec::new(),
+            marks: Vec::new(),
+            head: None,
+        }
     }
 
-    fn push(&mut self, step: Step) {
+    pub(super) fn push(&mut self, step: Step) {
         self.steps.push(step);
         self.s.advance();
     }
@@ -119,12 +129,22 @@ impl<'f> Builder<'f> {
 
     /// Products of one input with up to three matrices, each into its own slot.
     pub fn linear(&mut self, x: &Act, matrices: &[(MatrixId, Option<VectorId>, &str)]) -> Vec<SlotId> {
+        self.linear_with(x, matrices, Function::Identity)
+    }
+
+    /// As [`linear`](Self::linear), with a function of each output.
+    pub fn linear_with(
+        &mut self,
+        x: &Act,
+        matrices: &[(MatrixId, Option<VectorId>, &str)],
+        function: Function,
+    ) -> Vec<SlotId> {
         debug_assert!(matrices.len() <= MAX_PARTS, "at most {MAX_PARTS} matrices share an input");
         let parts: Vec<Part> = matrices
             .iter()
             .map(|&(matrix, bias, name)| {
                 let rows = self.s.weights().get(matrix).rows;
-                Part { matrix, bias, function: Function::Identity, out: self.scratch(name, rows, 4), stride: rows }
+                Part { matrix, bias, function, out: self.scratch(name, rows, 4), stride: rows }
             })
             .collect();
         let outs = parts.iter().map(|p| p.out).collect();
@@ -207,6 +227,7 @@ impl<'f> Builder<'f> {
             slots,
             inv_freq,
             page_tokens,
+            held: self.held,
             logits,
             state_bytes,
             scratch_bytes,

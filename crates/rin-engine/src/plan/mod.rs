@@ -6,9 +6,13 @@
 
 mod builder;
 mod layout;
+mod memory;
+mod memory_builder;
 mod slots;
 
 pub use builder::{Act, Builder, QuantAct};
+pub use memory::{Columns, CorrectionOf, DecayOf, Held, HeldId, MemoryStep, RecurOf, SlotsOf};
+pub(crate) use memory_builder::column_block;
 pub(crate) use slots::{Placed, Slots};
 
 use crate::Error;
@@ -149,6 +153,8 @@ pub enum Step {
         /// Output `(rows, dim)`.
         out: SlotId,
     },
+    /// What layers with memories do beside products and norms.
+    Memory(MemoryStep),
 }
 
 impl Step {
@@ -164,6 +170,7 @@ impl Step {
             Self::Attend { .. } => "attention",
             Self::SwiGlu { .. } => "swiglu",
             Self::Select { .. } => "select",
+            Self::Memory(step) => step.name(),
         }
     }
 
@@ -176,6 +183,7 @@ impl Step {
             Self::RopeTable { cos, sin } => [Some((*cos, c.rope.dims / 2)), Some((*sin, c.rope.dims / 2)), None],
             Self::Norm { out, .. } | Self::Attend { out, .. } => one(out.x, out.cols),
             Self::SwiGlu { gate, .. } => one(gate.x, gate.cols),
+            Self::Memory(step) => step.outputs(),
             Self::RopeStore { q, k, .. } => {
                 [Some((*q, c.n_heads * c.head_dim)), Some((*k, c.n_kv_heads * c.head_dim)), None]
             }
@@ -219,6 +227,8 @@ pub struct Plan {
     pub inv_freq: SlotId,
     /// Ids of the tokens in the cache, u32 `(pages, 64)`.
     pub page_tokens: SlotId,
+    /// What each sequence holds beside pages, of the same size however long it is.
+    pub held: Vec<Held>,
     /// Where the last step leaves its logits, f32 `(n_logits, vocab)`.
     pub logits: SlotId,
     /// Bytes of state: from the start of the arena.
@@ -240,6 +250,7 @@ impl Plan {
     pub fn new(file: &ModelFile, options: PlanOptions) -> Result<Self, Error> {
         let config = file.config()?.clone();
         check_options(&config, &options)?;
+        check_memory(&config, &options)?;
         crate::arch::plan(file, config, options)
     }
 
@@ -253,6 +264,11 @@ impl Plan {
         self.weights.bytes() + self.arena_bytes() + self.vocabulary_bytes
     }
 
+    /// Bytes that each sequence holds in memories of a fixed size, however long it is.
+    pub fn held_bytes(&self) -> usize {
+        self.held.iter().map(|held| held.parts * held.bytes).sum()
+    }
+
     /// Sizes of the KV cache.
     pub fn cache_shape(&self) -> CacheShape {
         cache_shape(&self.config, &self.options)
@@ -261,17 +277,30 @@ impl Plan {
 
 /// Sizes of the KV cache: from the options, less what a sliding window never looks at.
 pub(crate) fn cache_shape(config: &Config, options: &PlanOptions) -> CacheShape {
-    let row_pages = options.ctx.div_ceil(PAGE);
+    let row_pages = if config.attends() { options.ctx.div_ceil(PAGE) } else { 0 };
     // One page more, since windows and steps do not begin where pages do.
     let of_window = |w: usize| w.saturating_add(options.n_batch).div_ceil(PAGE).saturating_add(1);
     let window_pages = config.window.map_or(row_pages, of_window).min(row_pages);
     let most = options.n_sequences.saturating_mul(window_pages);
-    let pages = options.kv_positions.map_or(most, |n| n.div_ceil(PAGE));
+    let pages = if row_pages == 0 { 0 } else { options.kv_positions.map_or(most, |n| n.div_ceil(PAGE)) };
     CacheShape { pages, rows: options.n_sequences, row_pages, window: config.window, window_pages }
 }
 
 /// The longest context that positions are counted for.
 pub const MAX_CTX: usize = 1 << 31;
+
+/// Whether the sums of whole numbers fit the longest text.
+fn check_memory(config: &Config, options: &PlanOptions) -> Result<(), Error> {
+    let longest = config.memory.iter().flatten().filter_map(rin_model::Memory::longest_text).min();
+    match longest {
+        Some(longest) if options.ctx > longest => Err(Error::BadOption {
+            field: "ctx",
+            expected: format!("at most {longest}, so that no sum leaves the whole numbers of the memory's slots"),
+            found: options.ctx.to_string(),
+        }),
+        _ => Ok(()),
+    }
+}
 
 fn check_options(config: &Config, o: &PlanOptions) -> Result<(), Error> {
     let check = |field: &'static str, found: usize, max: usize| {

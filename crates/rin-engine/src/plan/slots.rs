@@ -53,6 +53,15 @@ impl<'f> Slots<'f> {
         self.weights.array(self.file, name)
     }
 
+    pub(crate) fn numbers(&mut self, name: &str) -> Result<VectorId, Error> {
+        self.weights.numbers(self.file, name)
+    }
+
+    /// Whether the file has a tensor.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.file.tensor(name).is_some()
+    }
+
     pub(crate) fn weights(&self) -> &WeightTable {
         &self.weights
     }

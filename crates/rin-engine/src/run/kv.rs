@@ -3,6 +3,7 @@
 use super::Runner;
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};
+use crate::cache::Copied;
 use crate::plan::{Plan, Step};
 use rin_kernels::ops::attention::PAGE;
 use std::ops::Range;
@@ -20,7 +21,47 @@ impl Runner {
         if limit > ctx {
             return Err(Error::PromptTooLong { tokens: limit, ctx });
         }
-        self.cache.admit(prompt, limit, page_tokens(&self.plan, &self.arena)?)
+        // Pages alone do not hold what a memory of a fixed size held at their end.
+        let shared = if self.plan.held.is_empty() { prompt } else { &[] };
+        let row = self.cache.admit(shared, limit, page_tokens(&self.plan, &self.arena)?)?;
+        self.clear_held(row);
+        Ok(row)
+    }
+
+    /// Goes back to the first `n` tokens of a sequence; see [`PageCache::truncate`](crate::cache::PageCache::truncate).
+    pub(crate) fn truncate(&mut self, row: usize, n: usize) -> Result<(), Error> {
+        if n < self.cache.position(row) && !self.plan.held.is_empty() {
+            if n > 0 {
+                return Err(Error::NotRewindable { position: n });
+            }
+            self.clear_held(row);
+        }
+        self.truncate_pages(row, n)
+    }
+
+    /// Goes back to the first `n` tokens in the pages alone; memories of a fixed size stay as they are.
+    pub(crate) fn truncate_pages(&mut self, row: usize, n: usize) -> Result<(), Error> {
+        if let Some(Copied { from, to }) = self.cache.truncate(row, n)? {
+            self.copy_page(from, to);
+        }
+        Ok(())
+    }
+
+    /// A new sequence that holds what `row` holds, in pages and memories of its own.
+    pub(crate) fn fork(&mut self, row: usize) -> Result<usize, Error> {
+        let (position, limit) = (self.cache.position(row), self.cache.limit(row));
+        let copy = self.cache.admit(&[], limit, page_tokens(&self.plan, &self.arena)?)?;
+        if let Err(error) = self.cache.restore(copy, position) {
+            self.cache.release(copy);
+            return Err(error);
+        }
+        for i in self.cache.held(copy) {
+            let (from, to) = (self.cache.row(row)[i], self.cache.row(copy)[i]);
+            self.copy_page(from, to);
+        }
+        self.copy_held(row, copy);
+        self.commit(copy, 0)?;
+        Ok(copy)
     }
 
     /// Takes the pages for the next tokens of a sequence and writes their ids down.
@@ -41,6 +82,9 @@ impl Runner {
         let range = self.range(self.plan.page_tokens, usize::MAX);
         let tokens: &mut [u32] = cast_mut(self.arena.bytes_mut().get_mut(range).unwrap_or_default())?;
         let pages = self.cache.row(row);
+        if pages.is_empty() {
+            return Ok(());
+        }
         for (i, &id) in ids.iter().enumerate() {
             let at = first + i;
             tokens[pages[at / PAGE] as usize * PAGE + at % PAGE] = id;

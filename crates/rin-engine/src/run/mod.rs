@@ -7,6 +7,7 @@ mod attention;
 mod kv;
 mod linear;
 mod machine;
+mod memory;
 pub(crate) mod split;
 
 use crate::Error;
@@ -61,6 +62,7 @@ pub struct Kernels {
     pub(crate) attention: Attention,
     pub(crate) integer: IntegerKernels,
     pub(crate) arrays: ArrayKernels,
+    memory: memory::MemoryKernels,
 }
 
 /// The operations of networks in integers.
@@ -91,6 +93,7 @@ impl Kernels {
                 wide: DenseWide::select(cpu),
             },
             arrays: ArrayKernels::select(cpu),
+            memory: memory::MemoryKernels::select(*cpu),
         }
     }
 
@@ -175,6 +178,7 @@ impl Runner {
             Step::Attend { q, kv, out } => self.attend(batch, q, kv, &out),
             Step::SwiGlu { gate, up } => self.machine().swiglu(rows, &gate, up),
             Step::Select { x, out } => self.select(batch, x, out),
+            Step::Memory(step) => self.memory(&step, batch, rows),
         }
     }
 

@@ -1,6 +1,9 @@
 #![expect(clippy::disallowed_methods, reason = "the platform's f64 functions are the reference")]
 
-use super::{EXP_MAX, EXP_MAX_ULP, EXP_MIN, SIGMOID_MAX_ULP, SILU_MAX_ULP, SIN_COS_MAX, SIN_COS_MAX_ULP, TANH_MAX_ULP};
+use super::{
+    EXP_MAX, EXP_MAX_ULP, EXP_MIN, SIGMOID_MAX_ULP, SILU_MAX_ULP, SIN_COS_MAX, SIN_COS_MAX_ULP, SOFTPLUS_MAX_ULP,
+    TANH_MAX_ULP,
+};
 use crate::{Cpu, Tier};
 
 const BATCH: usize = 256;
@@ -43,6 +46,7 @@ maps! {
     tanh => super::super::tanh;
     sigmoid => super::super::sigmoid;
     silu => super::super::silu;
+    softplus => super::super::softplus;
 }
 
 type Map = fn(Tier, &mut [f32; BATCH], &[f32; BATCH]);
@@ -59,7 +63,7 @@ struct Function {
     relative: fn(f32) -> bool,
 }
 
-const FUNCTIONS: [Function; 6] = [
+const FUNCTIONS: [Function; 7] = [
     Function {
         name: "exp",
         map: exp::on,
@@ -106,6 +110,14 @@ const FUNCTIONS: [Function; 6] = [
         reference: |x| x / (1.0 + (-x).exp()),
         max_ulp: SILU_MAX_ULP,
         defined: |x| (x == f32::NEG_INFINITY).then_some(f32::NAN),
+        relative: |x| x >= EXP_MIN,
+    },
+    Function {
+        name: "softplus",
+        map: softplus::on,
+        reference: |x| x.max(0.0) + (-x.abs()).exp().ln_1p(),
+        max_ulp: SOFTPLUS_MAX_ULP,
+        defined: |x| (x < EXP_MIN).then_some(0.0),
         relative: |x| x >= EXP_MIN,
     },
 ];
@@ -207,11 +219,11 @@ fn the_fixed_points_are_exact() {
 }
 
 /// `conformance/math/NAME.bin` holds pairs of little-endian `f32`: x and the correctly rounded result (there is none
-/// for the sigmoid, which is half of `silu`).
+/// for the sigmoid, which is half of `silu`, and for softplus).
 #[test]
 fn agrees_with_the_recorded_values() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance/math");
-    for f in FUNCTIONS.iter().filter(|f| f.name != "sigmoid") {
+    for f in FUNCTIONS.iter().filter(|f| f.name != "sigmoid" && f.name != "softplus") {
         let bytes = std::fs::read(format!("{folder}/{}.bin", f.name)).unwrap();
         let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
         for pair in bytes.chunks_exact(8) {

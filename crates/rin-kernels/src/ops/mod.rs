@@ -10,6 +10,7 @@ pub mod integer_product;
 pub mod layer_norm;
 pub mod lif;
 pub mod linear;
+pub mod memory;
 mod prefetch;
 pub mod quantize;
 pub mod rms_norm;

@@ -1,13 +1,14 @@
-//! The llama-style decoder: RMSNorm, rotary positions, grouped-query attention, SwiGLU (Touvron et al., 2023).
+//! The llama-style decoder: RMSNorm, rotary positions, grouped-query attention or a memory of a fixed size, SwiGLU
+//! (Touvron et al., 2023).
 
 use super::{Batch, Network, Pass};
 use crate::Error;
 use crate::config::ModelConfig;
-use crate::ops::{AttentionShape, Source, Tail, attention, dropout, embedding, linear};
+use crate::ops::{AttentionShape, MemoryShape, Source, Tail, attention, dropout, embedding, linear, memory};
 use crate::parameters::{Parameter, Role};
 use crate::weights::Weights;
 use candle_core::Tensor;
-use rin_model::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling};
+use rin_model::{Activation, Address, Arch, Config, Memory, MemoryKind, Norm, Pairing, Rope, RopeScaling};
 
 /// Standard deviation of first weights (Radford et al., 2019).
 const STD: f64 = 0.02;
@@ -53,6 +54,10 @@ impl Decoder {
             norm: Norm::Rms,
             eos: Vec::new(),
             bos: None,
+            memory: match &model.memory {
+                Some(memory) => memory.memories(model)?,
+                None => Vec::new(),
+            },
         };
         Ok(Self { config })
     }
@@ -75,10 +80,17 @@ impl Network for Decoder {
                 all.push(Parameter::new(format!("blk.{layer}.{part}.weight"), shape, role));
             };
             add("attn_norm", &[c.dim], gain);
-            add("attn_q", &[c.q_dim(), c.dim], inner);
-            add("attn_k", &[c.kv_dim(), c.dim], inner);
-            add("attn_v", &[c.kv_dim(), c.dim], inner);
-            add("attn_output", &[c.dim, c.q_dim()], outer);
+            if let Some(memory) = c.memory_of(layer) {
+                all.extend(memory_parameters(memory, layer, c.dim, [inner, outer]));
+            } else {
+                add("attn_q", &[c.q_dim(), c.dim], inner);
+                add("attn_k", &[c.kv_dim(), c.dim], inner);
+                add("attn_v", &[c.kv_dim(), c.dim], inner);
+                add("attn_output", &[c.dim, c.q_dim()], outer);
+            }
+            let mut add = |part: &str, shape: &[usize], role| {
+                all.push(Parameter::new(format!("blk.{layer}.{part}.weight"), shape, role));
+            };
             add("ffn_norm", &[c.dim], gain);
             add("ffn_gate", &[c.ffn_dim, c.dim], inner);
             add("ffn_up", &[c.ffn_dim, c.dim], inner);
@@ -100,11 +112,27 @@ impl Network for Decoder {
             let name = |part: &str| format!("blk.{layer}.{part}.weight");
             let site = 2 * layer as u64;
 
-            let qkv = weights.matrix(&[&name("attn_q"), &name("attn_k"), &name("attn_v")])?;
-            let wo = weights.matrix(&[&name("attn_output")])?;
             let h = Source::Normed { x: &x, gain: weights.tensor(&name("attn_norm"))?, eps: c.norm_eps };
-            let qkv = linear(h, &qkv.tensor, &qkv.product, Tail::default(), k)?;
-            let a = attention(&qkv, &shape, weights.is_exact(), k)?;
+            let (a, wo) = if let Some(of_layer) = c.memory_of(layer) {
+                let shape = MemoryShape::new(of_layer, batch.seq, c.norm_eps);
+                let inputs = memory_inputs(of_layer).map(name);
+                let inputs: Vec<&str> =
+                    inputs.iter().filter(|n| weights.tensor(n).is_ok()).map(String::as_str).collect();
+                let all = weights.matrix(&inputs)?;
+                let all = linear(h, &all.tensor, &all.product, Tail::default(), k)?;
+                let numbers = memory_numbers(layer).map(|name| weights.tensor(&name).ok().cloned());
+                let numbers: Vec<Tensor> = numbers.into_iter().flatten().collect();
+                let numbers = match &numbers[..] {
+                    [] => Tensor::zeros(0, candle_core::DType::F32, &candle_core::Device::Cpu)?,
+                    all => Tensor::cat(all, 0)?,
+                };
+                (memory(&all, &numbers, &shape, k)?, "mem_output")
+            } else {
+                let qkv = weights.matrix(&[&name("attn_q"), &name("attn_k"), &name("attn_v")])?;
+                let qkv = linear(h, &qkv.tensor, &qkv.product, Tail::default(), k)?;
+                (attention(&qkv, &shape, weights.is_exact(), k)?, "attn_output")
+            };
+            let wo = weights.matrix(&[&name(wo)])?;
             let tail = Tail { dropout: pass.dropout(site + 1), residual: Some(&x) };
             x = linear(Source::Plain(&a), &wo.tensor, &wo.product, tail, k)?;
 
@@ -119,4 +147,59 @@ impl Network for Decoder {
         let h = Source::Normed { x: &x, gain: weights.tensor("output_norm.weight")?, eps: c.norm_eps };
         Ok(linear(h, &output.tensor, &output.product, Tail::default(), k)?)
     }
+}
+
+/// The matrices that a memory's input row is the product with, in the order of its columns; not all kinds have all.
+fn memory_inputs(memory: &Memory) -> [&'static str; 3] {
+    match memory.kind {
+        MemoryKind::GatedDelta => ["mem_in", "mem_ba", ""],
+        _ => ["mem_in", "mem_beta", "mem_decay"],
+    }
+}
+
+/// The numbers of a layer's memory, in the order in which the operation takes them; not all kinds have all.
+fn memory_numbers(layer: usize) -> [String; 5] {
+    ["mem_conv.weight", "mem_decay.bias", "mem_rate", "mem_norm.weight", "mem_codebook"]
+        .map(|part| format!("blk.{layer}.{part}"))
+}
+
+/// Shares begin at exp(-0.02): half of a memory is left after 35 tokens.
+const STEP_BIAS: f32 = -4.6;
+const RATE: f32 = -2.0;
+
+fn memory_parameters(m: &Memory, layer: usize, dim: usize, [inner, outer]: [Role; 2]) -> Vec<Parameter> {
+    let mut all = Vec::new();
+    let mut add = |part: &str, shape: &[usize], role| {
+        all.push(Parameter::new(format!("blk.{layer}.{part}"), shape, role));
+    };
+    let fused = m.kind == MemoryKind::GatedDelta;
+    let gate = if m.output_gate { m.v_width() } else { 0 };
+    add("mem_in.weight", &[m.channels() + gate, dim], inner);
+    if fused {
+        add("mem_ba.weight", &[2 * m.v_heads, dim], inner);
+    } else if m.has_beta() {
+        add("mem_beta.weight", &[m.v_heads, dim], inner);
+    }
+    if m.decay_width() > 0 {
+        if !fused {
+            add("mem_decay.weight", &[m.decay_width(), dim], inner);
+        }
+        let value = if fused { STEP_BIAS } else { 2.0 };
+        add("mem_decay.bias", &[m.decay_width()], Role::Vector { value });
+    }
+    if fused {
+        add("mem_rate", &[m.v_heads], Role::Vector { value: RATE });
+    }
+    if m.conv > 0 {
+        add("mem_conv.weight", &[m.channels() * m.conv], Role::Numbers { std: 0.4 });
+    }
+    if m.output_norm {
+        add("mem_norm.weight", &[m.v_dim], Role::Vector { value: 1.0 });
+    }
+    if m.bhrr.as_ref().is_some_and(|arms| arms.address != Address::Hash) {
+        let std = 1.0 / (m.k_dim as f64).sqrt();
+        add("mem_codebook", &[m.k_heads * m.slots * m.k_dim], Role::Numbers { std });
+    }
+    add("mem_output.weight", &[dim, m.v_width()], outer);
+    all
 }

@@ -12,6 +12,8 @@ mod fake_quant;
 mod linear;
 #[cfg(test)]
 mod linear_tests;
+pub(crate) mod memory;
+mod memory_gradient;
 mod rms_norm;
 mod small_gemm;
 mod swiglu;
@@ -24,6 +26,7 @@ pub use embedding::embedding;
 pub(crate) use fake_quant::first_step;
 pub use fake_quant::{Quantized, fake_quant, fake_quant_learned};
 pub use linear::{Packed, Product, Source, Tail, linear};
+pub use memory::{MemoryShape, memory};
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, StorageRef, Tensor};
 use std::ops::{Deref, Range};

@@ -7,7 +7,7 @@
 use crate::half::f16_to_f32;
 
 /// Sixteen `f32`. Only the wrappers of a tier, made by `lane_tiers!`, name the type of that tier.
-pub(super) trait Lanes: Copy {
+pub(in crate::ops) trait Lanes: Copy {
     /// Accumulators that stay in registers beside what is added to them.
     const ACCUMULATORS: usize;
 
@@ -22,7 +22,7 @@ pub(super) trait Lanes: Copy {
 
 /// Plain arrays: the definition.
 #[derive(Clone, Copy)]
-pub(super) struct Portable([f32; 16]);
+pub(in crate::ops) struct Portable([f32; 16]);
 
 impl Lanes for Portable {
     const ACCUMULATORS: usize = 4;
@@ -63,7 +63,7 @@ impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use x86::{Avx2, Avx512};
+pub(in crate::ops) use x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
@@ -77,7 +77,7 @@ mod x86 {
 
     /// Two registers of the `avx2` tier (AVX2, FMA, F16C).
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx2([__m256; 2]);
+    pub(in crate::ops) struct Avx2([__m256; 2]);
 
     impl Lanes for Avx2 {
         const ACCUMULATORS: usize = 4;
@@ -137,7 +137,7 @@ mod x86 {
 
     /// One register of the `avx512` tier.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Avx512(__m512);
+    pub(in crate::ops) struct Avx512(__m512);
 
     impl Lanes for Avx512 {
         const ACCUMULATORS: usize = 8;
@@ -187,7 +187,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
-pub(super) use aarch64::Neon;
+pub(in crate::ops) use aarch64::Neon;
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64 {
@@ -200,7 +200,7 @@ mod aarch64 {
 
     /// Four registers of the `neon` tier.
     #[derive(Clone, Copy)]
-    pub(in super::super) struct Neon([float32x4_t; 4]);
+    pub(in crate::ops) struct Neon([float32x4_t; 4]);
 
     impl Lanes for Neon {
         const ACCUMULATORS: usize = 4;

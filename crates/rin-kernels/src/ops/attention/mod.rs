@@ -15,7 +15,7 @@
 mod element;
 mod finish;
 #[macro_use]
-mod lanes;
+pub(in crate::ops) mod lanes;
 mod page;
 mod store;
 

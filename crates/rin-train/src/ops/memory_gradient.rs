@@ -1,0 +1,511 @@
+//! The backward pass of a memory: from the gradient of what was read to those of what was projected.
+//!
+//! With `G` the gradient of a memory after a token, a read after the write gives `dq = S do` and `G += q do^T`; the write
+//! gives `dk = G v` and `dv = G^T k`; a delta write `e = beta (v - u)`, `u = (w S)^T k`, gives `de = G^T k`,
+//! `dbeta = de (v - u)`, `du = -beta de`, `dk = G e + (w S) du` and `G += k du^T`; a decay `dw = G S` and `G = w G`.
+
+use super::memory::{Forward, MemoryShape, UNIT_EPS};
+use crate::kernels::{Kernels, Loop};
+use rin_kernels::math::sigmoid;
+use rin_kernels::ops::memory::{Quant, Read};
+use rin_model::{Address, MemoryKind, ReadBy};
+
+/// Gradients of the inputs of a memory, for one sequence.
+pub(super) struct Gradient {
+    pub(super) x: Vec<f32>,
+    pub(super) p: Vec<f32>,
+}
+
+/// `dy` is that of the result, `(seq, values)`.
+pub(super) fn backward(
+    shape: &MemoryShape,
+    kernels: &Kernels,
+    f: &Forward,
+    x: &[f32],
+    p: &[f32],
+    dy: &[f32],
+) -> Gradient {
+    let m = &shape.m;
+    let (keys, values, channels, width) = (m.k_width(), m.v_width(), m.channels(), shape.width());
+    let [conv_at, bias_at, rate_at, norm_at, book_at] = shape.places();
+    let mut g = Gradient { x: vec![0.0; x.len()], p: vec![0.0; p.len()] };
+    let mut d_read = dy.to_vec();
+    if m.output_norm {
+        let norm = &p[norm_at.clone()];
+        let gates = shape.gate_columns();
+        let rows = d_read.chunks_exact_mut(values).zip(f.unbound.chunks_exact(values));
+        for (t, (d, r)) in rows.enumerate() {
+            let gate = if m.output_gate { &x[t * width..][gates.clone()] } else { &[] };
+            let d_gate = &mut g.x[t * width..][gates.clone()];
+            for h in 0..m.v_heads {
+                let at = h * m.v_dim..(h + 1) * m.v_dim;
+                let gate = gate.get(at.clone()).unwrap_or_default();
+                let d_gate = d_gate.get_mut(at.clone()).unwrap_or_default();
+                norm_backward(
+                    &mut d[at.clone()],
+                    &r[at],
+                    norm,
+                    gate,
+                    d_gate,
+                    &mut g.p[norm_at.clone()],
+                    shape.norm_eps,
+                );
+            }
+        }
+    }
+    let mut d_qkv = vec![0.0; shape.seq * channels];
+    if shape.arms().is_some() {
+        unbind_backward(shape, f, &mut d_read, &mut d_qkv);
+    }
+
+    let rows = shape.rows();
+    let stride = m.k_heads * rows;
+    let mut d = Rows {
+        q: vec![0.0; shape.seq * stride],
+        k: vec![0.0; shape.seq * stride],
+        v: vec![0.0; f.v.len()],
+        w: vec![0.0; f.row_shares(shape).map_or(f.decay.len(), <[f32]>::len)],
+        beta: vec![0.0; f.beta.len()],
+    };
+    for head in 0..m.v_heads {
+        kernels.dispatch(Recurrence { shape, f, head, dy: &d_read, d: &mut d });
+    }
+    if shape.arms().is_some() {
+        let book = p[book_at.clone()].to_vec();
+        slots_backward(shape, f, &book, &mut d, &mut d_qkv, &mut g.p[book_at]);
+    } else {
+        let scale = 1.0 / (m.k_dim as f32).sqrt();
+        let rows = d_qkv.chunks_exact_mut(channels).zip(f.qkv.chunks_exact(channels));
+        for (t, (out, qkv)) in rows.enumerate() {
+            let (dq, dk) = (&d.q[t * keys..][..keys], &d.k[t * keys..][..keys]);
+            let (q_out, rest) = out.split_at_mut(keys);
+            let (k_out, v_out) = rest.split_at_mut(keys);
+            v_out.copy_from_slice(&d.v[t * values..][..values]);
+            if shape.has_unit_keys() {
+                unit_backward(q_out, &qkv[..keys], dq, m.k_dim, scale);
+                unit_backward(k_out, &qkv[keys..2 * keys], dk, m.k_dim, 1.0);
+            } else {
+                q_out.iter_mut().zip(dq).for_each(|(out, dq)| *out = dq * scale);
+                k_out.copy_from_slice(dk);
+            }
+        }
+    }
+    decay_backward(shape, f, x, p, &d.w, &mut g, [bias_at, rate_at]);
+    for (t, (beta, d)) in f.beta.chunks_exact(m.v_heads).zip(d.beta.chunks_exact(m.v_heads)).enumerate() {
+        let out = &mut g.x[t * width..][shape.beta_columns()];
+        for ((out, beta), d) in out.iter_mut().zip(beta).zip(d) {
+            *out = d * beta * (1.0 - beta);
+        }
+    }
+    conv_backward(shape, f, x, &p[conv_at.clone()], d_qkv, &mut g, conv_at);
+    g
+}
+
+/// Of one head's norm and gate; `d` comes in as that of the result.
+fn norm_backward(
+    d: &mut [f32],
+    r: &[f32],
+    norm: &[f32],
+    gate: &[f32],
+    d_gate: &mut [f32],
+    d_norm: &mut [f32],
+    eps: f32,
+) {
+    let n = r.len() as f32;
+    let scale = 1.0 / (r.iter().map(|r| r * r).sum::<f32>() / n + eps).sqrt();
+    for i in 0..r.len() {
+        let normed = r[i] * scale * norm[i];
+        if let (Some(gate), Some(d_gate)) = (gate.get(i), d_gate.get_mut(i)) {
+            let s = sigmoid(*gate);
+            *d_gate = d[i] * normed * (s + gate * s * (1.0 - s));
+            d[i] *= gate * s;
+        }
+        d_norm[i] += d[i] * r[i] * scale;
+        d[i] *= norm[i];
+    }
+    let mean = d.iter().zip(r).map(|(d, r)| d * r).sum::<f32>() / n * scale * scale;
+    for (d, r) in d.iter_mut().zip(r) {
+        *d = scale * (*d - r * mean);
+    }
+}
+
+/// Of vectors brought to the length `scale`, head by head.
+fn unit_backward(out: &mut [f32], x: &[f32], d: &[f32], head: usize, scale: f32) {
+    for ((out, x), d) in out.chunks_exact_mut(head).zip(x.chunks_exact(head)).zip(d.chunks_exact(head)) {
+        let inverse = 1.0 / (x.iter().map(|x| x * x).sum::<f32>() + UNIT_EPS).sqrt();
+        let along = x.iter().zip(d).map(|(x, d)| x * d).sum::<f32>() * inverse * inverse;
+        for ((out, x), d) in out.iter_mut().zip(x).zip(d) {
+            *out = scale * inverse * (d - x * along);
+        }
+    }
+}
+
+/// Gradients of what the recurrence takes.
+struct Rows {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    /// By row, by head, or of nothing.
+    w: Vec<f32>,
+    beta: Vec<f32>,
+}
+
+/// The recurrence of one head, backwards.
+struct Recurrence<'a> {
+    shape: &'a MemoryShape,
+    f: &'a Forward,
+    head: usize,
+    dy: &'a [f32],
+    d: &'a mut Rows,
+}
+
+#[inline(always)]
+fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; 8];
+    let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
+    for (x, y) in xs.iter().zip(ys) {
+        for i in 0..8 {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    let tail: f32 = x_tail.iter().zip(y_tail).map(|(x, y)| x * y).sum();
+    lanes.iter().sum::<f32>() + tail
+}
+
+/// `y += x * factor`.
+#[inline(always)]
+fn add(y: &mut [f32], x: &[f32], factor: f32) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += x * factor;
+    }
+}
+
+/// What a forward pass over one head kept.
+struct Kept {
+    /// The memory before each token, and after the last one: `(seq + 1, rows, cols)`.
+    states: Vec<f32>,
+    /// What each key held, with delta writes: `(seq, cols)`.
+    held: Vec<f32>,
+}
+
+impl Recurrence<'_> {
+    /// What is left of row `i` of the memory after token `t`.
+    #[inline(always)]
+    fn share(&self, t: usize, i: usize) -> f32 {
+        let (m, rows) = (&self.shape.m, self.shape.rows());
+        match (self.f.row_shares(self.shape), m.kind) {
+            (Some(all), _) => all[(t * m.v_heads + self.head) * rows + i],
+            (None, MemoryKind::GatedDelta) => self.f.decay[t * m.v_heads + self.head],
+            _ => self.shape.constant(self.head).unwrap_or(1.0),
+        }
+    }
+
+    /// The values of token `t`, less what was held, by beta.
+    #[inline(always)]
+    fn written(&self, t: usize, held: &[f32], out: &mut [f32]) {
+        let m = &self.shape.m;
+        out.copy_from_slice(&self.f.v[t * m.v_width() + self.head * m.v_dim..][..m.v_dim]);
+        if !held.is_empty() {
+            let beta = self.f.beta[t * m.v_heads + self.head];
+            for (out, u) in out.iter_mut().zip(held) {
+                *out = beta * (*out - u);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn replay(&self) -> Kept {
+        let (m, rows, seq) = (&self.shape.m, self.shape.rows(), self.shape.seq);
+        let (cols, size, delta) = (m.v_dim, rows * m.v_dim, self.shape.has_unit_keys());
+        let k_at = self.shape.k_head(self.head) * rows;
+        let mut kept =
+            Kept { states: vec![0.0; (seq + 1) * size], held: vec![0.0; if delta { seq * cols } else { 0 }] };
+        let mut written = vec![0.0_f32; cols];
+        for t in 0..seq {
+            let k = &self.f.k[t * m.k_heads * rows + k_at..][..rows];
+            let (before, after) = kept.states.split_at_mut((t + 1) * size);
+            let (before, after) = (&before[t * size..], &mut after[..size]);
+            for i in 0..rows {
+                let w = self.share(t, i);
+                for c in 0..cols {
+                    after[i * cols + c] = w * before[i * cols + c];
+                }
+            }
+            let held = if delta { &mut kept.held[t * cols..][..cols] } else { &mut [] };
+            if delta {
+                for i in 0..rows {
+                    add(held, &after[i * cols..][..cols], k[i]);
+                }
+            }
+            self.written(t, held, &mut written);
+            for i in 0..rows {
+                add(&mut after[i * cols..][..cols], &written, k[i]);
+            }
+        }
+        kept
+    }
+
+    /// The gradients of a read of `s` by token `t`: of the query, and of the memory.
+    #[inline(always)]
+    fn read(&mut self, t: usize, s: &[f32], g: &mut [f32]) {
+        let (m, rows) = (&self.shape.m, self.shape.rows());
+        let at = t * m.k_heads * rows + self.shape.k_head(self.head) * rows;
+        let dy = &self.dy[t * m.v_width() + self.head * m.v_dim..][..m.v_dim];
+        let (q, dq) = (&self.f.q[at..][..rows], &mut self.d.q[at..][..rows]);
+        for (i, (s, g)) in s.chunks_exact(m.v_dim).zip(g.chunks_exact_mut(m.v_dim)).enumerate() {
+            dq[i] += dot(s, dy);
+            add(g, dy, q[i]);
+        }
+    }
+
+    /// The gradients of the write of token `t`; `g` becomes that of the memory before it and after its decay.
+    #[inline(always)]
+    fn write(&mut self, t: usize, before: &[f32], held: &[f32], g: &mut [f32], scratch: &mut [Vec<f32>; 2]) {
+        let (m, rows, cols) = (&self.shape.m, self.shape.rows(), self.shape.m.v_dim);
+        let at = t * m.k_heads * rows + self.shape.k_head(self.head) * rows;
+        let k = &self.f.k[at..][..rows];
+        let [written, d_written] = scratch;
+        self.written(t, held, written);
+        d_written.fill(0.0);
+        for i in 0..rows {
+            add(d_written, &g[i * cols..][..cols], k[i]);
+        }
+        for i in 0..rows {
+            self.d.k[at + i] += dot(&g[i * cols..][..cols], written);
+        }
+        let v_at = t * m.v_width() + self.head * cols;
+        if held.is_empty() {
+            add(&mut self.d.v[v_at..][..cols], d_written, 1.0);
+            return;
+        }
+        let (beta, v) = (self.f.beta[t * m.v_heads + self.head], &self.f.v[v_at..][..cols]);
+        let missed: f32 = (0..cols).map(|c| d_written[c] * (v[c] - held[c])).sum();
+        self.d.beta[t * m.v_heads + self.head] += missed;
+        add(&mut self.d.v[v_at..][..cols], d_written, beta);
+        // From here on the gradient of what was held.
+        for d in d_written.iter_mut() {
+            *d *= -beta;
+        }
+        for i in 0..rows {
+            let row = i * cols..(i + 1) * cols;
+            self.d.k[at + i] += self.share(t, i) * dot(&before[row.clone()], d_written);
+            add(&mut g[row], d_written, k[i]);
+        }
+    }
+
+    /// The gradients of the decay at token `t`; `g` becomes that of the memory before it.
+    #[inline(always)]
+    fn decay(&mut self, t: usize, before: &[f32], g: &mut [f32]) {
+        let (m, rows, cols) = (&self.shape.m, self.shape.rows(), self.shape.m.v_dim);
+        let by_row = self.f.row_shares(self.shape).is_some();
+        for i in 0..rows {
+            let row = i * cols..(i + 1) * cols;
+            let of = dot(&g[row.clone()], &before[row.clone()]);
+            if by_row {
+                self.d.w[(t * m.v_heads + self.head) * rows + i] += of;
+            } else if m.kind == MemoryKind::GatedDelta {
+                self.d.w[t * m.v_heads + self.head] += of;
+            }
+            let w = self.share(t, i);
+            for g in &mut g[row] {
+                *g *= w;
+            }
+        }
+    }
+}
+
+impl Loop for Recurrence<'_> {
+    #[inline(always)]
+    fn run(mut self) {
+        let (rows, cols, seq) = (self.shape.rows(), self.shape.m.v_dim, self.shape.seq);
+        let size = rows * cols;
+        let kept = self.replay();
+        let mut g = vec![0.0_f32; size];
+        let mut scratch = [vec![0.0_f32; cols], vec![0.0_f32; cols]];
+        for t in (0..seq).rev() {
+            let (before, after) = (&kept.states[t * size..][..size], &kept.states[(t + 1) * size..][..size]);
+            let held = kept.held.get(t * cols..(t + 1) * cols).unwrap_or_default();
+            if self.shape.read() == Read::After {
+                self.read(t, after, &mut g);
+            }
+            self.write(t, before, held, &mut g, &mut scratch);
+            self.decay(t, before, &mut g);
+            if self.shape.read() == Read::Before {
+                self.read(t, before, &mut g);
+            }
+        }
+    }
+}
+
+/// Of decays as they were projected, and of their biases. Rates are held fixed.
+fn decay_backward(
+    shape: &MemoryShape,
+    f: &Forward,
+    x: &[f32],
+    p: &[f32],
+    dw: &[f32],
+    g: &mut Gradient,
+    [bias_at, rate_at]: [std::ops::Range<usize>; 2],
+) {
+    let m = &shape.m;
+    let (n, width, at) = (m.decay_width(), shape.width(), shape.decay_columns());
+    if n == 0 {
+        return;
+    }
+    let (bias, rate) = (&p[bias_at.clone()], &p[rate_at]);
+    for t in 0..shape.seq {
+        for j in 0..n {
+            let z = x[t * width + at.start + j] + bias[j];
+            let w = f.decay[t * n + j];
+            let slope = match rate.get(j) {
+                // exp(a softplus(z)).
+                Some(a) => w * a * sigmoid(z),
+                // sigmoid(z)^(1/16).
+                None => w * 0.0625 * sigmoid(-z),
+            };
+            let d = dw[t * n + j] * slope;
+            g.x[t * width + at.start + j] = d;
+            g.p[bias_at.start + j] += d;
+        }
+    }
+}
+
+/// Of the convolution and its activation, or of the projections where there is none.
+fn conv_backward(
+    shape: &MemoryShape,
+    f: &Forward,
+    x: &[f32],
+    conv: &[f32],
+    mut d_qkv: Vec<f32>,
+    g: &mut Gradient,
+    at: std::ops::Range<usize>,
+) {
+    let m = &shape.m;
+    let (channels, width, taps) = (m.channels(), shape.width(), m.conv);
+    if taps == 0 {
+        for (out, d) in g.x.chunks_exact_mut(width).zip(d_qkv.chunks_exact(channels)) {
+            out[..channels].copy_from_slice(d);
+        }
+        return;
+    }
+    for (d, z) in d_qkv.iter_mut().zip(&f.before) {
+        let s = sigmoid(*z);
+        *d *= s + z * s * (1.0 - s);
+    }
+    let d_conv = &mut g.p[at];
+    for t in 0..shape.seq {
+        let d = &d_qkv[t * channels..][..channels];
+        for j in 0..taps {
+            let Some(from) = (t + j + 1).checked_sub(taps) else { continue };
+            for c in 0..channels {
+                g.x[from * width + c] += d[c] * conv[c * taps + j];
+                d_conv[c * taps + j] += d[c] * x[from * width + c];
+            }
+        }
+    }
+}
+
+/// Whether a straight-through gradient passes a rounding at `x`: within the range of what is rounded.
+fn passes(x: f32) -> bool {
+    x.abs() <= 1.0
+}
+
+fn sign(x: f32) -> f32 {
+    if x >= 0.0 { 1.0 } else { -1.0 }
+}
+
+/// Of unbinding by the signs of queries: straight through within ±1 (Bengio et al., 2013; masked as by Hubara et al., 2016).
+fn unbind_backward(shape: &MemoryShape, f: &Forward, d: &mut [f32], d_qkv: &mut [f32]) {
+    let (values, channels) = (shape.m.v_width(), shape.m.channels());
+    let scale = shape.quant().scale();
+    for (t, d) in d.chunks_exact_mut(values).enumerate() {
+        let (q, read) = (&f.qkv[t * channels..][..values], &f.read[t * values..][..values]);
+        let dq = &mut d_qkv[t * channels..][..values];
+        for i in 0..values {
+            if passes(q[i]) {
+                dq[i] += d[i] * read[i] * scale;
+            }
+            d[i] *= sign(q[i]) * scale;
+        }
+    }
+}
+
+/// Of shares of slots, of bound values, and of the codebook.
+fn slots_backward(shape: &MemoryShape, f: &Forward, book: &[f32], d: &mut Rows, d_qkv: &mut [f32], d_book: &mut [f32]) {
+    let m = &shape.m;
+    let Some(arms) = shape.arms() else { return };
+    let (keys, channels, slots, dim) = (m.k_width(), m.channels(), m.slots, m.k_dim);
+    let n = m.v_heads * slots;
+    if arms.delta {
+        // write = share beta, keep = decay (1 - write).
+        for (i, beta) in f.beta.iter().enumerate() {
+            for s in i * slots..(i + 1) * slots {
+                let kept = if arms.decay { f.decay[s] } else { 1.0 };
+                let d_write = d.k[s] - d.w[s] * kept;
+                d.beta[i] += d_write * f.shares[s];
+                d.w[s] *= 1.0 - f.shares[s] * beta;
+                d.k[s] = d_write * beta;
+            }
+        }
+    }
+    let quant = shape.quant();
+    for t in 0..shape.seq {
+        let row = &f.qkv[t * channels..][..channels];
+        let out = &mut d_qkv[t * channels..][..channels];
+        let (k, v) = (&row[keys..2 * keys], &row[2 * keys..]);
+        let db = &d.v[t * keys..][..keys];
+        for i in 0..keys {
+            if passes(k[i]) {
+                out[keys + i] += db[i] * quant.of(v[i]);
+            }
+            let slope = match quant {
+                Quant::Float => 1.0,
+                Quant::Sign => f32::from(passes(v[i])),
+                Quant::Steps(most) => f32::from(passes(v[i])) * f32::from(most),
+            };
+            out[2 * keys + i] += db[i] * sign(k[i]) * slope;
+        }
+        if arms.address == Address::Hash {
+            continue;
+        }
+        let reads_at = if arms.read_by == ReadBy::Key { keys } else { 0 };
+        for (d_shares, shares, at) in [(&d.q, &f.q, reads_at), (&d.k, &f.shares, keys)] {
+            for h in 0..m.v_heads {
+                let x = &row[at + h * dim..][..dim];
+                let rows = &book[h * slots * dim..][..slots * dim];
+                let shares = &shares[t * n + h * slots..][..slots];
+                let d_shares = &d_shares[t * n + h * slots..][..slots];
+                let d_scores = softmax_backward(shares, d_shares, x, rows, arms.top);
+                for (s, d) in d_scores.iter().enumerate().filter(|(_, d)| **d != 0.0) {
+                    add(&mut out[at + h * dim..][..dim], &rows[s * dim..][..dim], *d);
+                    if arms.address == Address::Router {
+                        add(&mut d_book[(h * slots + s) * dim..][..dim], x, *d);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Of scores whose best `top` share by a softmax. Where one takes all, the gradient is that of the softmax over all: hard
+/// forwards, soft backwards.
+fn softmax_backward(shares: &[f32], d: &[f32], x: &[f32], rows: &[f32], top: usize) -> Vec<f32> {
+    let soft;
+    let p = if top > 1 {
+        shares
+    } else {
+        let mut scores: Vec<f32> = rows.chunks_exact(x.len()).map(|row| dot(row, x)).collect();
+        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for score in &mut scores {
+            *score = rin_kernels::math::exp(*score - most);
+        }
+        let total: f32 = scores.iter().sum();
+        for score in &mut scores {
+            *score /= total;
+        }
+        soft = scores;
+        &soft
+    };
+    let mean: f32 = p.iter().zip(d).map(|(p, d)| p * d).sum();
+    p.iter().zip(d).map(|(p, d)| p * (d - mean)).collect()
+}
