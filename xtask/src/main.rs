@@ -33,7 +33,7 @@ fn check() -> bool {
 }
 
 /// `rin` with everything.
-const ALL: &[&str] = &["--locked", "--features", "rin-cli/train"];
+const ALL: &[&str] = &["--locked", "--features", "rin-cli/train,rin-cli/lab"];
 
 /// `rin` with nothing that can be left out, and its tests for what it says then.
 const BARE: &[&str] = &["--locked", "-p", "rin-cli", "--no-default-features"];

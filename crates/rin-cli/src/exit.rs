@@ -208,6 +208,28 @@ fn class_of_train(error: &rin_train::Error) -> Class {
     }
 }
 
+#[cfg(feature = "lab")]
+fn class_of_lab(cause: &(dyn std::error::Error + 'static)) -> Option<Class> {
+    use rin_lab::Error as LabError;
+    Some(match cause.downcast_ref::<LabError>()? {
+        LabError::UnknownExperiment { .. } => (Code::Usage, "UnknownExperiment"),
+        LabError::OtherResults { .. } => (Code::Usage, "OtherResults"),
+        LabError::NoData(_) => (Code::Failed, "NoData"),
+        LabError::Damaged { .. } => (Code::Failed, "Damaged"),
+        LabError::Missing { .. } => (Code::Failed, "Missing"),
+        LabError::Cancelled => (Code::Interrupted, "Cancelled"),
+        LabError::Engine(error) => class_of_engine(error),
+        LabError::Model(error) => class_of_model(error),
+        LabError::Io { .. } => (Code::Failed, "Io"),
+        _ => (Code::Failed, "Failed"),
+    })
+}
+
+#[cfg(not(feature = "lab"))]
+fn class_of_lab(_: &(dyn std::error::Error + 'static)) -> Option<Class> {
+    None
+}
+
 #[cfg(feature = "train")]
 fn class_of_training(cause: &(dyn std::error::Error + 'static)) -> Option<Class> {
     let interrupted = || cause.downcast_ref::<Interrupted>().map(|_| (Code::Interrupted, "Cancelled"));
@@ -239,6 +261,7 @@ fn classify(error: &Error) -> Class {
             .or_else(bench)
             .or_else(mismatch)
             .or_else(|| class_of_training(cause))
+            .or_else(|| class_of_lab(cause))
             .or_else(import)
             .or_else(model)
             .or_else(tokenizer)

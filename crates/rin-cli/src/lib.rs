@@ -17,6 +17,7 @@ mod import;
 mod inspect;
 mod interrupt;
 mod json;
+mod lab;
 mod model_path;
 mod network;
 mod npy;
@@ -53,6 +54,7 @@ pub fn run_command(arguments: Vec<OsString>) -> ExitCode {
         args::Command::Energy(args) => energy::energy(&args),
         args::Command::Verify(args) => verify::verify(&args),
         args::Command::Train(args) => train::train(&args),
+        args::Command::Lab(args) => lab::lab(&args),
         args::Command::Doctor(args) => doctor::doctor(&args),
         args::Command::Completions(args) => completions::completions(&args),
     };

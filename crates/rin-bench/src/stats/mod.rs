@@ -3,8 +3,14 @@
 //! Everything is a function of the samples alone: random draws come from Philox4x32-10 with a fixed key.
 
 pub mod bootstrap;
+pub mod correlation;
+pub mod multiple;
 pub mod permutation;
+pub mod proportion;
 pub mod rank;
+pub mod signed_rank;
+mod special;
+pub mod student;
 
 use serde::{Deserialize, Serialize};
 

@@ -2,6 +2,7 @@
 
 mod energy;
 mod generation;
+mod lab;
 mod machine;
 mod measure;
 mod spiking;
@@ -18,6 +19,9 @@ use rin_model::Mode;
 
 pub(crate) use energy::{EnergyArgs, EnergyCommand, EnergyCommandArgs, SensorArgs, SensorsArgs};
 pub(crate) use generation::{ContextArgs, GuessArgs, SamplingArgs};
+pub(crate) use lab::LabArgs;
+#[cfg(feature = "lab")]
+pub(crate) use lab::{LabCommand, LabReportArgs, LabRunArgs, LabValidateArgs};
 pub(crate) use machine::{MachineArgs, PlaceArgs};
 pub(crate) use measure::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs, VerifyArgs};
 
@@ -70,6 +74,8 @@ pub(crate) enum Command {
     Energy(Box<EnergyCommandArgs>),
     /// Prove that the logits are the same bits in every way to compute them
     Verify(VerifyArgs),
+    /// List the research experiments, run one, write their pages
+    Lab(Box<LabArgs>),
     /// Show what this machine offers and what stands in the way
     Doctor(DoctorArgs),
     /// Write the completions of a shell
@@ -90,6 +96,7 @@ impl Command {
             Self::Energy(args) => args.output(),
             Self::Verify(args) => args.output,
             Self::Train(args) => args.output,
+            Self::Lab(args) => args.output(),
             Self::Doctor(args) => args.output,
             Self::Completions(args) => args.output,
         }

@@ -42,6 +42,13 @@ fn a_build_without_a_trainer_says_so() {
     fails(place.rin(&["train", "x.toml"]), 2, &["no trainer", "--features train"]);
 }
 
+#[cfg(not(feature = "lab"))]
+#[test]
+fn a_build_without_a_laboratory_says_so() {
+    let place = Place::new();
+    fails(place.rin(&["lab"]), 2, &["no laboratory", "--features lab"]);
+}
+
 #[test]
 fn wrong_usage_is_2() {
     let place = Place::new();

@@ -25,6 +25,9 @@ mod generation;
 #[cfg(test)]
 mod inspection;
 #[cfg(test)]
+#[cfg(feature = "lab")]
+mod lab;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod onnx;

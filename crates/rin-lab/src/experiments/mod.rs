@@ -1,0 +1,40 @@
+//! The list of experiments, one file each.
+
+mod dct;
+mod gating;
+mod hrr;
+mod lif;
+mod loss;
+mod norm;
+mod power;
+mod softmax;
+mod sparse;
+mod sync;
+mod tda;
+
+use crate::{Error, Experiment};
+
+/// Every experiment, in the order of the pages.
+pub const EXPERIMENTS: &[Experiment] = &[
+    lif::EXPERIMENT,
+    softmax::EXPERIMENT,
+    norm::EXPERIMENT,
+    gating::EXPERIMENT,
+    tda::EXPERIMENT,
+    hrr::EXPERIMENT,
+    dct::EXPERIMENT,
+    sparse::EXPERIMENT,
+    sync::EXPERIMENT,
+    power::EXPERIMENT,
+];
+
+/// The experiment of a name.
+///
+/// # Errors
+/// [`Error::UnknownExperiment`] where there is none.
+pub fn find(name: &str) -> Result<&'static Experiment, Error> {
+    EXPERIMENTS.iter().find(|experiment| experiment.name == name).ok_or_else(|| {
+        let known: Vec<_> = EXPERIMENTS.iter().map(|experiment| experiment.name).collect();
+        Error::UnknownExperiment { name: name.to_owned(), known: known.join(", ") }
+    })
+}
