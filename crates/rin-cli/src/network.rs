@@ -102,12 +102,7 @@ pub(crate) fn run(
     let inputs = Inputs::read(&args.network.input, network)?;
     let rows = inputs.rows;
     let targets = targets(&args.network.to, network, &file)?;
-    let options = args.machine.load_options();
-    // Not more positions than were given.
-    let ctx = inputs.positions.or(options.ctx);
-    let n_batch = rows_at_once(network, options.n_batch, ctx).min(rows).max(1);
-    let options = LoadOptions { n_batch, ctx, ..options };
-    let mut engine = load(file, &options, args.output.quiet)?;
+    let mut engine = load(file, &options_for(&inputs, &args.machine), args.output.quiet)?;
     let load = start.elapsed();
 
     let mut pacing = pacing.map(|pacing| pacing.with_threads(engine.threads()));
@@ -156,7 +151,6 @@ pub(crate) fn run(
         }
         return Ok(());
     }
-    let plan = engine.plan();
     output::json(&RunJson {
         model: description,
         rows,
@@ -167,14 +161,7 @@ pub(crate) fn run(
             inference_ms: seconds * 1e3,
             rows_per_s: rows as f64 / seconds.max(1e-9),
         },
-        memory: json::Memory {
-            plan_bytes: plan.total_bytes(),
-            weights_bytes: plan.weights.bytes(),
-            state_bytes: plan.state_bytes,
-            scratch_bytes: plan.scratch_bytes,
-            vocabulary_bytes: 0,
-            peak_rss_bytes: rin_engine::limits::peak_rss_bytes(),
-        },
+        memory: memory(&engine),
         allocations_during_inference: allocations,
         energy,
         power,
@@ -183,6 +170,26 @@ pub(crate) fn run(
         threads: engine.threads(),
         version: env!("CARGO_PKG_VERSION"),
     })
+}
+
+fn memory(engine: &NetworkEngine) -> json::Memory {
+    let plan = engine.plan();
+    json::Memory {
+        plan_bytes: plan.total_bytes(),
+        weights_bytes: plan.weights.bytes(),
+        state_bytes: plan.state_bytes,
+        scratch_bytes: plan.scratch_bytes,
+        vocabulary_bytes: 0,
+        peak_rss_bytes: rin_engine::limits::peak_rss_bytes(),
+    }
+}
+
+/// Room for as many rows and positions as there are, within the batch.
+fn options_for(inputs: &Inputs<'_>, machine: &MachineArgs) -> LoadOptions {
+    let options = machine.load_options();
+    let ctx = inputs.positions.or(options.ctx);
+    let n_batch = rows_at_once(inputs.network, options.n_batch, ctx).min(inputs.rows).max(1);
+    LoadOptions { n_batch, ctx, ..options }
 }
 
 fn load(file: ModelFile, options: &LoadOptions, quiet: bool) -> Result<NetworkEngine> {
@@ -274,7 +281,7 @@ fn classes<'a>(inputs: &Inputs<'a>, engine: &NetworkEngine, found: &[Vec<f32>]) 
             Positions::Sequence { extra, .. } => {
                 (0..inputs.length(row) + extra).map(|position| best(row, Some(position))).collect()
             }
-            _ => (0..positions).map(|position| best(row, Some(position))).collect(),
+            Positions::Fixed(_) => (0..positions).map(|position| best(row, Some(position))).collect(),
         }
     };
     Some((0..inputs.rows).flat_map(of_row).collect())

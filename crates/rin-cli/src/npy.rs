@@ -122,8 +122,9 @@ fn header(n_rows: usize, row_shape: &[usize]) -> [u8; HEADER] {
     let mut header = [b' '; HEADER];
     header[..8].copy_from_slice(b"\x93NUMPY\x01\x00");
     header[8..PREAMBLE].copy_from_slice(&DICTIONARY.to_le_bytes());
-    let row: String = row_shape.iter().map(|n| format!(", {n}")).collect();
-    let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n_rows}{row}), }}");
+    let sizes: Vec<String> = std::iter::once(&n_rows).chain(row_shape).map(ToString::to_string).collect();
+    let shape = sizes.join(", ");
+    let dictionary = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
     header[PREAMBLE..PREAMBLE + dictionary.len()].copy_from_slice(dictionary.as_bytes());
     header[HEADER - 1] = b'\n';
     header

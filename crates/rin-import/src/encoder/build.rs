@@ -36,11 +36,11 @@ pub(super) struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(file: &'a ModelFile, options: &'a ImportOptions) -> Result<Self, Error> {
+    pub(super) fn new(file: &'a ModelFile, options: &'a ImportOptions) -> Self {
         let places: HashMap<&str, usize> =
             file.tensors().iter().enumerate().map(|(i, tensor)| (tensor.source_name.as_str(), i)).collect();
         let (used, nodes, tensors) = (HashSet::new(), Vec::new(), Vec::new());
-        Ok(Self { file, options, places, prefix: String::new(), used, nodes, tensors })
+        Self { file, options, places, prefix: String::new(), used, nodes, tensors }
     }
 
     /// Finds what stands before `name` in the file: nothing, or one of `candidates`.

@@ -43,7 +43,7 @@ fn config_path(src: &Path) -> Option<PathBuf> {
 pub(crate) fn import(src: &Path, dst: &Path, config: &EncoderConfig, options: &ImportOptions) -> Result<Report, Error> {
     let file = ModelFile::open(src)?;
     staged::check_destination(dst, &source::files(&file)?, options.overwrite)?;
-    let mut builder = Builder::new(&file, options)?;
+    let mut builder = Builder::new(&file, options);
     let ends = match config.model_type.as_str() {
         "vit" => vit::write(&mut builder, config)?,
         _ => bert::write(&mut builder, config)?,

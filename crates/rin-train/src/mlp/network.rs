@@ -48,7 +48,9 @@ impl Shape {
         let round = |values: &mut Vec<f32>, layer: usize| {
             if let Some(most) = most.and_then(|most| most.get(layer)) {
                 let step = most.max(1e-6) / STEPS;
-                values.iter_mut().for_each(|x| *x = (*x / step).round_ties_even().clamp(-STEPS, STEPS) * step);
+                for x in values {
+                    *x = (*x / step).round_ties_even().clamp(-STEPS, STEPS) * step;
+                }
             }
         };
         let mut x: Vec<f32> = row.iter().map(|x| x * self.scale).collect();
@@ -63,7 +65,9 @@ impl Shape {
                 }
             }
             if layer + 1 < self.layers() {
-                y.iter_mut().for_each(|y| *y = y.max(0.0));
+                for y in &mut y {
+                    *y = y.max(0.0);
+                }
                 round(&mut y, layer + 1);
             }
             all.push(y);

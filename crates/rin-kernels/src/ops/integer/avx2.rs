@@ -31,15 +31,20 @@ fn tile<O: Output, const P: usize>(y: &mut MatMut<'_, O>, x: &[i8], layer: &Inte
     let cols = x.len() / y.rows();
     let (lines, _) = layer.w.as_chunks::<LINE>();
     let (quads, _) = x[t * cols..][..cols].as_chunks::<4>();
-    let panels: [&[[u8; LINE]]; P] = std::array::from_fn(|i| &lines[(p + i) * quads.len()..][..quads.len()]);
+    // Written as a loop, from which the compiler learns that all are of one length: the loop below then has no checks.
+    let mut panels: [&[[u8; LINE]]; P] = [&[]; P];
+    for i in 0..P {
+        panels[i] = &lines[(p + i) * quads.len()..][..quads.len()];
+    }
     let (offset, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
     let mut acc = [[_mm256_set1_epi32(0); 2]; P];
     for (i, acc) in acc.iter_mut().enumerate() {
         let bias = &layer.bias[(p + i) * LANES..][..LANES];
-        // SAFETY: 32 bytes, and 32 more.
-        *acc = unsafe {
-            [_mm256_loadu_si256(bias.as_ptr().cast()), _mm256_loadu_si256(bias[LANES / 2..].as_ptr().cast())]
-        };
+        for (half, acc) in acc.iter_mut().enumerate() {
+            let bias = &bias[half * LANES / 2..][..LANES / 2];
+            // SAFETY: 32 bytes.
+            *acc = unsafe { _mm256_loadu_si256(bias.as_ptr().cast()) };
+        }
     }
     for (q, x) in quads.iter().enumerate() {
         let x = _mm256_set1_epi32(i32::from_le_bytes(x.map(i8::cast_unsigned)));

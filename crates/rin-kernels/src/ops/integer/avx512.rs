@@ -56,8 +56,15 @@ fn tile<O: Output, const P: usize, const T: usize>(
     let cols = x.len() / y.rows();
     let (lines, _) = layer.w.as_chunks::<LINE>();
     let n = cols / 4;
-    let panels: [&[[u8; LINE]]; P] = std::array::from_fn(|i| &lines[(p + i) * n..][..n]);
-    let rows: [&[[i8; 4]]; T] = std::array::from_fn(|t| &x[(t0 + t) * cols..][..cols].as_chunks::<4>().0[..n]);
+    // Written as loops, from which the compiler learns that all are of length `n`: the loop below then has no checks.
+    let mut panels: [&[[u8; LINE]]; P] = [&[]; P];
+    for i in 0..P {
+        panels[i] = &lines[(p + i) * n..][..n];
+    }
+    let mut rows: [&[[i8; 4]]; T] = [&[]; T];
+    for t in 0..T {
+        rows[t] = &x[(t0 + t) * cols..][..cols].as_chunks::<4>().0[..n];
+    }
     let mut acc = [[_mm512_setzero_si512(); P]; T];
     for q in 0..n {
         let mut line = [_mm512_setzero_si512(); P];
@@ -145,8 +152,10 @@ fn numbers(all: &[i32], at: usize) -> __m512i {
 /// Called by [`tile`] alone.
 #[inline(always)]
 pub(super) fn store_narrow(x: __m512i, to: &mut [i8; LANES]) {
-    // SAFETY: 16 bytes; only code of this tier comes here.
-    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(x)) }
+    // SAFETY: only code of this tier comes here.
+    let bytes = unsafe { _mm512_cvtepi32_epi8(x) };
+    // SAFETY: 16 bytes.
+    unsafe { _mm_storeu_si128(to.as_mut_ptr().cast(), bytes) }
 }
 
 /// Called by [`tile`] alone.
