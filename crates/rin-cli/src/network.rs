@@ -344,13 +344,19 @@ pub(crate) fn describe(text: &mut String, network: &Network) -> std::fmt::Result
         let name = output::shown(&port.name, 80);
         writeln!(text, "input      {name} of shape {:?}{kind}{optional}", port.shape)?;
     }
-    if let Body::Graph(graph) = &network.body {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        graph.nodes.iter().for_each(|node| *counts.entry(node.op.name()).or_default() += 1);
-        let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
-        writeln!(text, "graph      {} operations: {}", graph.nodes.len(), counts.join(", "))?;
-    }
-    let nodes = if let Body::Nodes(nodes) = &network.body { nodes.as_slice() } else { &[] };
+    let nodes = match &network.body {
+        Body::Nodes(nodes) => nodes.as_slice(),
+        Body::Graph(graph) => {
+            let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+            for node in &graph.nodes {
+                *counts.entry(node.op.name()).or_default() += 1;
+            }
+            let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+            writeln!(text, "graph      {} operations: {}", graph.nodes.len(), counts.join(", "))?;
+            &[]
+        }
+        _ => return Ok(()),
+    };
     for node in nodes {
         let function = match &node.op {
             Op::Dense { function, .. }

@@ -1,7 +1,7 @@
 //! What an operation makes of the types that it is given: one rule per operation, for importers and readers of files.
 
-use super::ValueType;
 use super::ops::{Binary, GraphOp, PoolKind, ReduceKind, Region, Unary, Window};
+use super::{MAX_RANK, ValueType};
 use crate::dtype::DType;
 
 /// Largest size, stride, step or padding of a window.
@@ -346,7 +346,7 @@ fn copy(shape: &[usize], fill: bool, regions: &[Region], inputs: &[&ValueType]) 
         let source =
             inputs.get(region.input).filter(|_| region.input < sources).ok_or("a block of one of the inputs")?;
         let ranks = region.strides.len() == region.shape.len() && region.to_strides.len() == region.shape.len();
-        check(ranks, "as many steps as sizes of a block")?;
+        check(ranks && region.shape.len() <= MAX_RANK, "as many steps as sizes of a block, and not too many")?;
         if product(&region.shape) == 0 {
             continue;
         }

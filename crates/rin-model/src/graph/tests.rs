@@ -68,6 +68,9 @@ fn what_does_not_fit_is_refused() {
     };
     let copy = |region| GraphOp::Copy { shape: vec![2, 3], fill: false, regions: vec![region] };
     let x = [f32s(&[2, 3])];
+    let mut deep = region(0, &[0; 9], 0);
+    (deep.to_strides, deep.shape) = (vec![0; 9], vec![1; 9]);
+    refused(&copy(deep), &x);
     assert!(made(&copy(region(0, &[3, 1], 0)), &x).is_ok());
     assert!(made(&copy(region(5, &[-3, -1], 0)), &x).is_ok());
     for region in [region(1, &[3, 1], 0), region(0, &[3, 1], 1), region(4, &[-3, -1], 0), region(0, &[i64::MAX, 1], 0)]
