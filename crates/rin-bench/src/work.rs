@@ -1,8 +1,9 @@
 //! Pieces of work that are repeated for as long as a measurement of energy takes, with what they compute.
 
+use rin_engine::network::Domain;
 use rin_engine::{Engine, LoadOptions, NetworkEngine, Sequence};
 use rin_kernels::alloc::allocations;
-use rin_model::{ModelFile, Port};
+use rin_model::{ModelFile, Port, PortKind};
 
 use crate::Error;
 use crate::cost::{StepCost, Work};
@@ -157,7 +158,13 @@ impl NetworkWork {
         let engine = NetworkEngine::load(file, &options, |_| ())?;
         let input = |(i, port): (usize, &Port)| {
             let unit = |at: usize| token(at, i, 1 << 16) as f32 / 32_768.0 - 1.0;
-            (0..rows * port.width()).map(unit).collect()
+            let fit = |x: f32| match (engine.domain(i), port.kind) {
+                (Domain::Numbers, _) => x,
+                // Whole rows: what is measured is the work of the shape.
+                (_, PortKind::Length) => 0.0,
+                (domain, _) => domain.fit(2.0 * x),
+            };
+            (0..rows * port.width()).map(unit).map(fit).collect()
         };
         let inputs = engine.inputs().iter().enumerate().map(input).collect();
         Ok(Self { engine, inputs, rows })

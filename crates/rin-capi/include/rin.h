@@ -75,7 +75,7 @@ enum RinStatus
   RIN_STATUS_NOT_INITIALIZED = -5,
   // An argument is out of its range: a null pointer, text that is no UTF-8, an unknown token, a number out of bounds.
   RIN_STATUS_INVALID_INPUT = -6,
-  // This version does not run such a network, mode or type of weights.
+  // This version, or this model, does not do that.
   RIN_STATUS_UNSUPPORTED = -7,
   // The field struct_size of a struct was not set to its size.
   RIN_STATUS_STRUCT_SIZE = -8,
@@ -98,7 +98,7 @@ typedef int32_t RinStatus;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// Kinds of networks, for rin_set_mode(). This version runs transformers.
+// Kinds of networks.
 enum RinMode
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
@@ -110,7 +110,7 @@ enum RinMode
   RIN_MODE_SNN = 1,
   // Attention without a cache.
   RIN_MODE_ATTN = 2,
-  // The network of the first RIN, called THOR then.
+  // Integers from input to output: the network of the first RIN, called THOR then.
   RIN_MODE_THOR = 3,
   // Transformer.
   RIN_MODE_TRANSFORMER = 4,
@@ -209,6 +209,10 @@ typedef struct {
   const char *tier;
   // How keys and values are stored: "f32", "f16" or "q8"; NULL: as the weights suggest.
   const char *kv_type;
+  // Rows of logits that rin_logits() computes in one step; 0: 1.
+  uint32_t logits_rows;
+  // 0.
+  uint32_t reserved2;
 } RinLoadOptions;
 
 // What a model is.
@@ -239,6 +243,10 @@ typedef struct {
   double size_mb;
   // The family, as "llama", with a zero at the end.
   char architecture[32];
+  // What it computes, one of RinMode.
+  int32_t mode;
+  // 0.
+  int32_t reserved;
 } RinModelInfo;
 
 // The memory that a model takes, in bytes: all of it, known before loading.
@@ -295,6 +303,14 @@ typedef struct {
   char digest[72];
 } RinResult;
 
+// A value that is added to the logit of a token; -INFINITY forbids it.
+typedef struct {
+  // The token.
+  uint32_t id;
+  // The value.
+  float bias;
+} RinLogitBias;
+
 // How text is generated, beside the settings of the context. Fill it with rin_generate_options_init().
 typedef struct {
   // sizeof(RinGenerateOptions).
@@ -325,12 +341,82 @@ typedef struct {
   const char *const *stop;
   // Number of strings in `stop`.
   size_t n_stop;
+  // As rin_set_temperature(), for this generation; NaN: that of the context.
+  float temperature;
+  // As rin_set_top_p(), for this generation; NaN: that of the context.
+  float top_p;
+  // As rin_set_top_k(), for this generation; UINT32_MAX: that of the context.
+  uint32_t top_k;
+  // Not 0: the callback is called before every step too, and within long prompts, with empty text, for programs that look
+  // whether to end.
+  uint32_t every_step;
+  // Added to logits, `n_logit_bias` of them; NULL where that is 0.
+  const RinLogitBias *logit_bias;
+  // Number of values in `logit_bias`.
+  size_t n_logit_bias;
 } RinGenerateOptions;
 
 // Hears text as it comes: whole characters, `bytes` of UTF-8 and a zero after them. The text is valid during the call
-// only. `user` is what was given to rin_generate(). Anything but 0 ends the generation. It runs on the thread that called
-// rin_generate(), in the floating-point environment of that thread. It must return: no longjmp, no exception.
+// only. `user` is what was given with it. Anything but 0 ends what runs. It runs on the thread that called rin_generate()
+// or whatever it was given to, in the floating-point environment of that thread. It must return: no longjmp, no exception.
+// rin_import_model() and rin_train() give it one JSON object per call, whose `event` says what happened.
 typedef int32_t (*RinCallback)(const char *text, size_t bytes, void *user);
+
+// Values of an input of a network on rows of numbers.
+typedef struct {
+  // The values, row by row.
+  const float *values;
+  // How many there are.
+  size_t n_values;
+} RinInput;
+
+// Room for the values of an output.
+typedef struct {
+  // Room for the values, row by row.
+  float *values;
+  // How many there are to be.
+  size_t n_values;
+} RinOutput;
+
+// How a model is imported.
+typedef struct {
+  // sizeof(RinImportOptions).
+  size_t struct_size;
+  // Type of the matrices that the source holds as floats, as "Q8_0"; NULL keeps all types.
+  const char *quant;
+  // A TOML file that says what the tensors of a PyTorch or safetensors file make; NULL for files that say it.
+  const char *network;
+  // Not 0: a file at the destination may be replaced.
+  uint32_t overwrite;
+  // 0.
+  uint32_t reserved;
+} RinImportOptions;
+
+// How a training is run.
+typedef struct {
+  // sizeof(RinTrainOptions).
+  size_t struct_size;
+  // Not 0: goes on from the last checkpoint.
+  uint32_t resume;
+  // Not 0: results of an earlier training of this name may be replaced.
+  uint32_t overwrite;
+} RinTrainOptions;
+
+// A tensor of a network that is written.
+typedef struct {
+  // Its name, which the description of the network refers to.
+  const char *name;
+  // Type of its values, "F32" for weights; for the arrays of spiking layers also "I8", "U16", "I32".
+  const char *dtype;
+  // Its shape, `n_dims` numbers.
+  const size_t *shape;
+  // Numbers in `shape`: 1 or 2.
+  size_t n_dims;
+  // Its values in little-endian order, row by row.
+  const void *data;
+  // Bytes of `data`.
+  size_t n_bytes;
+} RinTensor;
 
 #ifdef __cplusplus
 extern "C" {
@@ -352,6 +438,10 @@ const char *rin_last_error(void);
 // The name of what went wrong in the last call of this thread, as "DoesNotFit": the same that `rin --json` gives. Empty
 // where it succeeded. It is valid until the next call on this thread. Never NULL.
 const char *rin_last_error_kind(void);
+
+// Where it went wrong in the last call of this thread: a section and a byte of a file, a tensor, an input, an option. Empty
+// where it succeeded, and where there is no place. It is valid until the next call on this thread. Never NULL.
+const char *rin_last_error_place(void);
 
 // Makes a context, without a model, and looks for sensors of energy. Give it to rin_destroy() in the end.
 //
@@ -376,6 +466,14 @@ RinStatus rin_load_options_init(RinLoadOptions *options);
 // `path` is NULL or zero-terminated. `options` is NULL or points at a RinLoadOptions whose `struct_size` is set.
 RinStatus rin_load_model(RinContext *context, const char *path, const RinLoadOptions *options);
 
+// As rin_load_model(), the model that the library carries. RIN_STATUS_UNSUPPORTED in a library that was built without one,
+// as usual: cargo build --release -p rin-capi --features embedded.
+//
+// # Safety
+// `options` is NULL or points at a RinLoadOptions whose `struct_size` is set.
+RinStatus rin_load_embedded(RinContext *context,
+                            const RinLoadOptions *options);
+
 // What the loaded model is. Set info->struct_size first.
 //
 // # Safety
@@ -394,10 +492,12 @@ RinStatus rin_plan(RinContext *context,
                    const RinLoadOptions *options,
                    RinPlan *plan);
 
-// Chooses what the model computes, one of RinMode. This version runs transformers.
-RinStatus rin_set_mode(RinContext *context, int32_t mode);
+// Checks that the loaded model computes what is expected, one of RinMode: a file has one mode. RIN_STATUS_UNSUPPORTED where it
+// is another.
+RinStatus rin_set_mode(RinContext *context,
+                       int32_t mode);
 
-// What the model computes, one of RinMode.
+// What the loaded model computes, one of RinMode.
 //
 // # Safety
 // `mode` is NULL or points at an integer of 32 bits.
@@ -461,14 +561,26 @@ RinStatus rin_generate_options_init(RinGenerateOptions *options);
 //
 // # Safety
 // `prompt` is NULL or zero-terminated. `options` is NULL or points at a RinGenerateOptions whose `struct_size` is set and
-// whose `stop` points at `n_stop` zero-terminated strings. `callback` is NULL or keeps to the rules of RinCallback with
-// `user`. `result` is NULL or points at a RinResult whose `struct_size` is set.
+// whose `stop` points at `n_stop` zero-terminated strings, `logit_bias` at `n_logit_bias` values. `callback` is NULL or keeps
+// to the rules of RinCallback with `user`. `result` is NULL or points at a RinResult whose `struct_size` is set.
 RinStatus rin_generate(RinContext *context,
                        const char *prompt,
                        const RinGenerateOptions *options,
                        RinCallback callback,
                        void *user,
                        RinResult *result);
+
+// As rin_generate(), after `n` tokens in place of a prompt.
+//
+// # Safety
+// As for rin_generate(); `ids` is NULL or points at `n` ids.
+RinStatus rin_generate_ids(RinContext *context,
+                           const uint32_t *ids,
+                           size_t n,
+                           const RinGenerateOptions *options,
+                           RinCallback callback,
+                           void *user,
+                           RinResult *result);
 
 // Frees what a result holds. The struct itself is its owner's, and freeing twice does no harm.
 //
@@ -489,7 +601,14 @@ RinStatus rin_get_energy_joules(RinContext *context,
 // `millijoules` is NULL or points at a double.
 RinStatus rin_get_energy_millijoules(RinContext *context, double *millijoules);
 
-// Generations of a context that have ended.
+// Energy of the machine since the context was made, whatever it did, in J. RIN_STATUS_UNMEASURED, and NaN, where it is not known.
+//
+// # Safety
+// `joules` is NULL or points at a double.
+RinStatus rin_get_machine_joules(RinContext *context,
+                                 double *joules);
+
+// Generations of a context that have ended, and calls of rin_infer_rows().
 //
 // # Safety
 // `n` is NULL or points at an unsigned integer of 64 bits.
@@ -501,8 +620,9 @@ RinStatus rin_get_inference_count(RinContext *context, uint64_t *n);
 // `n` is NULL or points at an unsigned integer of 64 bits.
 RinStatus rin_get_total_tokens(RinContext *context, uint64_t *n);
 
-// The time of one step of one token after a prompt of four: the mean over `iterations` steps, after `warmup` that do not
-// count. `rin bench` says more, with intervals.
+// The time of one step of one token after a prompt of four, or of one row of zeros of a network on rows of numbers: the mean
+// over `iterations` steps, after `warmup` that do not count. `mode` is that of the model. `rin bench` says more, with
+// intervals.
 //
 // # Safety
 // `ms_per_token` and `tokens_per_second` are NULL or point at a double each.
@@ -512,6 +632,188 @@ RinStatus rin_profile(RinContext *context,
                       uint32_t iterations,
                       double *ms_per_token,
                       double *tokens_per_second);
+
+// The logits after `n` tokens, rows of as many floats as the vocabulary has tokens: after each of them, or after the last alone
+// where `last` is not 0. Returns the number of floats, or a RinStatus below 0. Nothing is computed where they do not fit
+// `capacity`: call again with room for the number returned. Tokens that the last such call with `last` had too are not
+// computed again. `logits` may be NULL where `capacity` is 0.
+//
+// # Safety
+// `ids` is NULL or points at `n` ids. `logits` is NULL or points at room for `capacity` floats.
+int64_t rin_logits(RinContext *context,
+                   const uint32_t *ids,
+                   size_t n,
+                   int32_t last,
+                   float *logits,
+                   size_t capacity);
+
+// Computes `rows` rows of a network on rows of numbers: each input holds rows times its width values, each output has room for
+// rows times its width. rin_describe() names the inputs and outputs, their shapes and their order. Values that are no
+// finite numbers are RIN_STATUS_INVALID_INPUT.
+//
+// # Safety
+// `inputs` is NULL or points at `n_inputs` inputs, `outputs` at `n_outputs` outputs; the values of each are NULL or as many as
+// it says, and no output overlaps anything else.
+RinStatus rin_infer_rows(RinContext *context,
+                         const RinInput *inputs,
+                         size_t n_inputs,
+                         size_t rows,
+                         const RinOutput *outputs,
+                         size_t n_outputs);
+
+// What the loaded model is and takes, as a JSON object: its name, mode and sizes, and for networks on rows of numbers `inputs`
+// and `outputs` with their names, shapes, widths, kinds and labels. Returns its length in bytes without the zero at its end,
+// or a RinStatus below 0. At most `capacity` bytes are written, the last of them a zero. `json` may be NULL where `capacity`
+// is 0.
+//
+// # Safety
+// `json` is NULL or points at room for `capacity` bytes.
+int64_t rin_describe(RinContext *context,
+                     char *json,
+                     size_t capacity);
+
+// SHA-256 over the bits of the logits of the last generation, or of the outputs of the last rows: "sha256:" and 64 digits.
+// Returns its length, 0 where nothing was computed, or a RinStatus below 0. At most `capacity` bytes are written, the last of
+// them a zero.
+//
+// # Safety
+// `digest` is NULL or points at room for `capacity` bytes.
+int64_t rin_get_digest(RinContext *context,
+                       char *digest,
+                       size_t capacity);
+
+// Makes a .rin file of a GGUF file, a Hugging Face folder, a PyTorch or safetensors file of weights, or a file of the first RIN.
+// `options` may be NULL for what is usual, `callback` where nobody wants to hear how far it is. The last object that it hears
+// has the event "finished" and says what was written.
+//
+// # Safety
+// `source` and `to` are NULL or zero-terminated. `options` is NULL or points at a RinImportOptions whose `struct_size` is set and
+// whose strings are NULL or zero-terminated. `callback` is NULL or keeps to the rules of RinCallback with `user`.
+RinStatus rin_import_model(const char *source,
+                           const char *to,
+                           const RinImportOptions *options,
+                           RinCallback callback,
+                           void *user);
+
+// Trains what a TOML file says. `options` may be NULL for what is usual, `callback` where nobody wants to hear of it. The last
+// object that it hears has the event "finished" and is the summary. RIN_STATUS_UNSUPPORTED in a library that was built without
+// the trainer, as usual: cargo build --release -p rin-capi --features train.
+//
+// # Safety
+// `config` is NULL or zero-terminated. `options` is NULL or points at a RinTrainOptions whose `struct_size` is set. `callback` is
+// NULL or keeps to the rules of RinCallback with `user`.
+RinStatus rin_train(const char *config,
+                    const RinTrainOptions *options,
+                    RinCallback callback,
+                    void *user);
+
+// Writes a network that a program has in memory as a .rin file. `description` is the JSON object `rin.network` of such a file:
+// its mode, inputs, outputs and body. Of `options`, `quant` (for matrices of dense layers) and `overwrite` are looked at; they may
+// be NULL for what is usual. `callback` hears one object with the event "finished", which says what was written.
+//
+// # Safety
+// `to` and `description` are NULL or zero-terminated. `tensors` is NULL or points at `n` tensors, whose strings are NULL or
+// zero-terminated and whose shape and data are NULL or as long as they say. `options` is NULL or points at a RinImportOptions
+// whose `struct_size` is set and whose strings are NULL or zero-terminated. `callback` is NULL or keeps to the rules of
+// RinCallback with `user`.
+RinStatus rin_write_network(const char *to,
+                            const char *description,
+                            const RinTensor *tensors,
+                            size_t n,
+                            const RinImportOptions *options,
+                            RinCallback callback,
+                            void *user);
+
+// The logits after `n` tokens, rows of as many floats as the vocabulary has tokens: after each of them, or after the last alone
+// where `last` is not 0. Returns the number of floats, or a RinStatus below 0. Nothing is computed where they do not fit
+// `capacity`: call again with room for the number returned. Tokens that the last such call with `last` had too are not
+// computed again. `logits` may be NULL where `capacity` is 0.
+//
+// # Safety
+// `ids` is NULL or points at `n` ids. `logits` is NULL or points at room for `capacity` floats.
+int64_t rin_logits(RinContext *context,
+                   const uint32_t *ids,
+                   size_t n,
+                   int32_t last,
+                   float *logits,
+                   size_t capacity);
+
+// Computes `rows` rows of a network on rows of numbers: each input holds rows times its width values, each output has room for
+// rows times its width. rin_describe() names the inputs and outputs, their shapes and their order. Values that are no
+// finite numbers are RIN_STATUS_INVALID_INPUT.
+//
+// # Safety
+// `inputs` is NULL or points at `n_inputs` inputs, `outputs` at `n_outputs` outputs; the values of each are NULL or as many as
+// it says, and no output overlaps anything else.
+RinStatus rin_infer_rows(RinContext *context,
+                         const RinInput *inputs,
+                         size_t n_inputs,
+                         size_t rows,
+                         const RinOutput *outputs,
+                         size_t n_outputs);
+
+// What the loaded model is and takes, as a JSON object: its name, mode and sizes, and for networks on rows of numbers `inputs`
+// and `outputs` with their names, shapes, widths, kinds and labels. Returns its length in bytes without the zero at its end,
+// or a RinStatus below 0. At most `capacity` bytes are written, the last of them a zero. `json` may be NULL where `capacity`
+// is 0.
+//
+// # Safety
+// `json` is NULL or points at room for `capacity` bytes.
+int64_t rin_describe(RinContext *context,
+                     char *json,
+                     size_t capacity);
+
+// SHA-256 over the bits of the logits of the last generation, or of the outputs of the last rows: "sha256:" and 64 digits.
+// Returns its length, 0 where nothing was computed, or a RinStatus below 0. At most `capacity` bytes are written, the last of
+// them a zero.
+//
+// # Safety
+// `digest` is NULL or points at room for `capacity` bytes.
+int64_t rin_get_digest(RinContext *context,
+                       char *digest,
+                       size_t capacity);
+
+// Makes a .rin file of a GGUF file, a Hugging Face folder, a PyTorch or safetensors file of weights, or a file of the first RIN.
+// `options` may be NULL for what is usual, `callback` where nobody wants to hear how far it is. The last object that it hears
+// has the event "finished" and says what was written.
+//
+// # Safety
+// `source` and `to` are NULL or zero-terminated. `options` is NULL or points at a RinImportOptions whose `struct_size` is set and
+// whose strings are NULL or zero-terminated. `callback` is NULL or keeps to the rules of RinCallback with `user`.
+RinStatus rin_import_model(const char *source,
+                           const char *to,
+                           const RinImportOptions *options,
+                           RinCallback callback,
+                           void *user);
+
+// Trains what a TOML file says. `options` may be NULL for what is usual, `callback` where nobody wants to hear of it. The last
+// object that it hears has the event "finished" and is the summary. RIN_STATUS_UNSUPPORTED in a library that was built without
+// the trainer, as usual: cargo build --release -p rin-capi --features train.
+//
+// # Safety
+// `config` is NULL or zero-terminated. `options` is NULL or points at a RinTrainOptions whose `struct_size` is set. `callback` is
+// NULL or keeps to the rules of RinCallback with `user`.
+RinStatus rin_train(const char *config,
+                    const RinTrainOptions *options,
+                    RinCallback callback,
+                    void *user);
+
+// Writes a network that a program has in memory as a .rin file. `description` is the JSON object `rin.network` of such a file:
+// its mode, inputs, outputs and body. Of `options`, `quant` (for matrices of dense layers) and `overwrite` are looked at; they may
+// be NULL for what is usual. `callback` hears one object with the event "finished", which says what was written.
+//
+// # Safety
+// `to` and `description` are NULL or zero-terminated. `tensors` is NULL or points at `n` tensors, whose strings are NULL or
+// zero-terminated and whose shape and data are NULL or as long as they say. `options` is NULL or points at a RinImportOptions
+// whose `struct_size` is set and whose strings are NULL or zero-terminated. `callback` is NULL or keeps to the rules of
+// RinCallback with `user`.
+RinStatus rin_write_network(const char *to,
+                            const char *description,
+                            const RinTensor *tensors,
+                            size_t n,
+                            const RinImportOptions *options,
+                            RinCallback callback,
+                            void *user);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -1,14 +1,16 @@
 //! `librin`: RIN for programs in C. `include/rin.h` is made from this crate and documents it.
 //!
 //! Each function checks its pointers ([`pointer`]), finds its context ([`handle`]), does its work in safe code
-//! ([`context`]) and turns what happened into a status, panics included ([`failure`]). A C boundary cannot be had without
+//! (`rin-session`) and turns what happened into a status, panics included ([`failure`]). A C boundary cannot be had without
 //! unsafe code: it reads through pointers that another language gives. Everything that follows a pointer is in [`pointer`]
 //! or is the one call of a callback; here the contracts of `rin.h` are handed on.
 
 #![expect(unsafe_code, reason = "the boundary to C: pointers come in, and symbols have names of their own")]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used, clippy::unwrap_used))]
 
-mod context;
+mod callback;
+mod compute;
+mod convert;
 mod failure;
 mod handle;
 mod pointer;
@@ -16,10 +18,15 @@ mod requests;
 mod types;
 
 use std::ffi::{CStr, c_char, c_void};
+use std::path::Path;
 
-use context::{Callback, Context};
+use callback::Callback;
 use failure::{Part, count, status};
 use pointer::{Out, StructOut, room, text, values};
+use rin_session::{Failure, Session, Silent};
+
+pub use compute::*;
+pub use convert::*;
 pub use types::*;
 
 /// Version of the library, as "0.1.0". It lives as long as the program.
@@ -65,6 +72,13 @@ pub extern "C" fn rin_last_error_kind() -> *const c_char {
     failure::last(Part::Kind)
 }
 
+/// Where it went wrong in the last call of this thread: a section and a byte of a file, a tensor, an input, an option. Empty
+/// where it succeeded, and where there is no place. It is valid until the next call on this thread. Never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn rin_last_error_place() -> *const c_char {
+    failure::last(Part::Place)
+}
+
 /// Makes a context, without a model, and looks for sensors of energy. Give it to rin_destroy() in the end.
 ///
 /// # Safety
@@ -75,7 +89,7 @@ pub unsafe extern "C" fn rin_create(context: *mut *mut RinContext) -> RinStatus 
         // SAFETY: by contract.
         let out = unsafe { Out::new(context, "context") }?;
         out.set(std::ptr::null_mut());
-        out.set(handle::open(Context::new()));
+        out.set(handle::open(Session::new()));
         Ok(())
     })
 }
@@ -116,7 +130,21 @@ pub unsafe extern "C" fn rin_load_model(
         let path = unsafe { text(path, "path") }?;
         // SAFETY: by contract.
         let options = unsafe { requests::load_options(options) }?;
-        handle::with(context, |context| context.load(path, &options))
+        handle::with(context, |session| session.load(Path::new(path), &options))
+    })
+}
+
+/// As rin_load_model(), the model that the library carries. RIN_STATUS_UNSUPPORTED in a library that was built without one,
+/// as usual: cargo build --release -p rin-capi --features embedded.
+///
+/// # Safety
+/// `options` is NULL or points at a RinLoadOptions whose `struct_size` is set.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rin_load_embedded(context: *mut RinContext, options: *const RinLoadOptions) -> RinStatus {
+    status(|| {
+        // SAFETY: by contract.
+        let options = unsafe { requests::load_options(options) }?;
+        handle::with(context, |session| session.load_embedded(&options))
     })
 }
 
@@ -129,7 +157,7 @@ pub unsafe extern "C" fn rin_get_model_info(context: *mut RinContext, info: *mut
     status(|| {
         // SAFETY: by contract.
         let out = unsafe { StructOut::new(info) }?;
-        out.set(&handle::with(context, |context| Ok(requests::info(context.engine()?)))?);
+        out.set(&handle::with(context, |session| requests::info(session))?);
         Ok(())
     })
 }
@@ -157,20 +185,21 @@ pub unsafe extern "C" fn rin_plan(
             // SAFETY: by contract.
             requests::plan_of_file(path, &unsafe { requests::load_options(options) }?)?
         } else {
-            handle::with(context, |context| Ok(requests::plan(context.engine()?.plan(), context.options()?)))?
+            handle::with(context, |session| Ok(requests::plan(&session.plan()?)))?
         };
         out.set(&plan);
         Ok(())
     })
 }
 
-/// Chooses what the model computes, one of RinMode. This version runs transformers.
+/// Checks that the loaded model computes what is expected, one of RinMode: a file has one mode. RIN_STATUS_UNSUPPORTED where it
+/// is another.
 #[unsafe(no_mangle)]
 pub extern "C" fn rin_set_mode(context: *mut RinContext, mode: i32) -> RinStatus {
-    status(|| handle::with(context, |_| context::check_mode(mode)))
+    status(|| handle::with(context, |session| session.check_mode(requests::mode_of(mode)?)))
 }
 
-/// What the model computes, one of RinMode.
+/// What the loaded model computes, one of RinMode.
 ///
 /// # Safety
 /// `mode` is NULL or points at an integer of 32 bits.
@@ -179,37 +208,35 @@ pub unsafe extern "C" fn rin_get_mode(context: *mut RinContext, mode: *mut i32) 
     status(|| {
         // SAFETY: by contract.
         let out = unsafe { Out::new(mode, "mode") }?;
-        handle::with(context, |_| {
-            out.set(RinMode::Transformer as i32);
-            Ok(())
-        })
+        out.set(requests::mode(handle::with(context, |session| session.mode())?) as i32);
+        Ok(())
     })
 }
 
 /// Divides the logits; 0 takes the most probable token. 0.8 unless set. Holds for models that are loaded later too.
 #[unsafe(no_mangle)]
 pub extern "C" fn rin_set_temperature(context: *mut RinContext, temperature: f32) -> RinStatus {
-    status(|| handle::with(context, |context| context.set(|sampling| sampling.temp = temperature)))
+    status(|| handle::with(context, |session| session.set(|sampling| sampling.temp = temperature)))
 }
 
 /// Keeps so many of the most probable tokens; 0 keeps all. 40 unless set. Holds for models that are loaded later too.
 #[unsafe(no_mangle)]
 pub extern "C" fn rin_set_top_k(context: *mut RinContext, top_k: u32) -> RinStatus {
-    status(|| handle::with(context, |context| context.set(|sampling| sampling.top_k = top_k as usize)))
+    status(|| handle::with(context, |session| session.set(|sampling| sampling.top_k = top_k as usize)))
 }
 
 /// Keeps the most probable tokens up to this probability; 1 keeps all. 0.95 unless set. Holds for models that are loaded
 /// later too.
 #[unsafe(no_mangle)]
 pub extern "C" fn rin_set_top_p(context: *mut RinContext, top_p: f32) -> RinStatus {
-    status(|| handle::with(context, |context| context.set(|sampling| sampling.top_p = top_p)))
+    status(|| handle::with(context, |session| session.set(|sampling| sampling.top_p = top_p)))
 }
 
 /// Holds the mean power of the machine during generations at a budget in W, with rests between tokens and with fewer
 /// threads; 0 lifts it. It measures the idle machine for a second. RIN_STATUS_UNMEASURED where no sensor allows it.
 #[unsafe(no_mangle)]
 pub extern "C" fn rin_set_power_budget(context: *mut RinContext, watts: f64) -> RinStatus {
-    status(|| handle::with(context, |context| context.set_power_budget(watts)))
+    status(|| handle::with(context, |session| session.set_power_budget(watts)))
 }
 
 /// The tokens of a text; returns their number, or a RinStatus below 0. At most `capacity` of them are written: where there
@@ -231,8 +258,8 @@ pub unsafe extern "C" fn rin_encode(
         let text = unsafe { pointer::text(text, "text") }?;
         // SAFETY: by contract.
         let room = unsafe { room(ids, capacity, "ids") }?;
-        let options = context::encode_options(flags)?;
-        let found = handle::with(context, |context| context.encode(text, options))?;
+        let options = requests::encode_options(flags)?;
+        let found = handle::with(context, |session| session.encode(text, options))?;
         for (place, id) in room.iter_mut().zip(&found) {
             place.write(*id);
         }
@@ -259,13 +286,8 @@ pub unsafe extern "C" fn rin_decode(
         let ids = unsafe { values(ids, n, "ids") }?;
         // SAFETY: by contract.
         let room = unsafe { room(text, capacity, "text") }?;
-        let found = handle::with(context, |context| context.decode(ids))?;
-        let end = found.floor_char_boundary(capacity.saturating_sub(1));
-        let bytes = found.bytes().take(end).chain([0]);
-        for (place, byte) in room.iter_mut().zip(bytes) {
-            place.write(c_char::from_ne_bytes([byte]));
-        }
-        Ok(found.len())
+        let found = handle::with(context, |session| session.decode(ids))?;
+        Ok(pointer::write_text(room, &found))
     })
 }
 
@@ -289,9 +311,9 @@ pub unsafe extern "C" fn rin_infer(
         out.set(&requests::NO_RESULT);
         // SAFETY: by contract.
         let ids = unsafe { values(ids, n, "ids") }?;
-        let found = handle::with(context, |context| {
-            let request = requests::request(context.sampling(), ids.to_vec(), max_output);
-            context.generate(&request, Callback::NONE)
+        let found = handle::with(context, |session| {
+            let request = requests::request(session.sampling(), ids.to_vec(), max_output);
+            session.generate(&request, &mut Silent)
         })?;
         requests::tell(&found, Some(&out))
     })
@@ -316,8 +338,8 @@ pub unsafe extern "C" fn rin_generate_options_init(options: *mut RinGenerateOpti
 ///
 /// # Safety
 /// `prompt` is NULL or zero-terminated. `options` is NULL or points at a RinGenerateOptions whose `struct_size` is set and
-/// whose `stop` points at `n_stop` zero-terminated strings. `callback` is NULL or keeps to the rules of RinCallback with
-/// `user`. `result` is NULL or points at a RinResult whose `struct_size` is set.
+/// whose `stop` points at `n_stop` zero-terminated strings, `logit_bias` at `n_logit_bias` values. `callback` is NULL or keeps
+/// to the rules of RinCallback with `user`. `result` is NULL or points at a RinResult whose `struct_size` is set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rin_generate(
     context: *mut RinContext,
@@ -328,27 +350,64 @@ pub unsafe extern "C" fn rin_generate(
     result: *mut RinResult,
 ) -> RinStatus {
     status(|| {
-        let out = if result.is_null() {
-            None
-        } else {
-            // SAFETY: by contract.
-            Some(unsafe { StructOut::new(result) }?)
-        };
-        if let Some(out) = &out {
-            out.set(&requests::NO_RESULT);
-        }
+        // SAFETY: by contract.
+        let out = unsafe { empty_result(result) }?;
         // SAFETY: by contract.
         let prompt = unsafe { text(prompt, "prompt") }?;
         // SAFETY: by contract.
         let options = unsafe { requests::generate_options(options) }?;
         // SAFETY: by contract.
-        let callback = unsafe { Callback::new(callback, user) };
-        let found = handle::with(context, |context| {
-            let prompt = context.encode(prompt, options.text)?;
-            context.generate(&options.request(context.sampling(), prompt), callback)
+        let mut callback = unsafe { Callback::new(callback, user, options.every_step()) };
+        let found = handle::with(context, |session| {
+            let prompt = session.encode(prompt, options.text)?;
+            session.generate(&options.request(session.sampling(), prompt), &mut callback)
         })?;
         requests::tell(&found, out.as_ref())
     })
+}
+
+/// As rin_generate(), after `n` tokens in place of a prompt.
+///
+/// # Safety
+/// As for rin_generate(); `ids` is NULL or points at `n` ids.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rin_generate_ids(
+    context: *mut RinContext,
+    ids: *const u32,
+    n: usize,
+    options: *const RinGenerateOptions,
+    callback: RinCallback,
+    user: *mut c_void,
+    result: *mut RinResult,
+) -> RinStatus {
+    status(|| {
+        // SAFETY: by contract.
+        let out = unsafe { empty_result(result) }?;
+        // SAFETY: by contract.
+        let ids = unsafe { values(ids, n, "ids") }?;
+        // SAFETY: by contract.
+        let options = unsafe { requests::generate_options(options) }?;
+        // SAFETY: by contract.
+        let mut callback = unsafe { Callback::new(callback, user, options.every_step()) };
+        let found = handle::with(context, |session| {
+            session.generate(&options.request(session.sampling(), ids.to_vec()), &mut callback)
+        })?;
+        requests::tell(&found, out.as_ref())
+    })
+}
+
+/// A place for a result, emptied, where there is one.
+///
+/// # Safety
+/// The pointer is null or points at a RinResult whose `struct_size` is set.
+unsafe fn empty_result(result: *mut RinResult) -> Result<Option<StructOut<RinResult>>, Failure> {
+    if result.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: by contract.
+    let out = unsafe { StructOut::new(result) }?;
+    out.set(&requests::NO_RESULT);
+    Ok(Some(out))
 }
 
 /// Frees what a result holds. The struct itself is its owner's, and freeing twice does no harm.
@@ -378,7 +437,7 @@ pub unsafe extern "C" fn rin_free_result(result: *mut RinResult) -> RinStatus {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rin_get_energy_joules(context: *mut RinContext, joules: *mut f64) -> RinStatus {
     // SAFETY: the same contract.
-    unsafe { energy(context, joules, "joules", 1.0) }
+    unsafe { energy(context, joules, "joules", 1.0, Session::joules) }
 }
 
 /// The same in mJ.
@@ -388,22 +447,38 @@ pub unsafe extern "C" fn rin_get_energy_joules(context: *mut RinContext, joules:
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rin_get_energy_millijoules(context: *mut RinContext, millijoules: *mut f64) -> RinStatus {
     // SAFETY: the same contract.
-    unsafe { energy(context, millijoules, "millijoules", 1e3) }
+    unsafe { energy(context, millijoules, "millijoules", 1e3, Session::joules) }
 }
 
 /// # Safety
 /// The pointer is null or points at a double.
-unsafe fn energy(context: *mut RinContext, pointer: *mut f64, name: &str, factor: f64) -> RinStatus {
+unsafe fn energy(
+    context: *mut RinContext,
+    pointer: *mut f64,
+    name: &str,
+    factor: f64,
+    of: fn(&Session) -> Result<f64, Failure>,
+) -> RinStatus {
     status(|| {
         // SAFETY: by contract.
         let out = unsafe { Out::new(pointer, name) }?;
         out.set(f64::NAN);
-        out.set(handle::with(context, |context| context.joules())? * factor);
+        out.set(handle::with(context, |session| of(session))? * factor);
         Ok(())
     })
 }
 
-/// Generations of a context that have ended.
+/// Energy of the machine since the context was made, whatever it did, in J. RIN_STATUS_UNMEASURED, and NaN, where it is not known.
+///
+/// # Safety
+/// `joules` is NULL or points at a double.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rin_get_machine_joules(context: *mut RinContext, joules: *mut f64) -> RinStatus {
+    // SAFETY: the same contract.
+    unsafe { energy(context, joules, "joules", 1.0, Session::machine_joules) }
+}
+
+/// Generations of a context that have ended, and calls of rin_infer_rows().
 ///
 /// # Safety
 /// `n` is NULL or points at an unsigned integer of 64 bits.
@@ -412,8 +487,7 @@ pub unsafe extern "C" fn rin_get_inference_count(context: *mut RinContext, n: *m
     status(|| {
         // SAFETY: by contract.
         let out = unsafe { Out::new(n, "n") }?;
-        let [inferences, _] = handle::with(context, |context| Ok(context.counts()))?;
-        out.set(inferences);
+        out.set(handle::with(context, |session| Ok(session.inference_count()))?);
         Ok(())
     })
 }
@@ -427,14 +501,14 @@ pub unsafe extern "C" fn rin_get_total_tokens(context: *mut RinContext, n: *mut 
     status(|| {
         // SAFETY: by contract.
         let out = unsafe { Out::new(n, "n") }?;
-        let [_, tokens] = handle::with(context, |context| Ok(context.counts()))?;
-        out.set(tokens);
+        out.set(handle::with(context, |session| Ok(session.total_tokens()))?);
         Ok(())
     })
 }
 
-/// The time of one step of one token after a prompt of four: the mean over `iterations` steps, after `warmup` that do not
-/// count. `rin bench` says more, with intervals.
+/// The time of one step of one token after a prompt of four, or of one row of zeros of a network on rows of numbers: the mean
+/// over `iterations` steps, after `warmup` that do not count. `mode` is that of the model. `rin bench` says more, with
+/// intervals.
 ///
 /// # Safety
 /// `ms_per_token` and `tokens_per_second` are NULL or point at a double each.
@@ -452,8 +526,12 @@ pub unsafe extern "C" fn rin_profile(
         let ms = unsafe { Out::new(ms_per_token, "ms_per_token") }?;
         // SAFETY: by contract.
         let rate = unsafe { Out::new(tokens_per_second, "tokens_per_second") }?;
-        context::check_mode(mode)?;
-        let seconds = handle::with(context, |context| context.profile(warmup, iterations))?.as_secs_f64();
+        let mode = requests::mode_of(mode)?;
+        let spent = handle::with(context, |session| {
+            session.check_mode(mode)?;
+            session.profile(warmup, iterations)
+        })?;
+        let seconds = spent.as_secs_f64();
         ms.set(seconds * 1e3);
         rate.set(1.0 / seconds);
         Ok(())

@@ -1,10 +1,13 @@
 //! What comes through pointers of a C program, checked as far as a pointer can be, and what goes back.
 
 use std::ffi::{CStr, c_char, c_void};
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 
-use crate::failure::{Failure, invalid};
-use crate::types::{RinGenerateOptions, RinLoadOptions, RinModelInfo, RinPlan, RinResult, RinStatus};
+use rin_session::{Failure, RinStatus, invalid};
+
+use crate::types::{
+    RinGenerateOptions, RinImportOptions, RinLoadOptions, RinModelInfo, RinPlan, RinResult, RinTrainOptions,
+};
 
 /// A struct that says its own size, so that programs that were compiled against another version of `rin.h` are understood.
 /// New fields come at the end.
@@ -30,13 +33,15 @@ macro_rules! versioned {
     };
 }
 
-// All are in their first version.
+// Up to the first field that was added later, where there is one.
 versioned! {
-    RinLoadOptions: size_of::<RinLoadOptions>(),
-    RinGenerateOptions: size_of::<RinGenerateOptions>(),
-    RinModelInfo: size_of::<RinModelInfo>(),
+    RinLoadOptions: offset_of!(RinLoadOptions, logits_rows),
+    RinGenerateOptions: offset_of!(RinGenerateOptions, temperature),
+    RinModelInfo: offset_of!(RinModelInfo, mode),
     RinResult: size_of::<RinResult>(),
     RinPlan: size_of::<RinPlan>(),
+    RinImportOptions: size_of::<RinImportOptions>(),
+    RinTrainOptions: size_of::<RinTrainOptions>(),
 }
 
 /// No version of a struct will be larger: what says so was never set.
@@ -105,6 +110,29 @@ pub(crate) unsafe fn room<'a, T>(pointer: *mut T, n: usize, what: &str) -> Resul
     }
     // SAFETY: as above, and nothing is assumed of what is there.
     Ok(unsafe { std::slice::from_raw_parts_mut(pointer.cast(), n) })
+}
+
+/// As [`room`], set to zeros.
+///
+/// # Safety
+/// As for [`room`].
+pub(crate) unsafe fn zeroed<'a>(pointer: *mut f32, n: usize, what: &str) -> Result<&'a mut [f32], Failure> {
+    // SAFETY: the same contract.
+    let room = unsafe { room(pointer, n, what) }?;
+    for place in room.iter_mut() {
+        place.write(0.0);
+    }
+    // SAFETY: the same place, with a value in each element.
+    Ok(unsafe { std::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), n) })
+}
+
+/// Writes text as far as it fits, cut off after a whole character, with a zero at the end; gives the length of all of it.
+pub(crate) fn write_text(room: &mut [MaybeUninit<c_char>], text: &str) -> usize {
+    let end = text.floor_char_boundary(room.len().saturating_sub(1));
+    for (place, byte) in room.iter_mut().zip(text.bytes().take(end).chain([0])) {
+        place.write(c_char::from_ne_bytes([byte]));
+    }
+    text.len()
 }
 
 /// A place for one result, which cannot be null.

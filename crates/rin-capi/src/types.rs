@@ -2,41 +2,9 @@
 
 use std::ffi::{c_char, c_void};
 
-/// What a call came to. Below 0 it failed: the message is in rin_last_error().
-#[repr(i32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RinStatus {
-    /// It is done.
-    Ok = 0,
-    /// The system refused something that is needed to begin: threads, memory for a handle.
-    Init = -1,
-    /// The model does not fit the memory, or the text does not fit the cache that was planned.
-    Memory = -2,
-    /// The model cannot be read: it is missing, damaged or contradicts itself.
-    Weights = -3,
-    /// Computing failed.
-    Inference = -4,
-    /// No model is loaded.
-    NotInitialized = -5,
-    /// An argument is out of its range: a null pointer, text that is no UTF-8, an unknown token, a number out of bounds.
-    InvalidInput = -6,
-    /// This version does not run such a network, mode or type of weights.
-    Unsupported = -7,
-    /// The field struct_size of a struct was not set to its size.
-    StructSize = -8,
-    /// The context was destroyed, or never existed.
-    Closed = -9,
-    /// A callback called back into the context that called it.
-    Busy = -10,
-    /// A callback asked to stop. What was computed until then is in the result.
-    Cancelled = -11,
-    /// Energy is not known, or a power budget needs a sensor. Nothing else failed.
-    Unmeasured = -12,
-    /// A fault in RIN itself. The model of the context is no longer loaded; the program can go on.
-    Panic = -13,
-}
+pub use rin_session::RinStatus;
 
-/// Kinds of networks, for rin_set_mode(). This version runs transformers.
+/// Kinds of networks.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RinMode {
@@ -46,7 +14,7 @@ pub enum RinMode {
     Snn = 1,
     /// Attention without a cache.
     Attn = 2,
-    /// The network of the first RIN, called THOR then.
+    /// Integers from input to output: the network of the first RIN, called THOR then.
     Thor = 3,
     /// Transformer.
     Transformer = 4,
@@ -101,8 +69,9 @@ pub const RIN_TEXT_CONTROL: u32 = 2;
 pub struct RinContext(());
 
 /// Hears text as it comes: whole characters, `bytes` of UTF-8 and a zero after them. The text is valid during the call
-/// only. `user` is what was given to rin_generate(). Anything but 0 ends the generation. It runs on the thread that called
-/// rin_generate(), in the floating-point environment of that thread. It must return: no longjmp, no exception.
+/// only. `user` is what was given with it. Anything but 0 ends what runs. It runs on the thread that called rin_generate()
+/// or whatever it was given to, in the floating-point environment of that thread. It must return: no longjmp, no exception.
+/// rin_import_model() and rin_train() give it one JSON object per call, whose `event` says what happened.
 pub type RinCallback = Option<unsafe extern "C" fn(text: *const c_char, bytes: usize, user: *mut c_void) -> i32>;
 
 /// How a model is loaded. Fill it with rin_load_options_init().
@@ -129,6 +98,20 @@ pub struct RinLoadOptions {
     pub tier: *const c_char,
     /// How keys and values are stored: "f32", "f16" or "q8"; NULL: as the weights suggest.
     pub kv_type: *const c_char,
+    /// Rows of logits that rin_logits() computes in one step; 0: 1.
+    pub logits_rows: u32,
+    /// 0.
+    pub reserved2: u32,
+}
+
+/// A value that is added to the logit of a token; -INFINITY forbids it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RinLogitBias {
+    /// The token.
+    pub id: u32,
+    /// The value.
+    pub bias: f32,
 }
 
 /// How text is generated, beside the settings of the context. Fill it with rin_generate_options_init().
@@ -163,6 +146,85 @@ pub struct RinGenerateOptions {
     pub stop: *const *const c_char,
     /// Number of strings in `stop`.
     pub n_stop: usize,
+    /// As rin_set_temperature(), for this generation; NaN: that of the context.
+    pub temperature: f32,
+    /// As rin_set_top_p(), for this generation; NaN: that of the context.
+    pub top_p: f32,
+    /// As rin_set_top_k(), for this generation; UINT32_MAX: that of the context.
+    pub top_k: u32,
+    /// Not 0: the callback is called before every step too, and within long prompts, with empty text, for programs that look
+    /// whether to end.
+    pub every_step: u32,
+    /// Added to logits, `n_logit_bias` of them; NULL where that is 0.
+    pub logit_bias: *const RinLogitBias,
+    /// Number of values in `logit_bias`.
+    pub n_logit_bias: usize,
+}
+
+/// Values of an input of a network on rows of numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RinInput {
+    /// The values, row by row.
+    pub values: *const f32,
+    /// How many there are.
+    pub n_values: usize,
+}
+
+/// Room for the values of an output.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RinOutput {
+    /// Room for the values, row by row.
+    pub values: *mut f32,
+    /// How many there are to be.
+    pub n_values: usize,
+}
+
+/// How a model is imported.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RinImportOptions {
+    /// sizeof(RinImportOptions).
+    pub struct_size: usize,
+    /// Type of the matrices that the source holds as floats, as "Q8_0"; NULL keeps all types.
+    pub quant: *const c_char,
+    /// A TOML file that says what the tensors of a PyTorch or safetensors file make; NULL for files that say it.
+    pub network: *const c_char,
+    /// Not 0: a file at the destination may be replaced.
+    pub overwrite: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// A tensor of a network that is written.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RinTensor {
+    /// Its name, which the description of the network refers to.
+    pub name: *const c_char,
+    /// Type of its values, "F32" for weights; for the arrays of spiking layers also "I8", "U16", "I32".
+    pub dtype: *const c_char,
+    /// Its shape, `n_dims` numbers.
+    pub shape: *const usize,
+    /// Numbers in `shape`: 1 or 2.
+    pub n_dims: usize,
+    /// Its values in little-endian order, row by row.
+    pub data: *const c_void,
+    /// Bytes of `data`.
+    pub n_bytes: usize,
+}
+
+/// How a training is run.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RinTrainOptions {
+    /// sizeof(RinTrainOptions).
+    pub struct_size: usize,
+    /// Not 0: goes on from the last checkpoint.
+    pub resume: u32,
+    /// Not 0: results of an earlier training of this name may be replaced.
+    pub overwrite: u32,
 }
 
 /// What a model is.
@@ -195,6 +257,10 @@ pub struct RinModelInfo {
     pub size_mb: f64,
     /// The family, as "llama", with a zero at the end.
     pub architecture: [c_char; 32],
+    /// What it computes, one of RinMode.
+    pub mode: i32,
+    /// 0.
+    pub reserved: i32,
 }
 
 /// What a generation gave. Give it back to rin_free_result().

@@ -206,7 +206,8 @@ fn every_function_gives_what_the_engine_has() {
     }
     let prefix = Prefix::new("surface");
     let program = prefix.compile("crates/rin-capi/tests/surface.c", "surface", &["-frounding-math"]);
-    let output = run(prefix.command(&program).arg(conformance(MODEL)));
+    let written = prefix.0.join("written.rin");
+    let output = run(prefix.command(&program).arg(conformance(MODEL)).arg(&written));
     assert_eq!(String::from_utf8(output.stdout).unwrap(), surface() + "energy unmeasured\n");
     // On a machine of one package that takes 50 W.
     let zone = prefix.0.join("machine/sys/devices/virtual/powercap/intel-rapl/intel-rapl:0");
@@ -217,7 +218,7 @@ fn every_function_gives_what_the_engine_has() {
     let counter = std::fs::File::options().write(true).open(zone.join("energy_uj")).unwrap();
     let mut child = prefix.command(&program);
     let machine = prefix.0.join("machine");
-    let child = child.env("RIN_SYS_ROOT", machine).arg(conformance(MODEL)).stdout(Stdio::piped()).spawn();
+    let child = child.env("RIN_SYS_ROOT", machine).arg(conformance(MODEL)).arg(written).stdout(Stdio::piped()).spawn();
     let (mut child, begin) = (child.unwrap(), Instant::now());
     while child.try_wait().unwrap().is_none() {
         // In one call and of one length, so that no reader sees half of it.

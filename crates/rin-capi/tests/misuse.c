@@ -60,6 +60,13 @@ static void each(RinContext *context, const char *model, RinStatus wanted, const
     EXPECT(rin_decode(context, ids, 4, text, sizeof text), wanted, words);
     EXPECT(rin_infer(context, ids, 4, 1, &result), wanted, words);
     EXPECT(rin_generate(context, "a", NULL, NULL, NULL, NULL), wanted, words);
+    EXPECT(rin_generate_ids(context, ids, 4, NULL, NULL, NULL, NULL), wanted, words);
+    EXPECT(rin_logits(context, ids, 4, 0, NULL, 0), wanted, words);
+    EXPECT(rin_infer_rows(context, NULL, 0, 0, NULL, 0), wanted, words);
+    EXPECT(rin_describe(context, text, sizeof text), wanted, words);
+    EXPECT(rin_get_digest(context, text, sizeof text), wanted, words);
+    EXPECT(rin_load_embedded(context, NULL), wanted, words);
+    EXPECT(rin_get_machine_joules(context, &a), wanted, words);
     EXPECT(rin_get_energy_joules(context, &a), wanted, words);
     CHECK(isnan(a));
     EXPECT(rin_get_energy_millijoules(context, &b), wanted, words);
@@ -98,6 +105,20 @@ static void null_pointers(RinContext *context, const char *model)
     NULL_POINTER(rin_profile(context, RIN_MODE_TRANSFORMER, 0, 1, NULL, &figure));
     NULL_POINTER(rin_profile(context, RIN_MODE_TRANSFORMER, 0, 1, &figure, NULL));
     NULL_POINTER(rin_version_numbers(NULL, NULL, NULL));
+    NULL_POINTER(rin_generate_ids(context, NULL, 1, NULL, NULL, NULL, NULL));
+    NULL_POINTER((RinStatus)rin_logits(context, NULL, 1, 0, NULL, 0));
+    NULL_POINTER((RinStatus)rin_logits(context, &id, 1, 0, NULL, 1));
+    NULL_POINTER((RinStatus)rin_describe(context, NULL, 1));
+    NULL_POINTER((RinStatus)rin_get_digest(context, NULL, 1));
+    NULL_POINTER(rin_infer_rows(context, NULL, 1, 1, NULL, 0));
+    NULL_POINTER(rin_infer_rows(context, NULL, 0, 1, NULL, 1));
+    NULL_POINTER(rin_get_machine_joules(context, NULL));
+    NULL_POINTER(rin_import_model(NULL, "x", NULL, NULL, NULL));
+    NULL_POINTER(rin_import_model("x", NULL, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_network(NULL, "{}", NULL, 0, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_network("x", NULL, NULL, 0, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_network("x", "{}", NULL, 1, NULL, NULL, NULL));
+    NULL_POINTER(rin_train(NULL, NULL, NULL, NULL));
 }
 
 static void sizes(RinContext *context, const char *model)
@@ -140,12 +161,12 @@ static void values(RinContext *context, const char *model)
     EXPECT(rin_set_temperature(context, -1), RIN_STATUS_INVALID_INPUT, "temp");
     EXPECT(rin_set_temperature(context, NAN), RIN_STATUS_INVALID_INPUT, "temp");
     EXPECT(rin_set_top_p(context, 1.5f), RIN_STATUS_INVALID_INPUT, "top_p");
-    EXPECT(rin_set_mode(context, RIN_MODE_SNN), RIN_STATUS_UNSUPPORTED, "transformers");
+    EXPECT(rin_set_mode(context, RIN_MODE_SNN), RIN_STATUS_UNSUPPORTED, "mode");
     EXPECT(rin_set_mode(context, 99), RIN_STATUS_INVALID_INPUT, "99");
     EXPECT(rin_set_power_budget(context, NAN), RIN_STATUS_INVALID_INPUT, "above 0");
     EXPECT(rin_set_power_budget(context, 20), RIN_STATUS_UNMEASURED, "sensor");
     EXPECT(rin_profile(context, 4, 0, 0, &a, &b), RIN_STATUS_INVALID_INPUT, "iterations");
-    EXPECT(rin_profile(context, 0, 0, 1, &a, &b), RIN_STATUS_UNSUPPORTED, "transformers");
+    EXPECT(rin_profile(context, 0, 0, 1, &a, &b), RIN_STATUS_UNSUPPORTED, "mode");
     EXPECT(rin_infer(context, ids, 2, 1, &result), RIN_STATUS_INVALID_INPUT, "4294967295");
     EXPECT(rin_infer(context, ids, 0, 1, &result), RIN_STATUS_INVALID_INPUT, "empty");
     EXPECT(rin_infer(context, ids, SIZE_MAX, 1, &result), RIN_STATUS_INVALID_INPUT, "elements");
@@ -181,7 +202,7 @@ static void values(RinContext *context, const char *model)
     EXPECT(rin_load_model(context, model, &load), RIN_STATUS_MEMORY, "does not fit");
     CHECK(strcmp(rin_last_error_kind(), "DoesNotFit") == 0);
     /* What fails to load leaves nothing loaded. */
-    EXPECT(rin_generate(context, "a", NULL, NULL, NULL, NULL), RIN_STATUS_NOT_INITIALIZED, "rin_load_model");
+    EXPECT(rin_generate(context, "a", NULL, NULL, NULL, NULL), RIN_STATUS_NOT_INITIALIZED, "load one");
     EXPECT(rin_load_model(context, "no such file", NULL), RIN_STATUS_WEIGHTS, "no such file");
     GOOD(rin_load_model(context, model, NULL));
 }

@@ -1,7 +1,7 @@
 /*
  * Every function on its good way. Writes what it finds as lines of names and values, for the test to compare with the engine.
  *
- *     surface MODEL
+ *     surface MODEL FILE-TO-WRITE
  */
 #include <fenv.h>
 #include <inttypes.h>
@@ -163,14 +163,119 @@ static void generations(RinContext *context, const char *model)
     GOOD(rin_set_power_budget(context, 0));
 }
 
+static void logits(RinContext *context, const char *model)
+{
+    RinLoadOptions load = { .struct_size = sizeof load };
+    RinGenerateOptions options = { .struct_size = sizeof options };
+    RinResult whole = { .struct_size = sizeof whole }, few = { .struct_size = sizeof few };
+    uint32_t ids[64];
+    GOOD(rin_load_options_init(&load));
+    load.logits_rows = 3;
+    GOOD(rin_load_model(context, model, &load));
+    int64_t n = rin_encode(context, "hello there", 0, ids, 64);
+    int64_t all = rin_logits(context, ids, (size_t)n, 0, NULL, 0), one = rin_logits(context, ids, (size_t)n, 1, NULL, 0);
+    CHECK(n > 4 && all == n * one);
+    float *rows = malloc((size_t)all * sizeof *rows), *row = malloc((size_t)one * sizeof *row);
+    CHECK(rows != NULL && row != NULL);
+    CHECK(rin_logits(context, ids, (size_t)n, 0, rows, (size_t)all) == all);
+    for (int64_t i = 0; i < n; i++) {
+        CHECK(rin_logits(context, ids, (size_t)i + 1, 1, row, (size_t)one) == one);
+        CHECK(memcmp(row, rows + i * one, (size_t)one * sizeof *row) == 0);
+    }
+    /* After ids as after their text; and greedy is the largest logit, unless a bias forbids it. */
+    GOOD(rin_generate_options_init(&options));
+    options.max_tokens = 6;
+    options.temperature = 0;
+    options.ignore_eos = 1;
+    GOOD(rin_generate(context, "hello there", &options, NULL, NULL, &whole));
+    int steps = 0;
+    options.every_step = 1;
+    GOOD(rin_generate_ids(context, ids, (size_t)n, &options, check_rounding, &steps, &few));
+    CHECK(strcmp(whole.digest, few.digest) == 0);
+    CHECK(memcmp(whole.tokens, few.tokens, 6 * sizeof *few.tokens) == 0);
+    char digest[72];
+    CHECK(rin_get_digest(context, digest, sizeof digest) == 71 && strcmp(digest, few.digest) == 0);
+    GOOD(rin_free_result(&few));
+    RinLogitBias never = { .id = whole.tokens[0], .bias = -INFINITY };
+    options.logit_bias = &never;
+    options.n_logit_bias = 1;
+    GOOD(rin_generate_ids(context, ids, (size_t)n, &options, NULL, NULL, &few));
+    CHECK(few.tokens[0] != never.id);
+    GOOD(rin_free_result(&few));
+    GOOD(rin_free_result(&whole));
+    free(rows);
+    free(row);
+}
+
+/* Keeps the last object that it hears. */
+static int32_t keep(const char *text, size_t bytes, void *user)
+{
+    CHECK(bytes < 512);
+    memcpy(user, text, bytes + 1);
+    return 0;
+}
+
+static void rows(RinContext *context, const char *path)
+{
+    const char *description =
+        "{\"mode\":\"mlp\",\"inputs\":[{\"name\":\"x\",\"shape\":[2]}],\"outputs\":[{\"name\":\"y\",\"kind\":\"values\"}],"
+        "\"body\":{\"nodes\":[{\"inputs\":[\"x\"],\"output\":\"y\",\"op\":{\"dense\":{\"weight\":\"w\",\"bias\":\"b\"}}}]}}";
+    float weights[] = { 1, 2, 3, 4, 5, 6 }, bias[] = { 0.5f, 0, -1 };
+    size_t of_weights[] = { 3, 2 }, of_bias[] = { 3 };
+    RinTensor tensors[] = {
+        { .name = "w", .dtype = "F32", .shape = of_weights, .n_dims = 2, .data = weights, .n_bytes = sizeof weights },
+        { .name = "b", .dtype = "F32", .shape = of_bias, .n_dims = 1, .data = bias, .n_bytes = sizeof bias },
+    };
+    RinImportOptions options = { .struct_size = sizeof options, .overwrite = 1 };
+    RinModelInfo info = { .struct_size = sizeof info };
+    char heard[512] = "", json[2048], digest[72];
+    int32_t mode = -1;
+    GOOD(rin_write_network(path, description, tensors, 2, &options, keep, heard));
+    CHECK(strncmp(heard, "{\"event\":\"finished\",", 20) == 0 && strstr(heard, "\"n_tensors\":2") != NULL);
+    CHECK(rin_write_network(path, description, tensors, 2, NULL, NULL, NULL) == RIN_STATUS_INVALID_INPUT);
+    CHECK(strcmp(rin_last_error_kind(), "Exists") == 0);
+    CHECK(rin_write_network(path, description, tensors, 1, &options, NULL, NULL) == RIN_STATUS_WEIGHTS);
+    GOOD(rin_load_model(context, path, NULL));
+    GOOD(rin_get_mode(context, &mode));
+    GOOD(rin_get_model_info(context, &info));
+    CHECK(mode == RIN_MODE_MLP && info.mode == RIN_MODE_MLP && info.num_parameters == 9);
+    int64_t bytes = rin_describe(context, json, sizeof json);
+    CHECK(bytes == (int64_t)strlen(json) && strstr(json, "\"outputs\":[{\"name\":\"y\",\"width\":3") != NULL);
+    uint64_t before = 0, after = 0;
+    GOOD(rin_get_inference_count(context, &before));
+    float x[] = { 1, 0, 0, 1 }, y[6];
+    RinInput input = { .values = x, .n_values = 4 };
+    RinOutput output = { .values = y, .n_values = 6 };
+    GOOD(rin_infer_rows(context, &input, 1, 2, &output, 1));
+    float expected[] = { 1.5f, 3, 4, 2.5f, 4, 5 };
+    CHECK(memcmp(y, expected, sizeof y) == 0);
+    GOOD(rin_get_inference_count(context, &after));
+    CHECK(after == before + 1 && rin_get_digest(context, digest, sizeof digest) == 71);
+    x[3] = NAN;
+    CHECK(rin_infer_rows(context, &input, 1, 2, &output, 1) == RIN_STATUS_INVALID_INPUT);
+    CHECK(strcmp(rin_last_error_kind(), "NotFinite") == 0 && strcmp(rin_last_error_place(), "input `x` row 1 place 1") == 0);
+    output.n_values = 5;
+    CHECK(rin_infer_rows(context, &input, 1, 2, &output, 1) == RIN_STATUS_INVALID_INPUT);
+    CHECK(rin_infer_rows(context, &input, 1, 2, &output, 0) == RIN_STATUS_INVALID_INPUT);
+    CHECK(rin_generate(context, "a", NULL, NULL, NULL, NULL) == RIN_STATUS_UNSUPPORTED);
+    CHECK(rin_import_model(path, path, &options, NULL, NULL) == RIN_STATUS_INVALID_INPUT);
+    CHECK(strcmp(rin_last_error_kind(), "AlreadyRin") == 0);
+    CHECK(rin_train("no such file", NULL, NULL, NULL) < 0);
+    /* What a library was built with differs; either way the call returns. */
+    RinStatus embedded = rin_load_embedded(context, NULL);
+    CHECK(embedded == RIN_STATUS_OK || embedded == RIN_STATUS_UNSUPPORTED);
+}
+
 int main(int argc, char **argv)
 {
     RinContext *context = NULL;
-    CHECK(argc == 2);
+    CHECK(argc == 3);
     GOOD(rin_create(&context));
     facts(context, argv[1]);
     text(context);
     generations(context, argv[1]);
+    logits(context, argv[1]);
+    rows(context, argv[2]);
     GOOD(rin_destroy(context));
     return 0;
 }

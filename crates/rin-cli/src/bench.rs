@@ -100,7 +100,16 @@ fn loader(models: &[PathBuf], options: LoadOptions) -> Result<EngineLoader> {
     let models = if models.is_empty() {
         vec![Model::new(model_path::embedded_source()?)]
     } else {
-        models.iter().map(|model| Ok(Model::at(model_path::resolve(model)?))).collect::<Result<_>>()?
+        let at = |model: &PathBuf| {
+            let path = model_path::resolve(model)?;
+            if model_path::is_onnx(&path) {
+                let text =
+                    format!("import {} first, and measure the result: rin import X.onnx -o X.rin", path.display());
+                return Err(Usage(text).into());
+            }
+            Ok(Model::at(path))
+        };
+        models.iter().map(at).collect::<Result<_>>()?
     };
     Ok(EngineLoader { models, options })
 }

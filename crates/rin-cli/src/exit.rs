@@ -138,6 +138,8 @@ fn class_of_import(error: &ImportError) -> Class {
         ImportError::Foreign(ForeignError::Damaged { .. }) => (Code::Model, "Damaged"),
         ImportError::Foreign(ForeignError::UnsupportedObject { .. }) => (Code::Model, "UnsupportedObject"),
         ImportError::Foreign(ForeignError::Description { .. }) => (Code::Usage, "Description"),
+        ImportError::Foreign(ForeignError::Operators { .. }) => (Code::Model, "UnsupportedOperators"),
+        ImportError::Foreign(ForeignError::Sizes { .. }) => (Code::Usage, "OpenSizes"),
         ImportError::Foreign(_) => (Code::Model, "Unsupported"),
         ImportError::AlreadyRin(_) => (Code::Usage, "AlreadyRin"),
         ImportError::QuantTarget { .. } => (Code::Usage, "QuantTarget"),

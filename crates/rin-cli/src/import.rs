@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result};
-use rin_import::{Description, ImportOptions, Report};
+use rin_import::{Cost, Description, ImportOptions, Report};
+use rin_model::Mode;
+use rin_model::array::Array;
 use serde::Serialize;
 
 use crate::args::ImportArgs;
+use crate::exit::Usage;
 use crate::output::Size;
+use crate::values::NamedSize;
 use crate::{interrupt, model_path, output, report, snn};
 
 #[derive(Debug, Serialize)]
@@ -21,7 +25,17 @@ struct ImportJson {
     n_quantized: usize,
     quant: Option<&'static str>,
     sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<CostJson>,
     version: &'static str,
+}
+
+/// The network beside the same one in f32, on the calibration rows.
+#[derive(Debug, Serialize)]
+struct CostJson {
+    rows: usize,
+    same_class: f64,
+    rms: f64,
 }
 
 /// Imports a model.
@@ -37,18 +51,37 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
         return snn::import(args, &source);
     }
     let description = args.network.as_deref().map(description).transpose()?;
-    let options = ImportOptions { quant: args.quant, description, overwrite: args.overwrite, cancel: Some(cancel) };
+    let calibration = args
+        .calibrate
+        .as_deref()
+        .map(|path| Array::read(path).map_err(|error| Usage(format!("--calibrate {}: {error}", path.display()))));
+    let options = ImportOptions {
+        quant: args.quant,
+        description,
+        dims: args.dim.iter().map(|NamedSize(name, size)| (name.clone(), *size)).collect(),
+        integer: args.mode == Some(Mode::Rin),
+        calibration: calibration.transpose()?,
+        overwrite: args.overwrite,
+        cancel: Some(cancel),
+    };
     let bar = report::byte_progress(0, "importing", args.output.quiet);
     let imported = rin_import::import(&source, &args.to, &options, &mut |progress| {
         bar.set_length(progress.bytes_total);
         bar.set_position(progress.bytes_done);
     });
     bar.finish_and_clear();
-    let Report { bytes, n_tensors, n_quantized, sha256 } = imported?;
-    let quant = args.quant.map(rin_kernels::Format::name);
+    let Report { bytes, n_tensors, n_quantized, sha256, cost } = imported?;
+    let quant = if options.integer { Some("integers") } else { args.quant.map(rin_kernels::Format::name) };
     if !args.output.quiet {
         let to = quant.map_or_else(String::new, |name| format!(", {n_quantized} of them converted to {name}"));
         output::tell(&format!("{}: {}, {n_tensors} tensors{to}", args.to.display(), Size(bytes)));
+        if let Some(Cost { rows, same_class, rms }) = cost {
+            output::tell(&format!(
+                "\nbeside f32 on {rows} rows: {:.2} % have the same largest output, {:.3} % of the range apart (rms)",
+                same_class * 100.0,
+                rms * 100.0
+            ));
+        }
     }
     if !args.output.json {
         return Ok(());
@@ -61,6 +94,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
         n_quantized,
         quant,
         sha256,
+        cost: cost.map(|Cost { rows, same_class, rms }| CostJson { rows, same_class, rms }),
         version: env!("CARGO_PKG_VERSION"),
     })
 }

@@ -4,12 +4,14 @@ use std::fmt::Write;
 
 use anyhow::Result;
 use rin_engine::limits::MemoryLimit;
-use rin_engine::network::NetworkPlan;
+use rin_engine::network::{NetworkPlan, rows_at_once};
 use rin_engine::plan::Slot;
 use rin_engine::sampler::SamplingParams;
+use rin_engine::snn::{Piece, Simulator};
 use rin_engine::tokenizer::Tokenizer;
+use rin_engine::topology::Topology;
 use rin_engine::{LoadOptions, Plan};
-use rin_model::{Array, Config, FileFormat, ModelFile, RopeScaling, Value};
+use rin_model::{Array, Config, FileFormat, Mode, ModelFile, RopeScaling, Value};
 use serde_json::{Map, Value as Json, json};
 
 use crate::args::InspectArgs;
@@ -30,9 +32,17 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     let options = LoadOptions { text: Some(SamplingParams::default()), ..args.machine.load_options() };
     let mode = args.machine.mode(&file)?;
     let network = file.network();
-    let (mut plan, mut network_plan) = (None, None);
+    let (mut plan, mut network_plan, mut spiking_plan) = (None, None, None);
     match network {
-        Some(_) if args.plan => network_plan = Some(NetworkPlan::new(&file, options.n_batch)?),
+        Some(_) if args.plan && mode == Some(Mode::Snn) => {
+            let network = rin_engine::snn::Network::of_file(&file)?;
+            let threads = options.threads.unwrap_or_else(|| Topology::of_this_machine().default_threads());
+            spiking_plan = Some(SpikingSizes::of(&network, threads)?);
+        }
+        Some(network) if args.plan => {
+            let rows = rows_at_once(network, options.n_batch, options.ctx);
+            network_plan = Some(NetworkPlan::limited(&file, rows, options.ctx)?);
+        }
         None if args.plan => plan = Some(options.plan(&file)?),
         _ => {}
     }
@@ -55,10 +65,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         tokenizer: tokenizer.as_ref().map(TokenizerInfo::of),
         metadata: file.metadata().map(|(key, value)| (key.to_owned(), json_value(key, &value))).collect(),
         problems,
-        plan: match (&plan, &network_plan) {
-            (Some(plan), _) => Some(PlanInfo::of(&Sizes::of(plan), &options)),
-            (None, Some(plan)) => Some(PlanInfo::of(&Sizes::of_network(plan), &options)),
-            (None, None) => None,
+        plan: match (&plan, &network_plan, &spiking_plan) {
+            (Some(plan), ..) => Some(PlanInfo::of(&Sizes::of(plan), &options)),
+            (_, Some(plan), _) => Some(PlanInfo::of(&Sizes::of_network(plan), &options)),
+            (.., Some(plan)) => Some(PlanInfo::of(&plan.sizes(), &options)),
+            (None, None, None) => None,
         },
     };
     if args.output.json {
@@ -70,10 +81,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         write_tensors(&mut text, &object.tensors)?;
     }
     if let Some(info) = &object.plan {
-        match (&plan, &network_plan) {
-            (Some(plan), _) => write_sizes(&mut text, plan)?,
-            (None, Some(plan)) => writeln!(text, "plan       {} rows at once", plan.n_rows)?,
-            (None, None) => {}
+        match (&plan, &network_plan, &spiking_plan) {
+            (Some(plan), ..) => write_sizes(&mut text, plan)?,
+            (_, Some(plan), _) => writeln!(text, "plan       {} rows at once", plan.n_rows)?,
+            (.., Some(plan)) => writeln!(text, "plan       {} threads, each with a state of its own", plan.threads)?,
+            (None, None, None) => {}
         }
         write_plan(&mut text, info)?;
     }
@@ -139,6 +151,38 @@ impl<'a> Sizes<'a> {
             vocabulary_bytes: 0,
             total_bytes: plan.total_bytes(),
             slots: &plan.slots,
+        }
+    }
+}
+
+/// The bytes of a spiking network.
+struct SpikingSizes {
+    threads: usize,
+    weights_bytes: usize,
+    total_bytes: usize,
+    slots: Vec<Slot>,
+}
+
+impl SpikingSizes {
+    fn of(network: &rin_engine::snn::Network, threads: usize) -> Result<Self> {
+        let (total_bytes, pieces) = Simulator::plan(network, threads).map_err(rin_engine::Error::from)?;
+        // What a second worker adds is its state.
+        let (one, _) = Simulator::plan(network, 0).map_err(rin_engine::Error::from)?;
+        let slot = |piece: Piece| {
+            let Piece { name, offset, bytes } = piece;
+            Slot { name, offset, bytes, first_step: 0, last_step: 0, state: true }
+        };
+        Ok(Self { threads, weights_bytes: one, total_bytes, slots: pieces.into_iter().map(slot).collect() })
+    }
+
+    fn sizes(&self) -> Sizes<'_> {
+        Sizes {
+            weights_bytes: self.weights_bytes,
+            state_bytes: self.total_bytes - self.weights_bytes,
+            scratch_bytes: 0,
+            vocabulary_bytes: 0,
+            total_bytes: self.total_bytes,
+            slots: &self.slots,
         }
     }
 }

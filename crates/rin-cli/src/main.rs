@@ -1,34 +1,4 @@
-//! The `rin` command: text from model files, on the processor.
-//!
-//! One list of flags ([`args`]) with its variables and configuration files ([`config_file`]); one module per command.
-//! Results go to standard output, everything else to standard error; [`exit`] turns failures into exit codes.
-
-mod args;
-mod array;
-mod bench;
-mod completions;
-mod config_file;
-mod doctor;
-mod energy;
-mod eval;
-mod exit;
-mod export;
-mod import;
-mod inspect;
-mod interrupt;
-mod json;
-mod model_path;
-mod network;
-mod npy;
-mod output;
-mod progress;
-mod report;
-mod run;
-mod snn;
-mod tokens;
-mod train;
-mod values;
-mod verify;
+//! The `rin` command: see `lib.rs`.
 
 use std::process::ExitCode;
 
@@ -37,27 +7,5 @@ use std::process::ExitCode;
 static GLOBAL: rin_kernels::alloc::CountingAllocator = rin_kernels::alloc::CountingAllocator;
 
 fn main() -> ExitCode {
-    let command = match args::parse() {
-        Ok(command) => command,
-        Err(code) => return code,
-    };
-    let wants_json = command.output().json;
-    let result = match command {
-        args::Command::Run(args) => run::run(&args),
-        args::Command::Tokens(args) => tokens::tokens(&args),
-        args::Command::Inspect(args) => inspect::inspect(&args),
-        args::Command::Import(args) => import::import(&args),
-        args::Command::Export(args) => export::export(&args),
-        args::Command::Eval(args) => eval::eval(&args),
-        args::Command::Bench(args) => bench::bench(&args),
-        args::Command::Energy(args) => energy::energy(&args),
-        args::Command::Verify(args) => verify::verify(&args),
-        args::Command::Train(args) => train::train(&args),
-        args::Command::Doctor(args) => doctor::doctor(&args),
-        args::Command::Completions(args) => completions::completions(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error, wants_json),
-    }
+    rin_cli::run_command(std::env::args_os().collect())
 }

@@ -19,7 +19,17 @@ pub(crate) fn open(args: &ModelArgs) -> Result<ModelFile> {
     let Some(model) = &args.model else {
         return Ok(embedded_source()?()?);
     };
-    Ok(ModelFile::open(&resolve(model)?)?)
+    let path = resolve(model)?;
+    if is_onnx(&path) {
+        // As the file that `rin import` would write, in memory.
+        return Ok(rin_import::open_onnx(&path, &rin_import::ImportOptions::default())?);
+    }
+    Ok(ModelFile::open(&path)?)
+}
+
+/// Whether a path is that of an ONNX file, by its name.
+pub(crate) fn is_onnx(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) && path.is_file()
 }
 
 /// Opens a model.

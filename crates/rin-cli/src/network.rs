@@ -1,5 +1,6 @@
 //! `rin run`, `rin inspect` and `rin verify` of networks from rows of numbers to rows of numbers.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Instant;
@@ -7,21 +8,24 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use rin_energy::Status;
 use rin_engine::digest::LogitDigest;
+use rin_engine::network::rows_at_once;
 use rin_engine::network::verify::{Axes, Report};
 use rin_engine::{LoadOptions, NetworkEngine};
 use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::{Cpu, alloc};
-use rin_model::{Body, ModelFile, Network, Op, OutputKind};
+use rin_model::{Body, Mode, ModelFile, Network, Op, OutputKind, PortKind, Positions};
 use serde::Serialize;
 
 use crate::args::{MachineArgs, RunArgs};
-use crate::array::Array;
 use crate::energy::{Gauge, Pacing, Power, line};
 use crate::exit::{self, Usage};
-use crate::npy::NpyWriter;
+use crate::npy::{NpyWriter, write_npz};
+use crate::rows::Inputs;
 use crate::values::NamedFile;
 use crate::{interrupt, json, output, report};
 
+/// Positions of the sequences that `rin verify` makes up, where nothing else was asked for.
+const VERIFIED_POSITIONS: usize = 70;
 /// Most values that are written into JSON; more belong into a file.
 const MAX_JSON_VALUES: usize = 100_000;
 
@@ -49,6 +53,11 @@ struct RunJson<'a> {
 
 #[derive(Debug, Clone, Serialize)]
 struct ClassJson<'a> {
+    /// Where every position of a sequence has a class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<usize>,
+    #[serde(skip)]
+    row: usize,
     index: usize,
     p: f32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +68,8 @@ struct ClassJson<'a> {
 struct OutputJson<'a> {
     name: &'a str,
     kind: OutputKind,
-    shape: [usize; 2],
+    /// Rows, positions where it has some, width.
+    shape: Vec<usize>,
     /// Row by row; absent where there are too many.
     #[serde(skip_serializing_if = "Option::is_none")]
     values: Option<Vec<&'a [f32]>>,
@@ -89,10 +99,14 @@ pub(crate) fn run(
         let text = format!("a network of the mode `{}` takes no text: give --input FILE.npy or FILE.csv", network.mode);
         return Err(Usage(text).into());
     }
-    let (inputs, rows) = read_inputs(&args.network.input, network)?;
+    let inputs = Inputs::read(&args.network.input, network)?;
+    let rows = inputs.rows;
     let targets = targets(&args.network.to, network, &file)?;
     let options = args.machine.load_options();
-    let options = LoadOptions { n_batch: options.n_batch.min(rows).max(1), ..options };
+    // Not more positions than were given.
+    let ctx = inputs.positions.or(options.ctx);
+    let n_batch = rows_at_once(network, options.n_batch, ctx).min(rows).max(1);
+    let options = LoadOptions { n_batch, ctx, ..options };
     let mut engine = load(file, &options, args.output.quiet)?;
     let load = start.elapsed();
 
@@ -100,15 +114,12 @@ pub(crate) fn run(
     let mut found: Vec<Vec<f32>> =
         (0..network.outputs.len()).map(|i| Vec::with_capacity(rows * engine.output_width(i))).collect();
     let mut digest = LogitDigest::new();
-    let mut slices: Vec<&[f32]> = inputs.iter().map(|_| &[][..]).collect();
+    let mut slices: Vec<&[f32]> = network.inputs.iter().map(|_| &[][..]).collect();
     let before = alloc::allocations();
     let (clock, began) = (Instant::now(), gauge.edge());
     for first in (0..rows).step_by(engine.max_rows()) {
         let n = engine.max_rows().min(rows - first);
-        for ((slice, input), port) in slices.iter_mut().zip(&inputs).zip(&network.inputs) {
-            let width = port.width();
-            *slice = &input.values[first * width..(first + n) * width];
-        }
+        inputs.slices(first..first + n, &mut slices);
         if let Some(pacing) = &mut pacing {
             pacing.step();
             engine.set_active_threads(pacing.threads());
@@ -123,11 +134,11 @@ pub(crate) fn run(
     let allocations = alloc::allocations() - before;
     let energy = gauge.record(began.as_ref(), ended.as_ref(), rows, seconds)?;
     let power = pacing.map(|pacing| pacing.result(began.as_ref(), ended.as_ref()));
-    for (path, i) in targets {
-        write_npy(path, &found[i], engine.output_width(i))
+    for (path, wanted) in targets {
+        write(path, &wanted, &engine, &found, rows)
             .with_context(|| format!("the output cannot be written to {}", path.display()))?;
     }
-    let classes = classes(network, &found, rows);
+    let classes = classes(&inputs, &engine, &found);
     if !args.output.json {
         if args.network.to.is_empty() {
             output::text(&lines(network, &engine, &found, classes.as_deref(), rows)?)?;
@@ -181,92 +192,92 @@ fn load(file: ModelFile, options: &LoadOptions, quiet: bool) -> Result<NetworkEn
     Ok(engine?)
 }
 
-/// Reads the files of all inputs, in the order of the network, and counts their rows.
-fn read_inputs(files: &[NamedFile], network: &Network) -> Result<(Vec<Array>, usize)> {
-    let names = || network.inputs.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ");
-    let mut found: Vec<Option<Array>> = network.inputs.iter().map(|_| None).collect();
+/// Which outputs go to which file.
+fn targets<'a>(files: &'a [NamedFile], network: &Network, model: &ModelFile) -> Result<Vec<(&'a Path, Vec<usize>)>> {
+    let mut targets: Vec<(&Path, Vec<usize>)> = Vec::new();
     for file in files {
-        let place = match &file.name {
-            Some(name) => network.inputs.iter().position(|port| port.name == *name),
-            None => found.iter().position(Option::is_none),
-        };
-        let Some(slot) = place.and_then(|i| found.get_mut(i)).filter(|slot| slot.is_none()) else {
-            let text = format!("--input {}: the network takes the inputs {}, each once", file, names());
-            return Err(Usage(text).into());
-        };
-        *slot = Some(Array::read(&file.path)?);
-    }
-    let mut rows = None;
-    let mut arrays = Vec::new();
-    for (array, port) in found.into_iter().zip(&network.inputs) {
-        let array = array.ok_or_else(|| {
-            Usage(format!("input `{}` is missing: give --input {}=FILE.npy or FILE.csv", port.name, port.name))
-        })?;
-        let n = array.rows(port.width()).ok_or_else(|| {
-            let shape = &array.shape;
-            Usage(format!("input `{}` takes rows of shape {:?}, the file holds {shape:?}", port.name, port.shape))
-        })?;
-        let first = *rows.get_or_insert(n);
-        if first != n {
-            let text = format!("input `{}` has {n} rows, those before it have {first}", port.name);
-            return Err(Usage(text).into());
-        }
-        arrays.push(array);
-    }
-    Ok((arrays, rows.unwrap_or(0)))
-}
-
-/// Which output goes to which file.
-fn targets<'a>(files: &'a [NamedFile], network: &Network, model: &ModelFile) -> Result<Vec<(&'a Path, usize)>> {
-    let mut targets: Vec<(&Path, usize)> = Vec::new();
-    for file in files {
-        let place = match &file.name {
-            Some(name) => network.outputs.iter().position(|output| output.name == *name),
-            None if network.outputs.len() == 1 => Some(0),
+        let ends = |end: &str| file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(end));
+        let wanted = match &file.name {
+            Some(name) => network.outputs.iter().position(|output| output.name == *name).map(|i| vec![i]),
+            None if network.outputs.len() == 1 || ends("npz") => Some((0..network.outputs.len()).collect()),
             None => None,
         };
-        let Some(i) = place else {
+        let Some(wanted) = wanted else {
             let names: Vec<_> = network.outputs.iter().map(|output| format!("{}=FILE.npy", output.name)).collect();
             return Err(Usage(format!("--output {file}: say which output goes there: {}", names.join(", "))).into());
         };
-        let npy = file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"));
-        if !npy {
-            return Err(Usage(format!("--output {file}: outputs are written as .npy; name such a file")).into());
+        if !ends("npy") && !ends("npz") {
+            return Err(Usage(format!("--output {file}: outputs are written as .npy or .npz; name such a file")).into());
         }
         if let (Ok(a), Ok(b)) = (file.path.canonicalize(), model.path().canonicalize())
             && a == b
         {
             return Err(Usage(format!("--output {file} would overwrite the model; name another file")).into());
         }
-        targets.push((&file.path, i));
+        targets.push((&file.path, wanted));
     }
     Ok(targets)
 }
 
-fn write_npy(path: &Path, values: &[f32], width: usize) -> std::io::Result<()> {
-    let mut writer = NpyWriter::create(path, width)?;
-    for row in values.chunks_exact(width.max(1)) {
-        writer.row(row)?;
+/// Writes outputs to a file, which has one of them where it is no archive.
+fn write(
+    path: &Path,
+    wanted: &[usize],
+    engine: &NetworkEngine,
+    found: &[Vec<f32>],
+    rows: usize,
+) -> std::io::Result<()> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npz")) {
+        let shapes: Vec<Vec<usize>> = wanted.iter().map(|&i| row_shape(engine, i)).collect();
+        let array = |(&i, shape): (&usize, _)| (engine.outputs()[i].name.as_str(), rows, shape, found[i].as_slice());
+        let arrays: Vec<_> = wanted.iter().zip(shapes.iter().map(Vec::as_slice)).map(array).collect();
+        return write_npz(path, &arrays);
     }
-    writer.finish()
+    for &i in wanted {
+        let mut writer = NpyWriter::shaped(path, &row_shape(engine, i))?;
+        for row in found[i].chunks_exact(engine.output_width(i).max(1)) {
+            writer.row(row)?;
+        }
+        writer.finish()?;
+    }
+    Ok(())
 }
 
-/// The best class of each row of the first output that has classes.
-fn classes<'a>(network: &'a Network, found: &[Vec<f32>], rows: usize) -> Option<Vec<ClassJson<'a>>> {
-    let i = network.outputs.iter().position(|output| output.kind != OutputKind::Values)?;
-    let (output, values) = (&network.outputs[i], &found[i]);
+/// The shape of a row of an output: positions where it has some, width.
+fn row_shape(engine: &NetworkEngine, output: usize) -> Vec<usize> {
+    let [positions, width] = engine.output_shape(output);
+    if engine.plan().outputs[output].positions == Positions::One { vec![width] } else { vec![positions, width] }
+}
+
+/// The best class of each row, or of each position that counts, of the first output that has classes.
+fn classes<'a>(inputs: &Inputs<'a>, engine: &NetworkEngine, found: &[Vec<f32>]) -> Option<Vec<ClassJson<'a>>> {
+    let outputs = &inputs.network.outputs;
+    let i = outputs.iter().position(|output| output.kind != OutputKind::Values)?;
+    let output = &outputs[i];
     let softmax = Softmax::select(&Cpu::detect());
-    let best = |row: &[f32]| {
-        let mut p = row.to_vec();
+    let [positions, width] = engine.output_shape(i);
+    let shape = engine.plan().outputs[i].positions;
+    let best = |row: usize, position: Option<usize>| {
+        let start = (row * positions + position.unwrap_or(0)) * width;
+        let mut p = found[i][start..start + width].to_vec();
         if output.kind == OutputKind::Logits {
             softmax.run(&mut p);
         }
         // The lowest of equals, as everywhere.
         let index = (0..p.len()).reduce(|best, i| if p[i] > p[best] { i } else { best }).unwrap_or(0);
         let label = output.labels.get(index).map(String::as_str);
-        ClassJson { index, p: p.get(index).copied().unwrap_or(f32::NAN), label }
+        ClassJson { position, row, index, p: p.get(index).copied().unwrap_or(f32::NAN), label }
     };
-    Some(values.chunks_exact((values.len() / rows.max(1)).max(1)).map(best).collect())
+    let of_row = |row: usize| -> Vec<ClassJson<'a>> {
+        match shape {
+            Positions::One => vec![best(row, None)],
+            Positions::Sequence { extra, .. } => {
+                (0..inputs.length(row) + extra).map(|position| best(row, Some(position))).collect()
+            }
+            _ => (0..positions).map(|position| best(row, Some(position))).collect(),
+        }
+    };
+    Some((0..inputs.rows).flat_map(of_row).collect())
 }
 
 fn outputs<'a>(
@@ -279,12 +290,13 @@ fn outputs<'a>(
     let describe = |(i, output): (usize, &'a rin_model::Output)| {
         let width = engine.output_width(i);
         let values = (all <= MAX_JSON_VALUES).then(|| found[i].chunks_exact(width.max(1)).collect());
-        OutputJson { name: &output.name, kind: output.kind, shape: [rows, width], values }
+        let shape = [vec![rows], row_shape(engine, i)].concat();
+        OutputJson { name: &output.name, kind: output.kind, shape, values }
     };
     network.outputs.iter().enumerate().map(describe).collect()
 }
 
-/// One line per row: its class and how probable it is, or its values.
+/// One line per row: its class and how probable it is, or those of its positions, or its values.
 fn lines(
     network: &Network,
     engine: &NetworkEngine,
@@ -294,8 +306,13 @@ fn lines(
 ) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     for row in 0..rows {
-        if let Some(class) = classes.and_then(|classes| classes.get(row)) {
-            writeln!(text, "{} {:.4}{}", class.index, class.p, class.label.map_or(String::new(), |l| format!(" {l}")))?;
+        if let Some(classes) = classes {
+            for (i, class) in classes.iter().filter(|class| class.row == row).enumerate() {
+                let label = class.label.map_or(String::new(), |label| format!(" {label}"));
+                let space = if i > 0 { ", " } else { "" };
+                write!(text, "{space}{} {:.4}{label}", class.index, class.p)?;
+            }
+            writeln!(text)?;
             continue;
         }
         for (i, found) in found.iter().enumerate() {
@@ -311,9 +328,22 @@ fn lines(
 /// What a network is, for people.
 pub(crate) fn describe(text: &mut String, network: &Network) -> std::fmt::Result {
     for port in &network.inputs {
-        writeln!(text, "input      {} of shape {:?}", output::shown(&port.name, 80), port.shape)?;
+        let kind = match port.kind {
+            PortKind::Sequence => ", a sequence",
+            PortKind::Length => ", the positions that count",
+            _ => "",
+        };
+        let optional = if port.optional { ", may be left out" } else { "" };
+        let name = output::shown(&port.name, 80);
+        writeln!(text, "input      {name} of shape {:?}{kind}{optional}", port.shape)?;
     }
-    let Body::Nodes(nodes) = &network.body else { return Ok(()) };
+    if let Body::Graph(graph) = &network.body {
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        graph.nodes.iter().for_each(|node| *counts.entry(node.op.name()).or_default() += 1);
+        let counts: Vec<String> = counts.iter().map(|(name, n)| format!("{n} {name}")).collect();
+        writeln!(text, "graph      {} operations: {}", graph.nodes.len(), counts.join(", "))?;
+    }
+    let nodes = if let Body::Nodes(nodes) = &network.body { nodes.as_slice() } else { &[] };
     for node in nodes {
         let function = match &node.op {
             Op::Dense { function, .. }
@@ -382,9 +412,15 @@ pub(crate) fn verify(file: ModelFile, machine: &MachineArgs, form: crate::args::
     if let Some(threads) = options.threads {
         axes.threads = vec![threads];
     }
-    let options = LoadOptions { n_batch: axes.rows(), ..options };
-    let mut engine = load(file, &options, form.quiet)?;
-    let found = rin_engine::network::verify::verify(&mut engine, &axes, options.affinity)?;
+    let found = if file.mode() == Some(Mode::Snn) {
+        rin_engine::snn::verify::verify(&rin_engine::snn::Network::of_file(&file)?, &axes, options.affinity)?
+    } else {
+        // A little more than a page of keys and values.
+        let ctx = options.ctx.or(Some(VERIFIED_POSITIONS));
+        let options = LoadOptions { n_batch: axes.rows(), ctx, ..options };
+        let mut engine = load(file, &options, form.quiet)?;
+        rin_engine::network::verify::verify(&mut engine, &axes, options.affinity)?
+    };
     let Report { cases, equal, digest, mismatches } = &found;
     if form.json {
         let mismatch = |m: &rin_engine::network::verify::Mismatch| MismatchJson {

@@ -368,6 +368,10 @@ impl Listener for Stream<'_> {
         asked
     }
 
+    fn interrupted(&mut self) -> bool {
+        interrupt::asked()
+    }
+
     fn threads(&mut self) -> Option<usize> {
         self.pacing.as_ref().map(Pacing::threads)
     }

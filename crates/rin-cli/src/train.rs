@@ -23,6 +23,7 @@ mod with_trainer {
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
 
+    use rin_train::mlp::{self, MlpConfig, MlpSummary};
     use rin_train::spiking::{self, Epoch, SpikingConfig, SpikingSummary};
     use rin_train::{Event, Outcome, RunOptions};
     use serde::Serialize;
@@ -54,6 +55,9 @@ mod with_trainer {
         // What is wrong with the file is told by whoever reads it in earnest.
         if std::fs::read_to_string(&args.config).is_ok_and(|text| SpikingConfig::is_meant(&text)) {
             return train_spiking(args, &cancel);
+        }
+        if std::fs::read_to_string(&args.config).is_ok_and(|text| MlpConfig::is_meant(&text)) {
+            return train_mlp(args, &cancel);
         }
         let options = RunOptions { resume: args.resume, plot: args.plot, overwrite: args.overwrite };
         let mut watcher = Watcher { bar: report::step_progress(args.output.quiet), quiet: args.output.quiet };
@@ -113,6 +117,48 @@ mod with_trainer {
             return Ok(());
         }
         output::json(&SpikingJson { summary: &summary, version: env!("CARGO_PKG_VERSION") })
+    }
+
+    #[derive(Debug, Serialize)]
+    struct MlpJson<'a> {
+        #[serde(flatten)]
+        summary: &'a MlpSummary,
+        version: &'static str,
+    }
+
+    /// Trains a dense classifier.
+    fn train_mlp(args: &TrainArgs, cancel: &AtomicBool) -> Result<()> {
+        if args.resume || args.plot {
+            let what = "a dense classifier trains in one go: --resume and --plot are for language models";
+            return Err(Usage(what.to_owned()).into());
+        }
+        let bar = report::step_progress(args.output.quiet);
+        let hear = &mut |epoch: mlp::Epoch| {
+            bar.set_length(epoch.epochs as u64);
+            bar.set_position(epoch.epoch as u64);
+            let rounded = if epoch.rounded { ", 8 bits" } else { "" };
+            bar.set_message(format!("loss {:.4}{rounded}", epoch.loss));
+        };
+        let summary = mlp::run(&args.config, args.overwrite, hear, cancel);
+        bar.finish_and_clear();
+        let Some(summary) = summary? else {
+            return Err(Interrupted("stopped; nothing was written".to_owned()).into());
+        };
+        if !args.output.quiet {
+            let test = &summary.test;
+            output::tell(&format!(
+                "{}: {:.2} % of {} test rows in integers, {:.2} % in real numbers (McNemar's p {:.3})",
+                summary.model.display(),
+                100.0 * test.integer_accuracy,
+                test.rows,
+                100.0 * test.float_accuracy,
+                test.mcnemar_p,
+            ));
+        }
+        if !args.output.json {
+            return Ok(());
+        }
+        output::json(&MlpJson { summary: &summary, version: env!("CARGO_PKG_VERSION") })
     }
 
     /// The bar on a terminal, and what is worth a line anywhere.

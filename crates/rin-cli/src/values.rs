@@ -46,6 +46,21 @@ impl fmt::Display for NamedFile {
     }
 }
 
+/// `NAME=SIZE`: a size that a model leaves open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedSize(pub(crate) String, pub(crate) usize);
+
+impl FromStr for NamedSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = text.rsplit_once('=').filter(|(name, _)| !name.is_empty());
+        let (name, size) = found.ok_or_else(|| "expected NAME=SIZE".to_owned())?;
+        let size = size.parse().ok().filter(|&size| size > 0);
+        size.map(|size| Self(name.to_owned(), size)).ok_or_else(|| "expected a SIZE above 0".to_owned())
+    }
+}
+
 /// Token ids, separated by commas or white space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ids(pub(crate) Vec<u32>);
@@ -172,6 +187,11 @@ pub(crate) fn form() -> impl TypedValueParser<Value = Form> {
 /// `--quant`.
 pub(crate) fn quant() -> impl TypedValueParser<Value = Format> {
     one_of(&TARGETS, Format::name)
+}
+
+/// `--mode` of an import.
+pub(crate) fn import_mode() -> impl TypedValueParser<Value = Mode> {
+    one_of(&[Mode::Rin], Mode::name)
 }
 
 /// `--dtype`.

@@ -14,6 +14,7 @@ pub mod engine;
 mod error;
 pub mod eval;
 pub mod generate;
+pub mod graph;
 pub mod limits;
 pub mod network;
 pub mod plan;

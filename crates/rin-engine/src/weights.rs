@@ -21,6 +21,10 @@ pub struct MatrixId(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VectorId(usize);
 
+/// An array of the plan: bytes as the file has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ArrayId(usize);
+
 /// A weight matrix `rows × cols` in panels.
 #[derive(Clone, Debug)]
 pub struct Matrix {
@@ -52,6 +56,8 @@ struct Vector {
 pub struct WeightTable {
     matrices: Vec<Matrix>,
     vectors: Vec<Vector>,
+    /// Tensors of the file.
+    arrays: Vec<usize>,
     bytes: usize,
 }
 
@@ -117,6 +123,23 @@ impl WeightTable {
         let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
         self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
         Ok(VectorId(self.vectors.len() - 1))
+    }
+
+    /// Adds the array called `name`, which is read where it lies in the file.
+    ///
+    /// # Errors
+    ///
+    /// When the file has no such tensor.
+    pub fn array(&mut self, file: &ModelFile, name: &str) -> Result<ArrayId, Error> {
+        let (tensor, t) = find(file, name)?;
+        self.reserve(to_usize(t.n_bytes)?)?;
+        self.arrays.push(tensor);
+        Ok(ArrayId(self.arrays.len() - 1))
+    }
+
+    /// The number of an array's tensor in the file.
+    pub(crate) fn tensor_of(&self, id: ArrayId) -> usize {
+        self.arrays[id.0]
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<Range<usize>, Error> {
@@ -373,6 +396,15 @@ impl Weights {
         }
     }
 
+    /// The elements of an array.
+    ///
+    /// # Errors
+    ///
+    /// When they are not aligned for `T`, which the reader of `.rin` has excluded.
+    pub fn array<T: bytemuck::AnyBitPattern>(&self, id: ArrayId) -> Result<&[T], Error> {
+        Ok(cast(self.bytes_of(id))?)
+    }
+
     /// The values of a vector.
     ///
     /// # Errors
@@ -389,6 +421,11 @@ impl Weights {
         let short = || Error::PackedSize { tensor: v.name.clone(), expected: expected as u64, found: found_bytes };
         let bytes = found.get(..expected).ok_or_else(short)?;
         Ok(cast(bytes)?)
+    }
+
+    /// The bytes of an array.
+    pub(crate) fn bytes_of(&self, id: ArrayId) -> &[u8] {
+        self.file.bytes(&self.file.tensors()[self.table.arrays[id.0]])
     }
 
     /// What tells these weights from others: SHA-256, in hexadecimal, over names and shapes, both ends of every packed

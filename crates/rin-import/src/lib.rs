@@ -16,11 +16,15 @@
     )
 )]
 
+mod cost;
+mod encoder;
 mod error;
 mod export;
 mod foreign;
+pub mod integer;
 mod layout;
 pub mod nir;
+mod onnx;
 mod panels;
 pub mod quantize;
 pub mod snn_file;
@@ -29,9 +33,11 @@ mod staged;
 mod vocabulary;
 mod write;
 
+pub use cost::Cost;
 pub use error::Error;
 pub use export::{DTYPES, ExportKind, ExportOptions, ExportReport, export};
-pub use foreign::{Description, ForeignError, Layer, OutputLayer};
+pub use foreign::{Description, ForeignError, Layer, OutputLayer, open_onnx, torch_shapes};
+pub use onnx::operators as onnx_operators;
 pub use write::{NewArray, NewModel, NewNetwork, NewTensor, write, write_network};
 
 use crate::layout::{Content, Described, Layout, Stored};
@@ -40,6 +46,7 @@ use crate::staged::Staged;
 use rin_engine::weights::vector_values;
 use rin_engine::{Plan, PlanOptions};
 use rin_kernels::Format;
+use rin_model::array::Array;
 use rin_model::rin_format::Provenance;
 use rin_model::{FileFormat, ModelFile};
 use std::path::Path;
@@ -53,6 +60,12 @@ pub struct ImportOptions {
     pub quant: Option<Format>,
     /// What the tensors of a PyTorch or safetensors file make; none for files that say it.
     pub description: Option<Description>,
+    /// Whether the network shall be one in integers; it then takes `calibration`.
+    pub integer: bool,
+    /// Rows of a network's input: the scales of integers, and what a conversion cost, are found with them.
+    pub calibration: Option<Array>,
+    /// Sizes that an ONNX file leaves open, by name.
+    pub dims: Vec<(String, usize)>,
     /// Whether a file at the destination may be replaced.
     pub overwrite: bool,
     /// Ends the import with [`Error::Cancelled`] once it is true, such as after Ctrl-C.
@@ -71,7 +84,7 @@ pub struct Progress<'a> {
 }
 
 /// What was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// Bytes of the file.
     pub bytes: u64,
@@ -81,8 +94,13 @@ pub struct Report {
     pub n_quantized: usize,
     /// SHA-256 of the data after the header, in hexadecimal digits, as the header records it.
     pub sha256: String,
+    /// What the conversion cost, where rows were given to find it with.
+    pub cost: Option<Cost>,
 }
 
+const INTEGERS_NEED_LAYERS: &str =
+    "the mode rin is for dense layers of PyTorch, safetensors and legacy files; this source is another kind of network";
+const CALIBRATION_NEEDS_ROWS: &str = "calibration rows are for networks of PyTorch, safetensors and legacy files; this source is another kind of network";
 const NEEDS_NO_DESCRIPTION: &str =
     "a description of the network is for PyTorch and safetensors files of weights; this source says itself what it is";
 
@@ -103,9 +121,14 @@ pub fn import(
     if let Some(found) = options.quant.filter(|format| !quantize::TARGETS.contains(format)) {
         return Err(Error::QuantTarget { found });
     }
+    if let Some(config) = encoder::config_of(src).filter(|_| options.description.is_none()) {
+        refuse_rows(options)?;
+        return encoder::import(src, dst, &config, options);
+    }
     if let Some(kind) = foreign::kind_of(src, options.description.is_some()) {
         return foreign::import_network(src, dst, kind, options.description.as_ref(), options);
     }
+    refuse_rows(options)?;
     if options.description.is_some() {
         return Err(ForeignError::Unsupported { what: NEEDS_NO_DESCRIPTION.to_owned() }.into());
     }
@@ -146,7 +169,17 @@ pub fn import(
     meter.check()?;
     let n_quantized = layout.tensors().iter().filter(|tensor| tensor.is_quantized(&file)).count();
     let (bytes, sha256) = staged.publish(header, options.overwrite)?;
-    Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256 })
+    Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256, cost: None })
+}
+
+/// What is no network of dense layers takes no rows.
+fn refuse_rows(options: &ImportOptions) -> Result<(), Error> {
+    let what = match (options.integer, &options.calibration) {
+        (true, _) => INTEGERS_NEED_LAYERS,
+        (false, Some(_)) => CALIBRATION_NEEDS_ROWS,
+        (false, None) => return Ok(()),
+    };
+    Err(ForeignError::Unsupported { what: what.to_owned() }.into())
 }
 
 fn write_tensor(file: &ModelFile, stored: &Stored, staged: &mut Staged, meter: &mut Meter<'_>) -> Result<(), Error> {

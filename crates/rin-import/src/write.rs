@@ -7,8 +7,9 @@ use crate::staged::{Staged, check_destination};
 use crate::{Error, Report};
 use rin_kernels::Format;
 use rin_kernels::pack::{LANES, pack_panel};
-use rin_model::rin_format::{Provenance, TOKENIZER, TOKENIZER_CONFIG};
+use rin_model::rin_format::{ALIGNMENT, Provenance, TOKENIZER, TOKENIZER_CONFIG, hex};
 use rin_model::{Config, DType, Network};
+use sha2::{Digest, Sha256};
 use std::path::Path;
 
 /// A tensor as a weight file would hold it.
@@ -135,6 +136,37 @@ pub fn write_network(
     write_layout(dst, &layout, Described::Network(model.network), &origin, tensors, overwrite)
 }
 
+/// A network as the bytes of the file that [`write_network`] would write.
+///
+/// # Errors
+/// As for [`write_network`], but for what is about files.
+pub(crate) fn network_bytes(
+    model: &NewNetwork<'_>,
+    tensors: &[NewTensor],
+    arrays: Vec<NewArray>,
+) -> Result<Vec<u8>, Error> {
+    let mut layout = Layout::default();
+    push_tensors(&mut layout, tensors)?;
+    for array in arrays {
+        layout.push_array(&array.name, array.dtype, &array.shape, array.bytes)?;
+    }
+    let mut header =
+        layout.header(Described::Network(model.network), &origin(model.source, model.format, model.quant))?;
+    let start = header.bytes()?.len();
+    let mut bytes = vec![0; start];
+    for stored in layout.tensors() {
+        if let Content::Bytes { bytes: content, padding } = &stored.content {
+            bytes.extend(content);
+            bytes.resize(bytes.len().next_multiple_of(usize::try_from(ALIGNMENT).unwrap_or(1)), *padding);
+        }
+    }
+    header.record(&hex(&Sha256::digest(bytes.get(start..).unwrap_or_default())));
+    if let (Some(to), header) = (bytes.get_mut(..start), header.bytes()?) {
+        to.copy_from_slice(&header);
+    }
+    Ok(bytes)
+}
+
 fn origin(source: &str, format: &str, quant: Option<Format>) -> Origin {
     let provenance = Provenance {
         source: source.to_owned(),
@@ -179,7 +211,7 @@ fn write_layout(
     }
     let (bytes, sha256) = staged.publish(header, overwrite)?;
     let n_quantized = tensors.iter().filter(|tensor| tensor.format.block_len() > 1).count();
-    Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256 })
+    Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256, cost: None })
 }
 
 /// All panels of a matrix.

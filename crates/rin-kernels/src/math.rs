@@ -167,11 +167,136 @@ pub fn softplus(x: f32) -> f32 {
     canonical(if x > 0.0 { x } else { 0.0 } + log)
 }
 
-/// `x` times the share of a standard normal distribution below `x`: `x * (1 + erf(x / sqrt 2)) / 2`, the exact GELU
-/// (Hendrycks and Gimpel, 2016). The error is below [`GELU_MAX_ERROR`] times `|x|`; NaN at minus infinity.
+/// The nearest integer, ties to even.
 #[inline(always)]
-pub fn gelu(x: f32) -> f32 {
-    let t = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+pub fn round(x: f32) -> f32 {
+    // From 2^23 on every number is an integer; below, the sum loses exactly the fraction.
+    const WHOLE: f32 = 8_388_608.0;
+    let a = x.abs();
+    let rounded = (a + WHOLE) - WHOLE;
+    if a < WHOLE { rounded.copysign(x) } else { x }
+}
+
+/// The largest integer that is not above `x`.
+#[inline(always)]
+pub fn floor(x: f32) -> f32 {
+    let near = round(x);
+    // −0 stays: 0 is above no zero.
+    if near > x { near - 1.0 } else { near }
+}
+
+/// The smallest integer that is not below `x`.
+#[inline(always)]
+pub fn ceil(x: f32) -> f32 {
+    -floor(-x)
+}
+
+/// Natural logarithm of a positive finite number, to about 2^-48 of itself.
+#[inline(always)]
+fn log_wide(x: f64) -> f64 {
+    const SQRT_HALF: u64 = 0x3fe6_a09e_667f_3bcd;
+    // x = 2^e m with m from sqrt(1/2) to sqrt 2. Every f32, subnormal ones too, is a normal f64.
+    let e = x.to_bits().wrapping_sub(SQRT_HALF).cast_signed() >> 52;
+    let m = f64::from_bits(x.to_bits().wrapping_sub(e.cast_unsigned() << 52));
+    // ln m = 2 artanh s, a series in s^2 <= 0.0295.
+    let s = (m - 1.0) / (m + 1.0);
+    let z = s * s;
+    let p = z.mul_add(1.0 / 19.0, 1.0 / 17.0);
+    let p = z.mul_add(p, 1.0 / 15.0);
+    let p = z.mul_add(p, 1.0 / 13.0);
+    let p = z.mul_add(p, 1.0 / 11.0);
+    let p = z.mul_add(p, 1.0 / 9.0);
+    let p = z.mul_add(p, 1.0 / 7.0);
+    let p = z.mul_add(p, 1.0 / 5.0);
+    let p = z.mul_add(p, 1.0 / 3.0);
+    let tail = (s + s) * (z * p);
+    let e = e as f64;
+    e.mul_add(std::f64::consts::LN_2, (s + s) + tail)
+}
+
+/// e to the power `x` for `|x| < 700`, to about 2^-45 of itself.
+#[inline(always)]
+fn exp_wide(x: f64) -> f64 {
+    const LN_2_HIGH: f64 = 0.693_147_180_369_123_8;
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    let shifted = x.mul_add(std::f64::consts::LOG2_E, ROUND_F64);
+    let n = shifted - ROUND_F64;
+    let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
+    // The series of e^r up to r^12 / 12!, |r| <= ln 2 / 2.
+    let p = r.mul_add(1.0 / 479_001_600.0, 1.0 / 39_916_800.0);
+    let p = r.mul_add(p, 1.0 / 3_628_800.0);
+    let p = r.mul_add(p, 1.0 / 362_880.0);
+    let p = r.mul_add(p, 1.0 / 40_320.0);
+    let p = r.mul_add(p, 1.0 / 5_040.0);
+    let p = r.mul_add(p, 1.0 / 720.0);
+    let p = r.mul_add(p, 1.0 / 120.0);
+    let p = r.mul_add(p, 1.0 / 24.0);
+    let p = r.mul_add(p, 1.0 / 6.0);
+    let p = r.mul_add(p, 0.5);
+    let p = r.mul_add(p, 1.0);
+    let power = r.mul_add(p, 1.0);
+    // The low bits of `shifted` are n: add it to the exponent.
+    f64::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 52))
+}
+
+/// Natural logarithm: −infinity at 0, NaN below.
+#[inline(always)]
+pub fn log(x: f32) -> f32 {
+    let y = narrow(log_wide(f64::from(x)));
+    let y = if x == f32::INFINITY { x } else { y };
+    let y = if x == 0.0 { f32::NEG_INFINITY } else { y };
+    if x < 0.0 || x.is_nan() { f32::NAN } else { y }
+}
+
+/// `x` to the power `y`, with C's answers for zeros, infinities and negative bases.
+#[inline(always)]
+#[expect(clippy::float_cmp, reason = "1 and whole numbers are meant exactly")]
+pub fn pow(x: f32, y: f32) -> f32 {
+    let a = x.abs();
+    let logarithm = if a == f32::INFINITY { f64::INFINITY } else { log_wide(f64::from(a)) };
+    let logarithm = if a == 0.0 { f64::NEG_INFINITY } else { logarithm };
+    let exponent = f64::from(y) * logarithm;
+    // Far outside of what an f32 holds, and inside of what the exponential takes.
+    let held = if exponent > 200.0 { 200.0 } else { exponent };
+    let held = if held < -200.0 { -200.0 } else { held };
+    let magnitude = narrow(exp_wide(held));
+    let whole = floor(y) == y;
+    let odd = whole && y.abs() < 16_777_216.0 && floor(y * 0.5) * 2.0 != y;
+    let negative = x.is_sign_negative();
+    let signed = if negative && odd { -magnitude } else { magnitude };
+    let z = if x < 0.0 && a != f32::INFINITY && !whole { f32::NAN } else { signed };
+    let z = if a == 1.0 && (x > 0.0 || y.abs() == f32::INFINITY) { 1.0 } else { z };
+    let z = if (x.is_nan() || y.is_nan()) && x != 1.0 { f32::NAN } else { z };
+    if y == 0.0 { 1.0 } else { canonical(z) }
+}
+
+/// Error function.
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    // The series of erf x / x in x^2 (Abramowitz and Stegun, 7.1.5), to 2^-30 below 1.
+    let wide = f64::from(x);
+    let z = wide * wide;
+    let p = z.mul_add(1.0 / 11_975_040_000.0, -1.0 / 918_086_400.0);
+    let p = z.mul_add(p, 1.0 / 76_204_800.0);
+    let p = z.mul_add(p, -1.0 / 6_894_720.0);
+    let p = z.mul_add(p, 1.0 / 685_440.0);
+    let p = z.mul_add(p, -1.0 / 75_600.0);
+    let p = z.mul_add(p, 1.0 / 9_360.0);
+    let p = z.mul_add(p, -1.0 / 1_320.0);
+    let p = z.mul_add(p, 1.0 / 216.0);
+    let p = z.mul_add(p, -1.0 / 42.0);
+    let p = z.mul_add(p, 1.0 / 10.0);
+    let p = z.mul_add(p, -1.0 / 3.0);
+    let p = z.mul_add(p, 1.0);
+    let small = narrow(wide * std::f64::consts::FRAC_2_SQRT_PI * p);
+    let large = (1.0 - (half_erfc(a) + half_erfc(a))).copysign(x);
+    canonical(if a < 1.0 { small } else { large })
+}
+
+/// Half of the complement of the error function of `t >= 0`.
+#[inline(always)]
+fn half_erfc(t: f32) -> f32 {
     // erfc t = exp(-t^2) * u * p(u), relative error of u * p(u) 2^-26 for all t >= 0.
     let u = 1.0 / t.mul_add(0.4, 1.0);
     let p = u.mul_add(-0.029_215_269, 0.140_447_52);
@@ -184,7 +309,14 @@ pub fn gelu(x: f32) -> f32 {
     let p = u.mul_add(p, 0.207_613_72);
     let p = u.mul_add(p, 0.225_675_87);
     let p = u.mul_add(p, 0.225_675_84);
-    let half_erfc = 0.5 * (exp(-t * t) * (u * p));
+    0.5 * (exp(-t * t) * (u * p))
+}
+
+/// `x` times the share of a standard normal distribution below `x`: `x * (1 + erf(x / sqrt 2)) / 2`, the exact GELU
+/// (Hendrycks and Gimpel, 2016). The error is below [`GELU_MAX_ERROR`] times `|x|`; NaN at minus infinity.
+#[inline(always)]
+pub fn gelu(x: f32) -> f32 {
+    let half_erfc = half_erfc(x.abs() * std::f32::consts::FRAC_1_SQRT_2);
     canonical(x * if x < 0.0 { half_erfc } else { 1.0 - half_erfc })
 }
 

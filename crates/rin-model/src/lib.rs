@@ -25,9 +25,11 @@ mod family;
 pub mod gguf;
 mod gguf_config;
 mod gguf_split;
+pub mod graph;
 pub mod hdf5;
 mod hf_config;
 mod hf_folder;
+mod integer;
 mod json;
 #[cfg(unix)]
 mod lost_page;
@@ -36,6 +38,7 @@ mod mmap;
 mod mode;
 mod model_file;
 mod network;
+pub mod onnx;
 pub mod rin_format;
 pub mod safetensors;
 mod spiking;
@@ -47,12 +50,15 @@ pub use config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling};
 pub use dtype::DType;
 pub use error::{Error, Fault};
 pub use family::TensorName;
+pub use integer::{Integer, IntegerLayer};
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;
 pub use memory::{Address, Bhrr, MAX_CONV, Memory, MemoryKind, ReadBy, SlotStateType, SlotValues, UnknownMemory};
 pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
-pub use network::{Body, Function, Network, Node, Op, Output, OutputKind, Port, Widths};
+pub use network::{
+    Body, Extent, Extents, Function, Network, Node, Op, Output, OutputKind, Pool, Port, PortKind, Positions,
+};
 pub use spiking::{Spiking, SpikingCoding, SpikingLayer, SpikingReadout, SpikingReset, SpikingSource};
 pub use tensor::{RowOrder, TensorInfo};
 pub use value::{Array, Element, List, Value};

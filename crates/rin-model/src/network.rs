@@ -2,26 +2,19 @@
 //! outputs. (Networks that continue text are described by [`Config`](crate::Config).)
 //!
 //! The body of the modes `mlp` and `attn` is a list of [`Node`]s in the order in which they run, each of which makes one
-//! named value of earlier ones, as in ONNX.
+//! named value of earlier ones, as in ONNX. A value has one row of numbers for each row of the inputs, or a sequence of
+//! them, one per [position](Positions).
 
-use std::collections::HashMap;
+mod extent;
+
+pub use extent::{Extent, Extents, Positions};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::inconsistent;
-use crate::error::{Error, fault};
+use crate::graph::Graph;
+use crate::integer::Integer;
 use crate::mode::Mode;
 use crate::spiking::Spiking;
-use crate::tensor::TensorTable;
-
-/// Most inputs, and most outputs.
-const MAX_PORTS: usize = 64;
-/// Most nodes.
-const MAX_NODES: usize = 1 << 14;
-/// Most values of a row.
-const MAX_WIDTH: usize = 1 << 24;
-/// Longest name, in bytes.
-const MAX_NAME: usize = 256;
 
 /// A network from rows of numbers to rows of numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +42,10 @@ pub enum Body {
     Nodes(Vec<Node>),
     /// Layers of spiking neurons over time steps.
     Spiking(Spiking),
+    /// Dense layers in integers.
+    Integer(Integer),
+    /// A graph of typed arrays, run once for each row.
+    Graph(Graph),
 }
 
 /// An input.
@@ -59,12 +56,65 @@ pub struct Port {
     pub name: String,
     /// Shape of one row, without the number of rows; its product is the row's width.
     pub shape: Vec<usize>,
+    /// How a row is read.
+    #[serde(default, skip_serializing_if = "PortKind::is_row")]
+    pub kind: PortKind,
+    /// Whether it may be left out, which gives zeros.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+fn is_false(truth: &bool) -> bool {
+    !truth
+}
+
+/// How the rows of an input are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum PortKind {
+    /// One row of numbers.
+    #[default]
+    Row,
+    /// A sequence: the first dimension of the shape counts its positions, of which a run may give fewer. All sequences of
+    /// a run have the same number of them.
+    Sequence,
+    /// One number: how many positions of the row's sequences count; 0 for all. Those after them are as if they were not
+    /// there.
+    Length,
+}
+
+impl PortKind {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde asks for")]
+    fn is_row(&self) -> bool {
+        *self == Self::Row
+    }
 }
 
 impl Port {
-    /// Values in a row.
+    /// An input of one row of numbers, which must be given.
+    pub fn row(name: impl Into<String>, shape: Vec<usize>) -> Self {
+        Self { name: name.into(), shape, kind: PortKind::Row, optional: false }
+    }
+
+    /// Values in a row; of a sequence, the most.
     pub fn width(&self) -> usize {
         self.shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n))
+    }
+
+    /// Most positions of a sequence; 1 for other inputs.
+    pub fn positions(&self) -> usize {
+        match (self.kind, self.shape.first()) {
+            (PortKind::Sequence, Some(&positions)) => positions,
+            _ => 1,
+        }
+    }
+
+    /// Values at a position.
+    pub fn unit(&self) -> usize {
+        let skipped = usize::from(self.kind == PortKind::Sequence);
+        self.shape.iter().skip(skipped).fold(1, |product: usize, &n| product.saturating_mul(n))
     }
 }
 
@@ -154,6 +204,55 @@ pub enum Op {
     },
     /// Softmax over a row.
     Softmax,
+    /// Rows of a table, one per position; `x` is a sequence of their numbers.
+    Embed {
+        /// Matrix `(ids, width)`.
+        table: String,
+    },
+    /// `x` and, at each position, the row of a table that has the position's number.
+    AddPositions {
+        /// Matrix `(positions or more, width)`.
+        table: String,
+    },
+    /// A position before all others: the same vector for every row.
+    Prepend {
+        /// Vector of the width of a position.
+        vector: String,
+    },
+    /// A picture `(channels, height, width)` cut into squares, row by row, each a position `(channels, size, size)`.
+    Patches {
+        /// Channels of the picture.
+        channels: usize,
+        /// Its height.
+        height: usize,
+        /// Its width.
+        width: usize,
+        /// Side of a square.
+        size: usize,
+    },
+    /// Attention of every position of a sequence to all of them (Vaswani et al., 2017). A position of `x` holds its
+    /// queries, its keys and its values, one after the other, each head by head; scores are divided by the root of a
+    /// head's width.
+    Attention {
+        /// Heads.
+        heads: usize,
+    },
+    /// A sequence becomes one row.
+    Pool {
+        /// Which.
+        kind: Pool,
+    },
+}
+
+/// How a sequence becomes a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Pool {
+    /// Its first position.
+    First,
+    /// The mean of all positions that count.
+    Mean,
 }
 
 /// A function of one number, named as the kernels name it.
@@ -225,6 +324,12 @@ impl Op {
             Self::Activation { .. } => "activation",
             Self::Add { .. } => "add",
             Self::Softmax => "softmax",
+            Self::Embed { .. } => "embed",
+            Self::AddPositions { .. } => "add_positions",
+            Self::Prepend { .. } => "prepend",
+            Self::Patches { .. } => "patches",
+            Self::Attention { .. } => "attention",
+            Self::Pool { .. } => "pool",
         }
     }
 
@@ -235,149 +340,4 @@ impl Op {
             _ => 1,
         }
     }
-}
-
-/// Widths of the values by name, as [`Network::widths`] finds them.
-pub type Widths<'a> = HashMap<&'a str, usize>;
-
-impl Network {
-    /// The width of every value of a body of nodes; `shape` gives the shapes of the tensors.
-    ///
-    /// # Errors
-    /// `InconsistentConfig` names a port, a node or a value that does not fit; `MissingTensor` and `BadShape` a tensor.
-    pub fn widths<'a>(&'a self, shape: impl Fn(&str) -> Option<&'a [u64]>) -> Result<Widths<'a>, Error> {
-        let Body::Nodes(nodes) = &self.body else {
-            return Err(inconsistent("body", "a list of nodes", "another"));
-        };
-        let mut widths = Widths::new();
-        for port in &self.inputs {
-            check_name("inputs", &port.name)?;
-            let width = port.width();
-            if !(1..=MAX_WIDTH).contains(&width) {
-                return Err(inconsistent("inputs", format!("rows of 1 to {MAX_WIDTH} values"), width));
-            }
-            if widths.insert(&port.name, width).is_some() {
-                return Err(twice(&port.name));
-            }
-        }
-        for node in nodes {
-            check_name("nodes", &node.output)?;
-            let width = node_width(node, &widths, &shape)?;
-            if widths.insert(&node.output, width).is_some() {
-                return Err(twice(&node.output));
-            }
-        }
-        for output in &self.outputs {
-            let width = known(&widths, &output.name)?;
-            if !output.labels.is_empty() && output.labels.len() != width {
-                let found = format!("{} names for `{}`", output.labels.len(), output.name);
-                return Err(inconsistent("outputs.labels", format!("{width}, one name per class, or none"), found));
-            }
-        }
-        Ok(widths)
-    }
-
-    /// Holds the description against itself and the tensors of its file.
-    ///
-    /// # Errors
-    /// As for [`widths`](Self::widths).
-    pub(crate) fn check(&self, tensors: &TensorTable) -> Result<(), Error> {
-        for (field, n) in [("inputs", self.inputs.len()), ("outputs", self.outputs.len())] {
-            if !(1..=MAX_PORTS).contains(&n) {
-                return Err(inconsistent(field, format!("1 to {MAX_PORTS}"), n));
-            }
-        }
-        match (&self.body, self.mode) {
-            (Body::Nodes(nodes), Mode::Mlp | Mode::Attn) => {
-                if !(1..=MAX_NODES).contains(&nodes.len()) {
-                    return Err(inconsistent("nodes", format!("1 to {MAX_NODES}"), nodes.len()));
-                }
-                self.widths(|name| tensors.get(name).map(|tensor| tensor.shape.as_slice())).map(|_| ())
-            }
-            (Body::Spiking(spiking), Mode::Snn) => spiking.check(&self.inputs, &self.outputs, tensors),
-            (Body::Spiking(_), mode) => Err(inconsistent("mode", "snn, for a network of spiking neurons", mode)),
-            (Body::Nodes(_), mode) => Err(inconsistent("mode", "one whose networks are lists of nodes", mode)),
-        }
-    }
-}
-
-fn check_name(field: &str, name: &str) -> Result<(), Error> {
-    if (1..=MAX_NAME).contains(&name.len()) {
-        return Ok(());
-    }
-    Err(inconsistent(field, format!("names of 1 to {MAX_NAME} bytes"), name.len()))
-}
-
-fn twice(name: &str) -> Error {
-    Error::Duplicate(fault("config", name, "each value made once", "the name twice"))
-}
-
-fn known(widths: &Widths<'_>, name: &str) -> Result<usize, Error> {
-    widths.get(name).copied().ok_or_else(|| inconsistent(name, "an input or the output of an earlier node", "neither"))
-}
-
-fn node_width<'a>(
-    node: &Node,
-    widths: &Widths<'_>,
-    shape: &impl Fn(&str) -> Option<&'a [u64]>,
-) -> Result<usize, Error> {
-    let wrong = |expected: String, found: String| inconsistent(&node.output, expected, found);
-    if node.inputs.len() != node.op.n_inputs() {
-        let expected = format!("{} inputs of {}", node.op.n_inputs(), node.op.name());
-        return Err(wrong(expected, node.inputs.len().to_string()));
-    }
-    let mut inputs = node.inputs.iter().map(|name| known(widths, name));
-    let width = inputs.next().unwrap_or(Ok(0))?;
-    for other in inputs {
-        let other = other?;
-        if other != width {
-            return Err(wrong(format!("inputs of one width, {width}"), other.to_string()));
-        }
-    }
-    let vector = |name: &str, width: usize| {
-        let dims = dims(name, shape)?;
-        if dims == [to_u64(width)] {
-            return Ok(());
-        }
-        Err(Error::BadShape(fault("tensor", name, format!("shape [{width}]"), format!("{dims:?}"))))
-    };
-    match &node.op {
-        Op::Dense { weight, bias, .. } => {
-            let dims = dims(weight, shape)?;
-            let rows = match dims {
-                [rows, cols] if *cols >= to_u64(width) => usize::try_from(*rows).unwrap_or(usize::MAX),
-                _ => {
-                    let expected = format!("a matrix with rows of at least {width}");
-                    return Err(Error::BadShape(fault("tensor", weight, expected, format!("shape {dims:?}"))));
-                }
-            };
-            if !(1..=MAX_WIDTH).contains(&rows) {
-                return Err(wrong(format!("1 to {MAX_WIDTH} outputs"), rows.to_string()));
-            }
-            bias.as_ref().map_or(Ok(()), |bias| vector(bias, rows))?;
-            Ok(rows)
-        }
-        Op::LayerNorm { weight, bias, eps } => {
-            if !(*eps > 0.0 && *eps < 1.0) {
-                return Err(wrong("eps above 0 and below 1".to_owned(), eps.to_string()));
-            }
-            vector(weight, width)?;
-            vector(bias, width)?;
-            Ok(width)
-        }
-        Op::Scale { weight, bias, .. } => {
-            vector(weight, width)?;
-            vector(bias, width)?;
-            Ok(width)
-        }
-        Op::Activation { .. } | Op::Add { .. } | Op::Softmax => Ok(width),
-    }
-}
-
-fn dims<'a>(name: &str, shape: &impl Fn(&str) -> Option<&'a [u64]>) -> Result<&'a [u64], Error> {
-    shape(name).ok_or_else(|| Error::MissingTensor(fault("tensor", name, "the tensor that a node names", "none")))
-}
-
-fn to_u64(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
 }

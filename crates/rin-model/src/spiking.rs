@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::inconsistent;
 use crate::dtype::DType;
-use crate::error::{Error, fault};
+use crate::error::Error;
 use crate::network::{Output, Port};
-use crate::tensor::TensorTable;
+use crate::tensor::{TensorTable, check_tensor};
 
 /// Most layers, and most projections of a layer.
 const MAX_LAYERS: usize = 64;
@@ -138,7 +138,8 @@ impl Spiking {
                     found,
                 ));
             }
-            let each = |name: &str, dtype| tensor(tensors, &format!("layer.{at}.{name}"), dtype, &[layer.outputs]);
+            let each =
+                |name: &str, dtype| check_tensor(tensors, &format!("layer.{at}.{name}"), dtype, &[layer.outputs]);
             each("keep_v", DType::U16)?;
             each("threshold", DType::I32)?;
             each("current", DType::I32)?;
@@ -156,23 +157,9 @@ impl Spiking {
                 };
                 let width =
                     width.ok_or_else(|| inconsistent("projections", "a layer that exists", format!("{from:?}")))?;
-                tensor(tensors, &format!("layer.{at}.weight.{number}"), DType::I8, &[width, layer.outputs])?;
+                check_tensor(tensors, &format!("layer.{at}.weight.{number}"), DType::I8, &[width, layer.outputs])?;
             }
         }
         Ok(())
     }
-}
-
-/// Looks for a tensor of this type and shape.
-fn tensor(tensors: &TensorTable, name: &str, dtype: DType, shape: &[usize]) -> Result<(), Error> {
-    let expected = format!("{dtype} of shape {shape:?}");
-    let Some(found) = tensors.get(name) else {
-        return Err(Error::MissingTensor(fault("tensor", name, expected, "none")));
-    };
-    if found.dtype != dtype || found.packed {
-        return Err(Error::BadType(fault("tensor", name, expected, found.dtype)));
-    }
-    let same = found.shape.len() == shape.len()
-        && found.shape.iter().zip(shape).all(|(&found, &want)| usize::try_from(found).ok() == Some(want));
-    if same { Ok(()) } else { Err(Error::BadShape(fault("tensor", name, expected, format!("{:?}", found.shape)))) }
 }

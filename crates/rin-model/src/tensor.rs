@@ -124,3 +124,17 @@ pub(crate) fn byte_length(name: &str, shape: &[u64], dtype: DType) -> Result<u64
     }
     dtype.row_bytes(elements).ok_or_else(overflow)
 }
+
+/// Looks for a tensor of this type and shape.
+pub(crate) fn check_tensor(tensors: &TensorTable, name: &str, dtype: DType, shape: &[usize]) -> Result<(), Error> {
+    let expected = format!("{dtype} of shape {shape:?}");
+    let Some(found) = tensors.get(name) else {
+        return Err(Error::MissingTensor(fault("tensor", name, expected, "none")));
+    };
+    if found.dtype != dtype || found.packed {
+        return Err(Error::BadType(fault("tensor", name, expected, found.dtype)));
+    }
+    let same = found.shape.len() == shape.len()
+        && found.shape.iter().zip(shape).all(|(&found, &want)| usize::try_from(found).ok() == Some(want));
+    if same { Ok(()) } else { Err(Error::BadShape(fault("tensor", name, expected, format!("{:?}", found.shape)))) }
+}

@@ -18,6 +18,7 @@ mod heap;
 mod journal;
 pub mod kernels;
 mod memory_config;
+pub mod mlp;
 pub mod mqar;
 pub mod network;
 pub mod ops;

@@ -14,6 +14,7 @@ use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rin_kernels::Format;
+use rin_model::Mode;
 
 pub(crate) use energy::{EnergyArgs, EnergyCommand, EnergyCommandArgs, SensorArgs, SensorsArgs};
 pub(crate) use generation::{ContextArgs, GuessArgs, SamplingArgs};
@@ -24,7 +25,7 @@ pub(crate) use spiking::SpikingArgs;
 
 use crate::config_file::ConfigFiles;
 use crate::exit;
-use crate::values::{self, Ids, NamedFile};
+use crate::values::{self, Ids, NamedFile, NamedSize};
 
 const SOURCES: &str = "\
 Every flag --some-name can also be given as the variable RIN_SOME_NAME, as `some-name = …` in ./rin.toml or in \
@@ -153,11 +154,11 @@ pub(crate) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Networks on rows of numbers")]
 pub(crate) struct NetworkArgs {
-    /// Rows of an input, as .npy or .csv, or spike trains (rows, steps, inputs); NAME where the network has several. May be repeated
+    /// Rows of an input, as .npy, .csv or bytes (.bin, .raw), or spike trains (rows, steps, inputs); NAME where the network has several. May be repeated
     #[arg(long, value_name = "[NAME=]FILE")]
     pub(crate) input: Vec<NamedFile>,
-    /// Write an output as f32 (rows, width); NAME where the network has several. May be repeated
-    #[arg(id = "rows_output", long = "output", value_name = "[NAME=]FILE.npy")]
+    /// Write an output as f32 (rows, width), NAME where the network has several; all of them to a .npz. May be repeated
+    #[arg(id = "rows_output", long = "output", value_name = "[NAME=]FILE.npy|FILE.npz")]
     pub(crate) to: Vec<NamedFile>,
 }
 
@@ -202,8 +203,8 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SOURCES)]
 pub(crate) struct ImportArgs {
-    /// A .gguf file, a Hugging Face folder, a PyTorch or safetensors file of weights, a file of RIN's first
-    /// generation, a .nir file, or a name in the local cache (org/name[/FILE])
+    /// A .gguf file, a Hugging Face folder, a PyTorch or safetensors file of weights, an .onnx file, a file of RIN's
+    /// first generation, a .nir file, or a name in the local cache (org/name[/FILE])
     #[arg(value_name = "SRC")]
     pub(crate) source: PathBuf,
     /// The .rin file to write
@@ -214,10 +215,20 @@ pub(crate) struct ImportArgs {
     /// Convert the matrices that are stored as floats [default: keep all types]
     #[arg(long, value_name = "TYPE", value_parser = values::quant(), ignore_case = true)]
     pub(crate) quant: Option<Format>,
+    /// What the network becomes: `rin` one in integers, from input to output [default: the mode of the source]
+    #[arg(long, value_name = "MODE", value_parser = values::import_mode(), ignore_case = true, requires = "calibrate")]
+    pub(crate) mode: Option<Mode>,
+    /// Rows of the network's input, as .npy or .csv: integers find their scales with them, and the report tells what the
+    /// conversion cost
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibrate: Option<PathBuf>,
     /// What the tensors of a PyTorch or safetensors file make: layers, activation functions, outputs (see
     /// docs/network.md)
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) network: Option<PathBuf>,
+    /// A size that an .onnx file leaves open; can be repeated
+    #[arg(long, value_name = "NAME=SIZE")]
+    pub(crate) dim: Vec<NamedSize>,
     /// Replace the file if there is one
     #[arg(long)]
     pub(crate) overwrite: bool,
@@ -355,8 +366,7 @@ fn with_sources(command: clap::Command, name: &str, config: &ConfigFiles) -> cla
 }
 
 /// Reads configuration files, variables and flags. What goes wrong is reported; the exit code comes back.
-pub(crate) fn parse() -> Result<Command, ExitCode> {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, ExitCode> {
     let wants_json = arguments.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
     let config = ConfigFiles::read(&bare_command()).map_err(|error| exit::report(&error, wants_json))?;
     command(&config)

@@ -8,6 +8,8 @@ mod configuration;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(test)]
+mod encoder;
+#[cfg(test)]
 #[cfg(unix)]
 mod energy;
 #[cfg(test)]
@@ -24,6 +26,8 @@ mod generation;
 mod inspection;
 #[cfg(test)]
 mod network;
+#[cfg(test)]
+mod onnx;
 #[cfg(test)]
 mod program;
 #[cfg(test)]

@@ -130,6 +130,29 @@ fn it_is_inspected_planned_and_verified() {
 }
 
 #[test]
+fn it_becomes_integers_with_rows_to_calibrate() {
+    let place = Place::new();
+    let to = place.path("integers.rin");
+    let (src, toml, x) = (golden("plain.pt"), golden("plain.toml"), golden("plain-x.npy"));
+    let all = ["import", &src, "--network", &toml, "--mode", "rin", "--calibrate", &x, "--json", "-q", "-o"];
+    let mut command = place.rin(&all);
+    command.arg(&to);
+    let imported = json(&output(command));
+    assert_eq!((&imported["quant"], &imported["n_quantized"]), (&"integers".into(), &3.into()));
+    assert!(imported["cost"]["rms"].as_f64().unwrap() < 0.01, "{imported}");
+    let found = json(&output(place.on("run", &to, &["--input", &x, "--json", "-q"])));
+    assert_eq!((&found["model"]["mode"], &found["allocations_during_inference"]), (&"rin".into(), &0.into()));
+    let scalar = json(&output(place.on("run", &to, &["--input", &x, "--json", "-q", "--tier", "scalar"])));
+    assert_eq!(scalar["digest"], found["digest"]);
+    let plan = stdout(&output(place.on("inspect", &to, &["--plan"])));
+    assert!(plan.contains("mode rin") && plan.contains("layer 2 i32"), "{plan}");
+    let verified = json(&output(place.on("verify", &to, &["--json", "-q"])));
+    assert_eq!(verified["cases"], verified["equal"]);
+    let without = output(place.rin(&["import", &src, "--network", &toml, "--mode", "rin", "-o", "x.rin"]));
+    assert_eq!(without.status.code(), Some(2), "{}", stderr(&without));
+}
+
+#[test]
 fn its_bench_has_a_row_of_inferences() {
     let place = Place::new();
     let model = residual(&place, &["--quant", "Q8_0"]);

@@ -44,6 +44,15 @@ fn a_graph_answers_as_its_equations_say_and_so_does_its_rin_file() {
     assert_eq!(back.status.code(), Some(0), "{}", stderr(&back));
     assert_eq!(values(&run("b.nir", &[])), values(&ran), "the step is noted in the graph");
 
+    // The plan is what a run takes, and the bits are those of the definition.
+    let plan = json(&output(place.on("inspect", &place.path("a.rin"), &["--plan", "--json", "--threads", "2"])));
+    let taken = run("a.rin", &["--threads", "2"]);
+    assert_eq!(plan["plan"]["total_bytes"], taken["plan_bytes"]);
+    assert!(plan["plan"]["slots"].as_array().unwrap().len() > 10, "{plan}");
+    let verified = json(&output(place.on("verify", &place.path("a.rin"), &["--json", "-q"])));
+    assert_eq!(verified["cases"], verified["equal"]);
+    assert!(verified["cases"].as_u64().unwrap() >= 25, "{verified}");
+
     let text = output(place.on("run", &place.path("a.rin"), &["--input", "x.csv", "-q"]));
     assert!(String::from_utf8_lossy(&text.stdout).contains('\t'));
     let kept = output(place.on("run", &place.path("a.rin"), &["--input", "x.csv", "--output", "y.npy", "-q"]));

@@ -102,6 +102,10 @@ pub trait Listener {
     fn cancelled(&mut self) -> bool {
         false
     }
+    /// Asked between the steps of a long prompt whether to stop.
+    fn interrupted(&mut self) -> bool {
+        false
+    }
     /// Asked before each step how many of the engine's workers are to compute from now on; none: as before. See
     /// [`Engine::set_active_threads`].
     fn threads(&mut self) -> Option<usize> {
@@ -339,6 +343,10 @@ impl Run<'_> {
                 drafter.guess(&self.view, most, &mut self.drafts)?;
             }
             let ended = if self.drafts.is_empty() {
+                if !self.feed_but_last_step(engine, sequence, listener)? {
+                    return Ok(FinishReason::Cancelled);
+                }
+                let fed = engine.position(sequence);
                 let logits = engine.feed(sequence, &self.view[fed..])?;
                 self.prefill.get_or_insert_with(|| self.start.elapsed());
                 if self.max_tokens == 0 { None } else { self.take(logits, listener)? }
@@ -350,6 +358,26 @@ impl Run<'_> {
             }
         }
         Ok(FinishReason::Length)
+    }
+
+    /// Feeds tokens that take several steps, but for those of the last one; false where the caller asked to stop meanwhile.
+    fn feed_but_last_step(
+        &self,
+        engine: &mut Engine,
+        sequence: &Sequence,
+        listener: &mut impl Listener,
+    ) -> Result<bool, Error> {
+        let n_batch = engine.plan().options.n_batch;
+        loop {
+            let rest = &self.view[engine.position(sequence)..];
+            if rest.len() <= n_batch {
+                return Ok(true);
+            }
+            if listener.interrupted() {
+                return Ok(false);
+            }
+            engine.step(&[Feed { sequence, tokens: &rest[..n_batch], rows: Rows::None }])?;
+        }
     }
 
     /// Computes the next token and the guesses after it in one step, and keeps what is right.

@@ -4,11 +4,19 @@
 //! of its named outputs come out; nothing allocates after [`NetworkEngine::load`], and a row's bits are the same on every
 //! tier, for any number of threads and whatever rows stand beside it. [`plan`] turns the description into steps over
 //! slots, with the plan, weights, arena, workers and kernels that the decoders have too.
+//!
+//! A row may hold sequences. Their positions lie one after the other, without padding between: what does not count costs
+//! nothing.
 
+mod attention;
+mod inputs;
+pub mod integer;
 pub mod plan;
 mod run;
+pub mod sequence;
 pub mod verify;
 
+pub use inputs::{Domain, rows_at_once};
 pub use plan::NetworkPlan;
 
 use crate::arena::{Arena, ArenaOptions};
@@ -20,6 +28,7 @@ use crate::snn::SnnError;
 use crate::topology::Policy;
 use crate::weights::Weights;
 use crate::{Error, LoadOptions};
+use inputs::Spans;
 use rin_kernels::ops::attention::KvType;
 use rin_kernels::{Cpu, Tier};
 use rin_model::{ModelFile, Output, Port};
@@ -42,6 +51,54 @@ pub enum NetworkError {
         /// Inputs of the network.
         expected: usize,
     },
+    /// An input of sequences with another number of positions than those before it, or with too many.
+    #[error(
+        "input '{name}' has {found} values in {rows} rows, which are not {}{} positions of {unit} values",
+        if *.exact { "" } else { "1 to " },
+        positions
+    )]
+    SequenceSize {
+        /// Name of the input.
+        name: String,
+        /// Values that were given.
+        found: usize,
+        /// Rows.
+        rows: usize,
+        /// Positions that are possible.
+        positions: usize,
+        /// Whether an input before it had as many.
+        exact: bool,
+        /// Values at a position.
+        unit: usize,
+    },
+    /// A length that is no number of positions.
+    #[error("the length of row {row} is {found}; it is a whole number from 0 (all positions) to {most}")]
+    Length {
+        /// Which row.
+        row: usize,
+        /// Its length.
+        found: String,
+        /// Positions in the row.
+        most: usize,
+    },
+    /// A layer in integers whose sums could wrap.
+    #[error("layer {layer} has numbers that no integer layer has; the file is damaged: import the network again")]
+    UnsoundLayer {
+        /// Which layer.
+        layer: usize,
+    },
+    /// An id without a row in its table.
+    #[error("input '{name}' has {found} in row {row}; the ids are whole numbers from 0 to {}", ids - 1)]
+    Id {
+        /// Name of the input.
+        name: String,
+        /// Which row.
+        row: usize,
+        /// The number.
+        found: String,
+        /// Rows of the table.
+        ids: usize,
+    },
     /// An input whose values are no whole rows.
     #[error("input '{name}' has {found} values, but {rows} rows of {width} are {}", rows.saturating_mul(*width))]
     InputSize {
@@ -54,6 +111,14 @@ pub enum NetworkError {
         /// Values in a row.
         width: usize,
     },
+    /// An index that a row of inputs asks for, and that the array it is looked up in does not have.
+    #[error("a row asks for element {found} of {size}: give indices from {} to {}", -size.cast_signed(), size.saturating_sub(1))]
+    Index {
+        /// The index.
+        found: i64,
+        /// Elements along the axis.
+        size: usize,
+    },
 }
 
 /// A network in memory, ready to run. Nothing allocates after [`NetworkEngine::load`].
@@ -65,19 +130,19 @@ pub struct NetworkEngine {
     pool: Pool,
     kernels: Kernels,
     tier: Tier,
-    /// Rows of the last run.
-    rows: usize,
+    /// Rows and positions of the last run.
+    spans: Spans,
 }
 
 impl NetworkEngine {
-    /// Plans for up to [`LoadOptions::n_batch`] rows at once, checks that the plan fits, and loads; `progress` hears,
-    /// tensor by tensor, how many more bytes of weights are ready.
+    /// Plans for up to [`LoadOptions::n_batch`] rows at once, of sequences of at most [`LoadOptions::ctx`] positions,
+    /// checks that the plan fits, and loads; `progress` hears, tensor by tensor, how many more bytes of weights are ready.
     ///
     /// # Errors
     ///
     /// When the file holds no such network or is damaged, an option is out of range, or the plan does not fit.
     pub fn load(file: ModelFile, options: &LoadOptions, progress: impl FnMut(usize)) -> Result<Self, Error> {
-        let mut plan = NetworkPlan::new(&file, options.n_batch)?;
+        let mut plan = NetworkPlan::limited(&file, options.n_batch, options.ctx)?;
         options.admit_bytes(plan.total_bytes() as u64)?;
         let cpu = options.tier.map_or_else(Cpu::detect, |tier| Cpu::detect().up_to(tier));
         let mut pool = make_pool(options.threads, options.affinity)?;
@@ -86,11 +151,14 @@ impl NetworkEngine {
         let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
         let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
         plan.weights = weights.table().clone();
+        integer::check_sound(&plan, &weights)?;
         if options.arena.prefault {
             arena.prefault();
         }
+        crate::graph::make_ready(&plan, &weights, &mut arena)?;
         let kernels = Kernels::select(KvType::F32, &cpu);
-        Ok(Self { plan, weights, arena, pool, kernels, tier: cpu.best(), rows: 0 })
+        let spans = Spans::new(&plan);
+        Ok(Self { plan, weights, arena, pool, kernels, tier: cpu.best(), spans })
     }
 
     /// The plan that is held.
@@ -113,13 +181,33 @@ impl NetworkEngine {
         &self.plan.network.outputs
     }
 
-    /// Values in a row of an output.
+    /// Which numbers an input takes.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such input.
+    pub fn domain(&self, input: usize) -> Domain {
+        self.plan.domains[input]
+    }
+
+    /// Positions and values at each, of a row of an output of the last [`run`](Self::run); the most before one.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such output.
+    pub fn output_shape(&self, output: usize) -> [usize; 2] {
+        let plan::OutputSlot { width, positions, .. } = self.plan.outputs[output];
+        [self.spans.padded_positions(positions), width]
+    }
+
+    /// Values in a row of an output, as [`output_shape`](Self::output_shape) has them.
     ///
     /// # Panics
     ///
     /// When there is no such output.
     pub fn output_width(&self, output: usize) -> usize {
-        self.plan.outputs[output].width
+        let [positions, width] = self.output_shape(output);
+        positions * width
     }
 
     /// Most rows of one [`run`](Self::run).
@@ -164,43 +252,36 @@ impl NetworkEngine {
     }
 
     /// Computes the outputs of `rows` rows; `inputs` has the values of each input, `(rows, width)`, in the order of
-    /// [`inputs`](Self::inputs). Allocates nothing.
+    /// [`inputs`](Self::inputs). Sequences may have fewer positions than their most, all as many; an empty slice leaves
+    /// an optional input out. Allocates nothing.
     ///
     /// # Errors
     ///
-    /// [`NetworkError::InputCount`] and [`NetworkError::InputSize`] for inputs that are not those of the network;
-    /// [`Error::StepTooLarge`] for more rows than were planned for. Nothing is computed then.
+    /// [`NetworkError`] for inputs that are not those of the network; [`Error::StepTooLarge`] for more rows than were
+    /// planned for. Nothing is computed then.
     pub fn run(&mut self, inputs: &[&[f32]], rows: usize) -> Result<(), Error> {
-        self.rows = 0;
+        self.spans.clear();
         if rows > self.plan.n_rows {
             return Err(Error::StepTooLarge { what: "rows", found: rows, most: self.plan.n_rows });
         }
-        let ports = &self.plan.network.inputs;
-        if inputs.len() != ports.len() {
-            return Err(NetworkError::InputCount { found: inputs.len(), expected: ports.len() }.into());
+        self.spans.read(&self.plan, inputs, rows)?;
+        let done = if rows > 0 { self.forward(inputs) } else { Ok(()) };
+        if done.is_err() {
+            self.spans.clear();
         }
-        for (values, port) in inputs.iter().zip(ports) {
-            let (found, width) = (values.len(), port.width());
-            if Some(found) != rows.checked_mul(width) {
-                return Err(NetworkError::InputSize { name: port.name.clone(), found, rows, width }.into());
-            }
-        }
-        if rows > 0 {
-            self.forward(inputs, rows)?;
-        }
-        self.rows = rows;
-        Ok(())
+        done
     }
 
-    /// The values of an output of the last [`run`](Self::run), `(rows, width)`; empty after one that failed.
+    /// The values of an output of the last [`run`](Self::run), `(rows, positions, width)`; empty after one that failed.
+    /// Positions that do not count are zeros.
     ///
     /// # Panics
     ///
     /// When there is no such output.
     pub fn output(&self, output: usize) -> &[f32] {
-        let plan::OutputSlot { slot, width } = self.plan.outputs[output];
-        let slot = &self.plan.slots[slot.0];
-        let bytes = self.arena.bytes().get(slot.offset..slot.offset + self.rows * width * 4).unwrap_or_default();
+        let slot = &self.plan.slots[self.plan.outputs[output].slot.0];
+        let bytes = self.spans.count() * self.output_width(output) * 4;
+        let bytes = self.arena.bytes().get(slot.offset..slot.offset + bytes).unwrap_or_default();
         // Slots begin at multiples of 64 bytes.
         crate::arena::cast(bytes).unwrap_or_default()
     }
@@ -208,7 +289,7 @@ impl NetworkEngine {
     /// Adds the outputs of the last [`run`](Self::run) to a digest, row by row, so that it does not depend on how rows
     /// were cut into runs. Allocates nothing.
     pub fn digest(&self, digest: &mut LogitDigest) {
-        for row in 0..self.rows {
+        for row in 0..self.spans.count() {
             for output in 0..self.plan.outputs.len() {
                 let width = self.output_width(output);
                 digest.update(&self.output(output)[row * width..][..width]);

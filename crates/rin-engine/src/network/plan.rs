@@ -1,12 +1,16 @@
 //! A network's description as steps over slots.
 
 use super::NetworkError;
+use super::inputs::{Domain, domains};
+use super::integer::{IntegerStep, plan_integer};
+use super::sequence::SequenceOp;
 use crate::Error;
+use crate::graph::Program;
 use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots};
 use crate::weights::{MatrixId, VectorId, WeightTable};
 use rin_kernels::format::Activation;
 use rin_kernels::ops::activation::Function;
-use rin_model::{Body, ModelFile, Network, Node, Op};
+use rin_model::{Body, Extent, Extents, ModelFile, Network, Node, Op, PortKind, Positions};
 use std::collections::HashMap;
 
 /// Most rows of one run.
@@ -17,8 +21,10 @@ const MAX_ROWS: usize = 1 << 20;
 pub struct Value {
     /// Its slots. A row holds `act.cols` values: those of the value, and zeros up to what the products after it ask for.
     pub act: Act,
-    /// Values in a row.
+    /// Values in a row, or at a position.
     pub width: usize,
+    /// Rows of numbers per row of the inputs.
+    pub positions: Positions,
 }
 
 /// An operation on rows, one by one.
@@ -80,15 +86,50 @@ pub enum Step {
         /// Output.
         out: Value,
     },
+    /// An operation that knows positions, then quantised.
+    Sequence {
+        /// The operation.
+        op: SequenceOp,
+        /// Operand.
+        x: Value,
+        /// Output.
+        out: Value,
+    },
+    /// Attention of every position to all of its sequence, then quantised.
+    Attention {
+        /// Heads.
+        heads: usize,
+        /// Queries, keys and values.
+        x: Value,
+        /// Pages of keys and values, `(units, pages of one head of one sequence)`.
+        pages: SlotId,
+        /// Heads of sequences that fit in at once.
+        units: usize,
+        /// Output.
+        out: Value,
+    },
+    /// A step of a network in integers.
+    Integer(IntegerStep),
+    /// Sequences one after the other become rows with zeros where positions do not count.
+    Unpack {
+        /// Operand.
+        x: Value,
+        /// Output: f32 `(rows, positions, width)`.
+        out: SlotId,
+    },
+    /// A whole graph of arrays, row by row.
+    Graph(Box<Program>),
 }
 
 /// Where an output lies after a run.
 #[derive(Clone, Copy, Debug)]
 pub struct OutputSlot {
-    /// f32 `(rows, width)`.
+    /// f32 `(rows, positions, width)`.
     pub slot: SlotId,
-    /// Values in a row.
+    /// Values at a position.
     pub width: usize,
+    /// Rows of numbers per row of the inputs.
+    pub positions: Positions,
 }
 
 /// A network with all its bytes, known before anything is loaded.
@@ -98,6 +139,8 @@ pub struct NetworkPlan {
     pub network: Network,
     /// Most rows of one run.
     pub n_rows: usize,
+    /// Which numbers each input takes.
+    pub domains: Vec<Domain>,
     /// Operations, in order.
     pub steps: Vec<Step>,
     /// Slots of the arena.
@@ -119,12 +162,33 @@ impl NetworkPlan {
     ///
     /// When the file holds no network of this kind, an option is out of range, or a size leaves the address space.
     pub fn new(file: &ModelFile, n_rows: usize) -> Result<Self, Error> {
+        Self::limited(file, n_rows, None)
+    }
+
+    /// As [`new`](Self::new), for sequences of at most `positions`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn limited(file: &ModelFile, n_rows: usize, positions: Option<usize>) -> Result<Self, Error> {
         let network = file.network().ok_or(NetworkError::TakesText)?;
+        let mut network = network.clone();
+        if let Some(positions) = positions {
+            for port in network.inputs.iter_mut().filter(|port| port.kind == PortKind::Sequence) {
+                port.shape[0] = port.shape[0].min(positions.max(1));
+            }
+        }
+        let network = &network;
         if !(1..=MAX_ROWS).contains(&n_rows) {
             let (expected, found) = (format!("1 to {MAX_ROWS}"), n_rows.to_string());
             return Err(Error::BadOption { field: "rows", expected, found });
         }
-        let Body::Nodes(nodes) = &network.body else { return Err(Error::NoPlan(network.mode.name())) };
+        let nodes = match &network.body {
+            Body::Nodes(nodes) => nodes,
+            Body::Graph(graph) => return crate::graph::plan(file, network, graph, n_rows),
+            Body::Integer(integer) => return plan_integer(file, network, integer, n_rows),
+            _ => return Err(Error::NoPlan(network.mode.name())),
+        };
         Writer::new(file, network, nodes, n_rows)?.write(nodes)
     }
 
@@ -140,11 +204,11 @@ impl NetworkPlan {
 }
 
 /// Writes the steps of a list of nodes down.
-struct Writer<'f> {
-    s: Slots<'f>,
+pub(super) struct Writer<'f> {
+    pub(super) s: Slots<'f>,
     network: &'f Network,
-    n_rows: usize,
-    widths: rin_model::Widths<'f>,
+    pub(super) n_rows: usize,
+    extents: Extents<'f>,
     /// The matrices that each value is multiplied with.
     readers: HashMap<&'f str, Vec<MatrixId>>,
     values: HashMap<&'f str, Value>,
@@ -153,7 +217,7 @@ struct Writer<'f> {
 
 impl<'f> Writer<'f> {
     fn new(file: &'f ModelFile, network: &'f Network, nodes: &'f [Node], n_rows: usize) -> Result<Self, Error> {
-        let widths = network.widths(|name| file.tensor(name).map(|tensor| tensor.shape.as_slice()))?;
+        let extents = network.extents(|name| file.tensor(name).map(|tensor| tensor.shape.as_slice()))?;
         let mut s = Slots::new(file, n_rows);
         let mut readers: HashMap<&str, Vec<MatrixId>> = HashMap::new();
         for node in nodes {
@@ -161,7 +225,7 @@ impl<'f> Writer<'f> {
                 readers.entry(&node.inputs[0]).or_default().push(s.matrix(weight)?);
             }
         }
-        Ok(Self { s, network, n_rows, widths, readers, values: HashMap::new(), steps: Vec::new() })
+        Ok(Self { s, network, n_rows, extents, readers, values: HashMap::new(), steps: Vec::new() })
     }
 
     fn write(mut self, nodes: &'f [Node]) -> Result<NetworkPlan, Error> {
@@ -175,14 +239,19 @@ impl<'f> Writer<'f> {
         let mut outputs = Vec::with_capacity(self.network.outputs.len());
         for output in &self.network.outputs {
             let value = self.values[output.name.as_str()];
-            let slot = if value.act.cols == value.width { value.act.x } else { self.without_gaps(&output.name, value) };
-            outputs.push(OutputSlot { slot, width: value.width });
+            let slot = match value.positions {
+                Positions::Sequence { .. } => self.unpacked(&output.name, value),
+                _ if value.act.cols == value.width => value.act.x,
+                _ => self.without_gaps(&output.name, value),
+            };
+            outputs.push(OutputSlot { slot, width: value.width, positions: value.positions });
         }
         let results: Vec<SlotId> = outputs.iter().map(|output| output.slot).collect();
         let Placed { slots, state_bytes, scratch_bytes, weights } = self.s.place(&results)?;
         Ok(NetworkPlan {
             network: self.network.clone(),
             n_rows: self.n_rows,
+            domains: domains(self.network, &self.steps, &weights),
             steps: self.steps,
             slots,
             outputs,
@@ -192,14 +261,14 @@ impl<'f> Writer<'f> {
         })
     }
 
-    fn push(&mut self, step: Step) {
+    pub(super) fn push(&mut self, step: Step) {
         self.steps.push(step);
         self.s.advance();
     }
 
     /// The slots of a value that the step to come makes.
-    fn value(&mut self, name: &'f str) -> Result<Value, Error> {
-        let width = self.widths[name];
+    pub(super) fn value(&mut self, name: &'f str) -> Result<Value, Error> {
+        let Extent { width, positions } = self.extents[name];
         let readers = self.readers.get(name).map_or(&[][..], Vec::as_slice);
         let weights = self.s.weights();
         let cols = readers.first().map_or(width, |&first| weights.get(first).cols);
@@ -217,15 +286,16 @@ impl<'f> Writer<'f> {
                 });
             }
         }
+        self.s.rows = self.n_rows.checked_mul(positions.most()).ok_or(Error::PlanOverflow { what: "slot" })?;
         let act = self.s.act(name, None, cols, readers);
         self.s.uses_act(&act);
-        let value = Value { act, width };
+        let value = Value { act, width, positions };
         self.values.insert(name, value);
         Ok(value)
     }
 
     /// An earlier value, read by the step to come.
-    fn read(&mut self, name: &str) -> Value {
+    pub(super) fn read(&mut self, name: &str) -> Value {
         let value = self.values[name];
         self.s.uses_act(&value.act);
         value
@@ -242,6 +312,12 @@ impl<'f> Writer<'f> {
             return Ok(());
         }
         let op = match &node.op {
+            Op::Embed { .. }
+            | Op::AddPositions { .. }
+            | Op::Prepend { .. }
+            | Op::Patches { .. }
+            | Op::Attention { .. }
+            | Op::Pool { .. } => return self.sequence_node(node),
             Op::LayerNorm { weight, bias, eps } => {
                 RowOp::LayerNorm { weight: self.s.vector(weight)?, bias: self.s.vector(bias)?, eps: *eps }
             }
@@ -263,9 +339,10 @@ impl<'f> Writer<'f> {
     /// A copy of a value whose rows follow each other without zeros between them.
     fn without_gaps(&mut self, name: &str, x: Value) -> SlotId {
         self.s.uses_act(&x.act);
+        self.s.rows = self.n_rows.saturating_mul(x.positions.most());
         let act = self.s.act(&format!("output {name}"), None, x.width, &[]);
         self.s.uses_act(&act);
-        let out = Value { act, width: x.width };
+        let out = Value { act, ..x };
         self.push(Step::Rows { op: RowOp::Activate(Function::Identity), x, y: None, out });
         act.x
     }

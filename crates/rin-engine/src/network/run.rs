@@ -1,6 +1,7 @@
 //! The steps of a network over its arena.
 
 use super::NetworkEngine;
+use super::inputs::Spans;
 use super::plan::{RowOp, Step, Value};
 use crate::Error;
 use crate::arena::cast;
@@ -13,17 +14,25 @@ use std::ops::Range;
 const ROW_OP_WORK: usize = 8;
 
 impl NetworkEngine {
-    pub(super) fn forward(&mut self, inputs: &[&[f32]], rows: usize) -> Result<(), Error> {
-        let Self { plan, weights, arena, pool, kernels, .. } = self;
+    pub(super) fn forward(&mut self, inputs: &[&[f32]]) -> Result<(), Error> {
+        let Self { plan, weights, arena, pool, kernels, spans, .. } = self;
         let mut machine = Machine { slots: &plan.slots, weights, arena, pool, kernels };
         for step in &plan.steps {
             match step {
-                Step::Input { port, out } => machine.input(rows, inputs[*port], out)?,
+                Step::Input { port, out } => machine.input(spans, inputs[*port], out)?,
                 Step::Dense { x, part, out } => {
+                    let rows = spans.rows(out.positions);
                     machine.linear(rows, x, part, false)?;
                     machine.finish(rows, out)?;
                 }
-                Step::Rows { op, x, y, out } => machine.rows(rows, op, x, y.as_ref(), out)?,
+                Step::Rows { op, x, y, out } => machine.rows(spans.rows(out.positions), op, x, y.as_ref(), out)?,
+                Step::Sequence { op, x, out } => machine.sequence(spans, op, x, out)?,
+                Step::Attention { heads, x, pages, units, out } => {
+                    machine.encode(spans, *heads, x, (*pages, *units), out)?;
+                }
+                Step::Graph(program) => machine.graph(program, inputs, spans.count(), &plan.outputs)?,
+                Step::Integer(step) => machine.integer(spans.count(), step, inputs)?,
+                Step::Unpack { x, out } => machine.unpack(spans, x, *out)?,
             }
         }
         Ok(())
@@ -33,7 +42,7 @@ impl NetworkEngine {
 impl Machine<'_> {
     /// Calls `f` with each row of a value and its number; what follows the row's values is zeros, and the row is
     /// quantised as its readers ask.
-    fn write(
+    pub(super) fn write(
         &mut self,
         rows: usize,
         out: &Value,
@@ -61,15 +70,20 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn input(&mut self, rows: usize, values: &[f32], out: &Value) -> Result<(), Error> {
+    /// The positions that count, one sequence after the other; zeros where nothing was given.
+    fn input(&mut self, spans: &Spans, values: &[f32], out: &Value) -> Result<(), Error> {
         let width = out.width;
+        let rows = spans.rows(out.positions);
         self.write(rows, out, [0..0, 0..0], rows * width, |r, row, _| {
-            row.copy_from_slice(&values[r * width..][..width]);
+            if values.is_empty() {
+                return row.fill(0.0);
+            }
+            row.copy_from_slice(&values[spans.padded(out.positions, r) * width..][..width]);
         })
     }
 
     /// Zeros behind the rows of a product, and their quantised forms.
-    fn finish(&mut self, rows: usize, out: &Value) -> Result<(), Error> {
+    pub(super) fn finish(&mut self, rows: usize, out: &Value) -> Result<(), Error> {
         let act = &out.act;
         if act.cols == out.width && act.block32.is_none() && act.block256.is_none() {
             return Ok(());

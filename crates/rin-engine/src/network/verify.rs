@@ -72,7 +72,11 @@ pub struct Report {
 /// When threads cannot be started, or the engine was loaded for fewer rows.
 pub fn verify(engine: &mut NetworkEngine, axes: &Axes, affinity: Policy) -> Result<Report, Error> {
     let n = axes.rows();
-    let inputs: Vec<Vec<f32>> = engine.inputs().iter().enumerate().map(|(i, port)| rows(n * port.width(), i)).collect();
+    let input = |(i, port): (usize, &rin_model::Port)| {
+        let domain = engine.domain(i);
+        rows(n * port.width(), i).into_iter().map(|x| domain.fit(x)).collect()
+    };
+    let inputs: Vec<Vec<f32>> = engine.inputs().iter().enumerate().map(input).collect();
     engine.reconfigure(Tier::Scalar, 1, affinity)?;
     let (expected, digest) = outputs(engine, &inputs, n, 1)?;
     let mut report = Report { cases: 0, equal: 0, digest, mismatches: Vec::new() };

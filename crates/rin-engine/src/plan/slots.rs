@@ -3,7 +3,7 @@
 use super::layout;
 use super::{Act, QuantAct, Slot, SlotId};
 use crate::Error;
-use crate::weights::{MatrixId, VectorId, WeightTable};
+use crate::weights::{ArrayId, MatrixId, VectorId, WeightTable};
 use rin_kernels::Format;
 use rin_kernels::format::Activation;
 use rin_model::ModelFile;
@@ -56,6 +56,10 @@ impl<'f> Slots<'f> {
     /// Whether the file has a tensor.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.file.tensor(name).is_some()
+    }
+
+    pub(crate) fn array(&mut self, name: &str) -> Result<ArrayId, Error> {
+        self.weights.array(self.file, name)
     }
 
     pub(crate) fn weights(&self) -> &WeightTable {

@@ -13,6 +13,7 @@ pub(crate) mod split;
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};
 use crate::cache::PageCache;
+use crate::graph::ArrayKernels;
 use crate::plan::{Plan, SlotId, Step};
 use crate::pool::Pool;
 use crate::weights::Weights;
@@ -22,6 +23,7 @@ use rin_kernels::Cpu;
 use rin_kernels::Format;
 use rin_kernels::ops::activation::Activate;
 use rin_kernels::ops::attention::{Attention, KvType};
+use rin_kernels::ops::integer::{DenseNarrow, DenseWide, QuantizeStatic};
 use rin_kernels::ops::layer_norm::LayerNorm;
 use rin_kernels::ops::linear::Linear;
 use rin_kernels::ops::quantize::QuantizeRow;
@@ -29,8 +31,7 @@ use rin_kernels::ops::rms_norm::RmsNorm;
 use rin_kernels::ops::rope::{Rope, RopeTable};
 use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::ops::swiglu::SwiGlu;
-use split::rows_of;
-pub(crate) use split::split;
+pub(crate) use split::{deal, rows_of, split};
 use std::ops::Range;
 
 /// A token of a batch.
@@ -58,8 +59,18 @@ pub struct Kernels {
     rope_table: RopeTable,
     rope: Rope,
     swiglu: SwiGlu,
-    attention: Attention,
+    pub(crate) attention: Attention,
+    pub(crate) integer: IntegerKernels,
+    pub(crate) arrays: ArrayKernels,
     memory: memory::MemoryKernels,
+}
+
+/// The operations of networks in integers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IntegerKernels {
+    pub(crate) quantize: QuantizeStatic,
+    pub(crate) narrow: DenseNarrow,
+    pub(crate) wide: DenseWide,
 }
 
 impl Kernels {
@@ -76,6 +87,12 @@ impl Kernels {
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
             attention: Attention::select(kv_type, cpu),
+            integer: IntegerKernels {
+                quantize: QuantizeStatic::select(cpu),
+                narrow: DenseNarrow::select(cpu),
+                wide: DenseWide::select(cpu),
+            },
+            arrays: ArrayKernels::select(cpu),
             memory: memory::MemoryKernels::select(*cpu),
         }
     }

@@ -67,7 +67,7 @@ impl Network {
         rin_model::Network {
             mode: Mode::Snn,
             name: name.map(str::to_owned),
-            inputs: vec![Port { name: "input".to_owned(), shape }],
+            inputs: vec![Port::row("input", shape)],
             outputs: vec![Output { name: "output".to_owned(), kind: OutputKind::Logits, labels: Vec::new() }],
             body: Body::Spiking(Spiking {
                 steps: self.steps,

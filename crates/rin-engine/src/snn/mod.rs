@@ -13,6 +13,7 @@ mod file;
 mod layout;
 mod network;
 mod run;
+pub mod verify;
 
 #[cfg(test)]
 mod tests;

@@ -344,7 +344,7 @@ impl Builder {
             Ok(Output { name, kind: output.kind, labels: output.labels })
         };
         let outputs = outputs.into_iter().map(output).collect::<Result<Vec<_>, ForeignError>>()?;
-        let inputs = vec![Port { name: INPUT.to_owned(), shape }];
+        let inputs = vec![Port::row(INPUT, shape)];
         let network = Network { mode: Mode::Mlp, name, inputs, outputs, body: Body::Nodes(self.nodes) };
         Ok(Trained { network, tensors: self.out })
     }

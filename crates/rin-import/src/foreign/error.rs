@@ -28,6 +28,22 @@ pub enum ForeignError {
         /// What it holds, and what helps.
         what: String,
     },
+    /// An ONNX model that needs more than RIN has: everything that is lacking, at once.
+    #[error(
+        "the model needs what RIN does not have: {}; docs/onnx.md lists what it has", lacking.join(", ")
+    )]
+    Operators {
+        /// Operators, element types and the like.
+        lacking: Vec<String>,
+    },
+    /// An ONNX model with sizes that are for the caller to choose.
+    #[error(
+        "sizes of the model's inputs are left open; choose them: rin import X.onnx -o X.rin {}", names.join(" ")
+    )]
+    Sizes {
+        /// The flags that choose them.
+        names: Vec<String>,
+    },
     /// A description of the network that does not fit its weights, or none where one is needed.
     #[error("{what}; describe the network in a TOML file and give it with --network (see docs/network.md)")]
     Description {

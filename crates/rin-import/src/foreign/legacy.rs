@@ -230,7 +230,7 @@ fn network(layers: Vec<Layer>) -> Trained {
     let network = Network {
         mode: Mode::Mlp,
         name: None,
-        inputs: vec![Port { name: "input".to_owned(), shape: vec![width] }],
+        inputs: vec![Port::row("input", vec![width])],
         outputs: vec![Output { name: from, kind: OutputKind::Logits, labels: Vec::new() }],
         body: Body::Nodes(nodes),
     };

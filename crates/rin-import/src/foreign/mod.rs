@@ -14,11 +14,15 @@ mod zip;
 pub use describe::{Description, Layer, OutputLayer};
 pub use error::ForeignError;
 
-use crate::write::{NewNetwork, NewTensor, write_network};
-use crate::{Error, ImportOptions, Report, source, staged};
+use crate::cost::cost;
+use crate::integer::{self, DenseNetwork};
+use crate::write::{NewNetwork, NewTensor, network_bytes, write_network};
+use crate::{Error, ImportOptions, Report, onnx, source, staged};
 use rin_kernels::Format;
+use rin_model::onnx::ExternalFiles;
 use rin_model::{FileFormat, ModelFile, Network};
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 /// A tensor in numbers, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +39,9 @@ pub(crate) struct Trained {
     pub(crate) tensors: Vec<Tensor>,
 }
 
+const INTEGERS_NEED_ROWS: &str =
+    "the mode rin finds the scales of its integers with rows of the input: give --calibrate FILE";
+
 /// Longest file that is read into memory: networks of these kinds are small.
 const MAX_FILE: u64 = 8 << 30;
 
@@ -44,6 +51,7 @@ pub(crate) enum Kind {
     Torch,
     Legacy,
     Safetensors,
+    Onnx,
 }
 
 /// The kind of a file that [`import_network`] reads; none for all others. A safetensors file is a network in pieces where
@@ -61,6 +69,7 @@ pub(crate) fn kind_of(path: &Path, described: bool) -> Option<Kind> {
     let start = start.get(..read).unwrap_or_default();
     match start {
         b"RIN1" | b"THOR" | b"TH3R" => Some(Kind::Legacy),
+        _ if named(&["onnx"]) => Some(Kind::Onnx),
         _ if start.starts_with(b"PK") || named(&["pt", "pth", "bin", "ckpt"]) => Some(Kind::Torch),
         _ if named(&["safetensors"]) && (described || !path.with_file_name("config.json").is_file()) => {
             Some(Kind::Safetensors)
@@ -78,7 +87,11 @@ pub(crate) fn import_network(
     options: &ImportOptions,
 ) -> Result<Report, Error> {
     staged::check_destination(dst, &[src.to_path_buf()], options.overwrite)?;
+    if kind == Kind::Onnx {
+        return import_onnx(src, dst, description, options);
+    }
     let (format, trained) = match kind {
+        Kind::Onnx => return Err(ForeignError::unsupported("an ONNX file").into()),
         Kind::Torch => ("pytorch", describe::build(torch::read(&bytes_of(src)?)?, description)?),
         Kind::Safetensors => ("safetensors", describe::build(safetensors(src)?, description)?),
         Kind::Legacy if description.is_some() => {
@@ -88,9 +101,45 @@ pub(crate) fn import_network(
         }
         Kind::Legacy => ("legacy", legacy::read(&bytes_of(src)?)?),
     };
-    let format_of_matrices = options.quant.unwrap_or(Format::F32);
+    check_cancelled(options)?;
+    let name = source::name(src);
+    let Some(rows) = &options.calibration else {
+        if options.integer {
+            return Err(ForeignError::unsupported(INTEGERS_NEED_ROWS).into());
+        }
+        return write_floats(dst, &trained, &name, format, options.quant, options);
+    };
+    // The same network in f32, to compare with.
+    let reference = dst.with_file_name(format!(".{}.{}.reference", source::name(dst), std::process::id()));
+    let compared =
+        write_floats(&reference, &trained, &name, format, None, &ImportOptions { overwrite: true, ..options.clone() })
+            .and_then(|_| {
+                let report = if options.integer {
+                    let quantized = DenseNetwork::of(trained)?.quantize(rows)?;
+                    integer::write(dst, &quantized, &name, format, options.overwrite)?
+                } else {
+                    write_floats(dst, &trained, &name, format, options.quant, options)?
+                };
+                Ok(Report { cost: Some(cost(&reference, dst, rows)?), ..report })
+            });
+    // What led here is the failure to report.
+    drop(std::fs::remove_file(&reference));
+    compared
+}
+
+/// Writes a network with its matrices in a type of floats or blocks.
+fn write_floats(
+    dst: &Path,
+    trained: &Trained,
+    name: &str,
+    format: &str,
+    quant: Option<Format>,
+    options: &ImportOptions,
+) -> Result<Report, Error> {
+    let format_of_matrices = quant.unwrap_or(Format::F32);
     let mut tensors = Vec::with_capacity(trained.tensors.len());
     for tensor in &trained.tensors {
+        check_cancelled(options)?;
         if let Some(at) = tensor.values.iter().position(|value| !value.is_finite()) {
             let col = tensor.shape.get(1).copied().unwrap_or(1).max(1);
             let (row, col) = (at.checked_div(col).unwrap_or(0), at.checked_rem(col).unwrap_or(0));
@@ -101,9 +150,58 @@ pub(crate) fn import_network(
             _ => NewTensor::vector(&tensor.name, &tensor.values),
         });
     }
-    let (name, quant) = (source::name(src), options.quant);
-    let model = NewNetwork { network: &trained.network, source: &name, format, quant };
+    check_cancelled(options)?;
+    let model = NewNetwork { network: &trained.network, source: name, format, quant };
     write_network(dst, &model, &tensors, &[], options.overwrite)
+}
+
+/// Ends an import that was interrupted.
+pub(crate) fn check_cancelled(options: &ImportOptions) -> Result<(), Error> {
+    match &options.cancel {
+        Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Cancelled),
+        _ => Ok(()),
+    }
+}
+
+/// Names and shapes of the tensors of a file of `torch.save`, in its order. The pickle is read as data and never run.
+///
+/// # Errors
+/// When the file is damaged, asks for code to be run, or holds no dictionary of tensors.
+pub fn torch_shapes(bytes: &[u8]) -> Result<Vec<(String, Vec<usize>)>, ForeignError> {
+    Ok(torch::read(bytes)?.into_iter().map(|tensor| (tensor.name, tensor.shape)).collect())
+}
+
+/// Writes the network of an ONNX file.
+fn import_onnx(
+    src: &Path,
+    dst: &Path,
+    description: Option<&Description>,
+    options: &ImportOptions,
+) -> Result<Report, Error> {
+    if description.is_some() {
+        return Err(ForeignError::unsupported("ONNX files describe their network; leave --network out").into());
+    }
+    let imported = read_onnx(src, options)?;
+    let (name, quant) = (source::name(src), options.quant);
+    let model = NewNetwork { network: &imported.network, source: &name, format: "onnx", quant };
+    write_network(dst, &model, &imported.tensors, &imported.arrays, options.overwrite)
+}
+
+/// Opens an ONNX file as the `.rin` file that [`import`](crate::import) would write, in memory.
+///
+/// # Errors
+/// As for [`import`](crate::import), but for what is about the file that it writes.
+pub fn open_onnx(src: &Path, options: &ImportOptions) -> Result<ModelFile, Error> {
+    let imported = read_onnx(src, options)?;
+    let name = source::name(src);
+    let model = NewNetwork { network: &imported.network, source: &name, format: "onnx", quant: options.quant };
+    let bytes = network_bytes(&model, &imported.tensors, imported.arrays)?;
+    Ok(ModelFile::from_bytes(&src.to_string_lossy(), bytes)?)
+}
+
+fn read_onnx(src: &Path, options: &ImportOptions) -> Result<onnx::Imported, Error> {
+    let folder = src.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    onnx::read(&bytes_of(src)?, &mut ExternalFiles::in_folder(folder), options)
 }
 
 fn bytes_of(path: &Path) -> Result<Vec<u8>, Error> {

@@ -1,7 +1,11 @@
 //! Networks from rows of numbers to rows of numbers: written, imported, read, planned and run.
 
 #[cfg(test)]
+mod encoder;
+#[cfg(test)]
 mod foreign;
+#[cfg(test)]
+mod integer;
 #[cfg(test)]
 mod legacy;
 #[cfg(test)]

@@ -185,7 +185,7 @@ fn a_matrix_whose_rows_are_too_long_is_refused_when_it_is_planned() {
     let network = rin_model::Network {
         mode: rin_model::Mode::Mlp,
         name: None,
-        inputs: vec![rin_model::Port { name: "x".into(), shape: vec![4] }],
+        inputs: vec![rin_model::Port::row("x", vec![4])],
         outputs: vec![rin_model::Output { name: "y".into(), kind: rin_model::OutputKind::Values, labels: vec![] }],
         body: Body::Nodes(vec![node(dense("fc", Function::Identity), &["x"], "y")]),
     };

@@ -69,7 +69,7 @@ pub(crate) fn residual_mlp([n_in, hidden, classes]: [usize; 3], format: Format) 
     let network = Network {
         mode: Mode::Mlp,
         name: Some("residual".to_owned()),
-        inputs: vec![Port { name: "x".to_owned(), shape: vec![n_in] }],
+        inputs: vec![Port::row("x", vec![n_in])],
         outputs: vec![
             output("class", OutputKind::Logits),
             output("gate", OutputKind::Values),

@@ -4,6 +4,9 @@ pub mod activation;
 pub mod attention;
 #[cfg(test)]
 pub(crate) mod cases;
+pub mod elementwise;
+pub mod integer;
+pub mod integer_product;
 pub mod layer_norm;
 pub mod lif;
 pub mod linear;

@@ -2,7 +2,7 @@
 
 use super::config::SpikingData;
 use crate::Error;
-use crate::random::{index, stream};
+use crate::random::{index, stream, uniform};
 use rin_model::array::Array;
 
 /// Rows of numbers, each with a class.
@@ -87,10 +87,21 @@ impl Samples {
 }
 
 /// The numbers below `n` in an order that the state decides (Fisher and Yates).
-pub(super) fn shuffled(n: usize, state: u64) -> Vec<usize> {
+pub(crate) fn shuffled(n: usize, state: u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     for at in (1..n).rev() {
         order.swap(at, index(state, at as u64, at + 1));
     }
     order
+}
+
+/// Leaves out a share of the inputs.
+pub(crate) fn drop_out(inputs: &mut [f32], share: f64, state: u64) {
+    if share > 0.0 {
+        #[expect(clippy::cast_possible_truncation, reason = "a factor near 1")]
+        let grown = (1.0 / (1.0 - share)) as f32;
+        for (at, x) in inputs.iter_mut().enumerate() {
+            *x = if uniform(state, at as u64) < share { 0.0 } else { *x * grown };
+        }
+    }
 }

@@ -223,7 +223,7 @@ fn add_scaled(sum: &mut [f32], factor: f32, values: &[f32]) {
 }
 
 /// Loss in nats, and its gradient.
-fn cross_entropy(logits: &[f32], label: usize) -> (f64, Vec<f32>) {
+pub(crate) fn cross_entropy(logits: &[f32], label: usize) -> (f64, Vec<f32>) {
     let most = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let powers: Vec<f64> = logits.iter().map(|&x| libm::exp(f64::from(x - most))).collect();
     let sum: f64 = powers.iter().sum();

@@ -1,7 +1,7 @@
 //! The epochs.
 
 use super::config::SpikingConfig;
-use super::data::{Samples, shuffled};
+use super::data::{Samples, drop_out, shuffled};
 use super::evaluate::{Comparison, compare};
 use super::export;
 use super::network::{Shape, rounded};
@@ -9,7 +9,7 @@ use crate::Error;
 use crate::config::LoopConfig;
 use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
-use crate::random::{stream, uniform};
+use crate::random::stream;
 use rayon::prelude::*;
 use rin_engine::snn::Network;
 use rin_import::snn_file;
@@ -124,17 +124,6 @@ fn batch(
         }
         (sum, loss + more, spikes + count)
     })
-}
-
-/// Leaves out a share of the inputs.
-fn drop_out(inputs: &mut [f32], share: f64, state: u64) {
-    if share > 0.0 {
-        #[expect(clippy::cast_possible_truncation, reason = "a factor near 1")]
-        let grown = (1.0 / (1.0 - share)) as f32;
-        for (at, x) in inputs.iter_mut().enumerate() {
-            *x = if uniform(state, at as u64) < share { 0.0 } else { *x * grown };
-        }
-    }
 }
 
 /// Trains as a configuration file says and writes the network; none where `cancel` was set.

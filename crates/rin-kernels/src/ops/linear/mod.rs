@@ -22,6 +22,8 @@ mod avx512_vnni;
 mod neon;
 #[cfg(target_arch = "aarch64")]
 mod neon_i8mm;
+#[cfg(target_arch = "x86_64")]
+mod pairs;
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod simd;
@@ -81,7 +83,8 @@ impl Epilogue<'_> {
         }
         match (out.first_chunk_mut::<LANES>(), self.add) {
             (Some(out), true) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = canonical(*y + v)),
-            (Some(out), false) => *out = sums.map(canonical),
+            // A loop and no `map`: that would not be inlined into a function with target features.
+            (Some(out), false) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = canonical(*v)),
             (None, true) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = canonical(*y + v)),
             (None, false) => out.iter_mut().zip(&sums).for_each(|(y, v)| *y = canonical(*v)),
         }

@@ -64,6 +64,11 @@ pub(super) trait Simd: Copy {
     fn signed_pairs(a: &[u8], b: &[u8], part: usize) -> Self::Int;
     /// `sum + pairs.0 * x[0] + pairs.1 * x[1]`.
     fn dot_pairs(sum: Self::Int, pairs: Self::Int, x: [i16; 2]) -> Self::Int;
+    /// Four bytes for every row.
+    fn splat32(x: [i8; 4]) -> Self::Int;
+    /// `sum + line · x` for 4 columns: unsigned bytes of at most 7 bits where [`Simd::PARTS`] is not 1, and `x` in
+    /// −127..=127.
+    fn dot4(sum: Self::Int, line: Self::Int, x: Self::Int) -> Self::Int;
     /// `start + lines · q` for `4 N` columns: unsigned codes of format `F`, and `q` in −127..=127.
     fn dot<const F: usize, const N: usize>(start: Self::Int, lines: &[Self::Int; N], q: &[i8]) -> Self::Int;
 
@@ -90,7 +95,14 @@ pub(super) trait Simd: Copy {
 #[inline(always)]
 fn four(q: &[i8], i: usize) -> i32 {
     let (fours, _) = q.as_chunks::<4>();
-    i32::from_ne_bytes(fours[i].map(i8::cast_unsigned))
+    i32::from_ne_bytes(bytes_of(fours[i]))
+}
+
+/// The bits of four bytes. No `map`: that would not be inlined into a function with target features.
+#[inline(always)]
+const fn bytes_of(x: [i8; 4]) -> [u8; 4] {
+    let [a, b, c, d] = x;
+    [a.cast_unsigned(), b.cast_unsigned(), c.cast_unsigned(), d.cast_unsigned()]
 }
 
 /// Two numbers of 16 bits as one of 32.
@@ -230,6 +242,18 @@ impl Simd for Avx2 {
         let x = tier!(_mm256_set1_epi32(two(x)));
         let products = tier!(_mm256_madd_epi16(pairs, x));
         Self::add32(sum, products)
+    }
+
+    #[inline(always)]
+    fn splat32(x: [i8; 4]) -> __m256i {
+        tier!(_mm256_set1_epi32(i32::from_ne_bytes(bytes_of(x))))
+    }
+
+    #[inline(always)]
+    fn dot4(sum: __m256i, line: __m256i, x: __m256i) -> __m256i {
+        let products = tier!(_mm256_maddubs_epi16(line, x));
+        let wide = tier!(_mm256_madd_epi16(products, Self::splat16(1)));
+        Self::add32(sum, wide)
     }
 
     /// Codes of up to 6 bits go through `maddubs`, and as many of its results are added up in 16 bits as cannot
@@ -444,6 +468,16 @@ impl Simd for Avx512 {
     fn dot_pairs(sum: __m512i, pairs: __m512i, x: [i16; 2]) -> __m512i {
         let x = tier!(_mm512_set1_epi32(two(x)));
         tier!(_mm512_dpwssd_epi32(sum, pairs, x))
+    }
+
+    #[inline(always)]
+    fn splat32(x: [i8; 4]) -> __m512i {
+        tier!(_mm512_set1_epi32(i32::from_ne_bytes(bytes_of(x))))
+    }
+
+    #[inline(always)]
+    fn dot4(sum: __m512i, line: __m512i, x: __m512i) -> __m512i {
+        tier!(_mm512_dpbusd_epi32(sum, line, x))
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 //! what the panel has before the loops, so that the loops themselves carry no checks.
 
 use super::simd::Simd;
-use super::{Epilogue, QuantRows};
+use super::{Epilogue, QuantRows, pairs};
 use crate::ops::prefetch::prefetch;
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
@@ -12,11 +12,14 @@ use crate::{Format, MatMut};
 /// Up to this many tokens memory limits a product, not arithmetic.
 const FEW: usize = 4;
 
+/// Tokens that two panels meet at once.
+const PAIR_TOKENS: usize = 6;
+
 /// Asks for `lines` lines of `panel`, from `line` on, that lie `ahead` bytes further; for none where `ahead` is 0.
 ///
 /// Asking for a few with each group of columns keeps the queue of the memory even; a whole record at once stalls it.
 #[inline(always)]
-fn ask_ahead(panel: &[u8], line: usize, lines: usize, ahead: usize) {
+pub(super) fn ask_ahead(panel: &[u8], line: usize, lines: usize, ahead: usize) {
     if ahead > 0 {
         for i in line..line + lines {
             prefetch(panel, ahead + i * LINE);
@@ -50,6 +53,24 @@ pub(super) fn quant<S: Simd, const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], 
             p += 4;
         }
     }
+    // Where the codes take many steps to unpack, one panel and more tokens are as fast: less code for those.
+    let pairs = const { matches!(Format::ALL[F].code_bits(), 4 | 8) || Format::ALL[F].block_len() == 32 };
+    if pairs && S::PARTS == 1 && x.rows() >= PAIR_TOKENS {
+        for pair in w[p * panel_bytes..].chunks_exact(2 * panel_bytes) {
+            let mut t = 0;
+            while x.rows() - t >= PAIR_TOKENS {
+                t += pair_tile::<S, F, PAIR_TOKENS>(y, p, pair, x, t, e);
+            }
+            while t < x.rows() {
+                t += match x.rows() - t {
+                    4.. => pair_tile::<S, F, 4>(y, p, pair, x, t, e),
+                    2.. => pair_tile::<S, F, 2>(y, p, pair, x, t, e),
+                    _ => pair_tile::<S, F, 1>(y, p, pair, x, t, e),
+                };
+            }
+            p += 2;
+        }
+    }
     for panel in w[p * panel_bytes..].chunks_exact(panel_bytes) {
         let mut t = 0;
         while t < x.rows() {
@@ -64,6 +85,32 @@ pub(super) fn quant<S: Simd, const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], 
         }
         p += 1;
     }
+}
+
+/// Two panels, of which `p` is the first, against `T` tokens from `t0`; returns `T`.
+#[inline(always)]
+fn pair_tile<S: Simd, const F: usize, const T: usize>(
+    y: &mut MatMut<'_, f32>,
+    p: usize,
+    panels: &[u8],
+    x: QuantRows<'_>,
+    t0: usize,
+    e: Epilogue<'_>,
+) -> usize {
+    let ahead = if t0 == 0 { panels.len() } else { 0 };
+    let mut out = [[[0.0; LANES]; T]; 2];
+    let acc = if const { Format::ALL[F].block_len() == 32 } {
+        pairs::blocks_of_32::<S, F, T>(each(panels), x, t0, ahead)
+    } else {
+        pairs::blocks_of_256::<S, F, T>(each(panels), x, t0, ahead)
+    };
+    for (out, acc) in out.iter_mut().zip(acc) {
+        for (out, acc) in out.iter_mut().zip(acc) {
+            S::store(acc, out);
+        }
+    }
+    finish(&out, y, p, t0, e);
+    T
 }
 
 /// `N` panels, of which `p` is the first, against `T` tokens from `t0`; returns `T`.
@@ -109,7 +156,11 @@ fn finish<const T: usize, const N: usize>(
 #[inline(always)]
 fn each<const N: usize>(panels: &[u8]) -> [&[u8]; N] {
     let bytes = panels.len() / N;
-    std::array::from_fn(|n| &panels[n * bytes..][..bytes])
+    let mut each = [panels; N];
+    for (n, panel) in each.iter_mut().enumerate() {
+        *panel = &panels[n * bytes..][..bytes];
+    }
+    each
 }
 
 /// The sums of `P` registers to a line, from the one called `first`.
@@ -143,15 +194,23 @@ type Registers<R, const T: usize, const P: usize, const N: usize> = [[[R; T]; P]
 
 /// Row `t0 + t` of `values`, of which each row has `n` chunks of `N`.
 #[inline(always)]
-fn rows<V, const N: usize, const T: usize>(values: &[V], t0: usize, n: usize) -> [&[[V; N]]; T] {
+pub(super) fn rows<V, const N: usize, const T: usize>(values: &[V], t0: usize, n: usize) -> [&[[V; N]]; T] {
     let (chunks, _) = values.as_chunks::<N>();
-    std::array::from_fn(|t| &chunks[(t0 + t) * n..][..n])
+    let mut rows = [chunks; T];
+    for (t, row) in rows.iter_mut().enumerate() {
+        *row = &chunks[(t0 + t) * n..][..n];
+    }
+    rows
 }
 
 /// Row `t0 + t` of `n` scales each.
 #[inline(always)]
-fn scales<const T: usize>(values: &[f32], t0: usize, n: usize) -> [&[f32]; T] {
-    std::array::from_fn(|t| &values[(t0 + t) * n..][..n])
+pub(super) fn scales<const T: usize>(values: &[f32], t0: usize, n: usize) -> [&[f32]; T] {
+    let mut scales = [values; T];
+    for (t, row) in scales.iter_mut().enumerate() {
+        *row = &values[(t0 + t) * n..][..n];
+    }
+    scales
 }
 
 /// [`sums`] for formats with one scale per 32 columns.
@@ -354,41 +413,63 @@ pub(super) fn lines<S: Simd, const F: usize, const N: usize>(
     group: usize,
     part: usize,
 ) -> [S::Int; N] {
-    let bits = const { Format::ALL[F].code_bits() };
-    let low_nibble = S::splat8(0xf);
     let mut lines = [S::zero(); N];
-    for i in 0..N {
-        // Which line, and whether its high nibbles are meant.
-        let (line, high) = match record.nibble_group {
-            0 => (i, false),
-            32 => (group * 4 + i % 4, i >= 4),
-            _ => (group / 2 * 8 + i, group % 2 == 1),
-        };
-        let both = line_part::<S>(block, line, part);
-        lines[i] = match (record.nibble_group, high) {
-            (0, _) => both,
-            (_, false) => S::and(both, low_nibble),
-            (_, true) => S::and(S::shift_right16::<4>(both), low_nibble),
-        };
-    }
-    // Bits above the nibble: moved to their place, all but them cleared.
-    macro_rules! merge {
-        ($high:expr, $mask:literal: $($i:expr => $shift:ident $n:literal),*) => {{
-            let (high, mask) = ($high, S::splat8($mask));
-            $( lines[$i] = S::or(lines[$i], S::and(S::$shift::<$n>(high), mask)); )*
-        }};
-    }
-    if bits == 5 {
-        merge!(line_part::<S>(&block[record.high..], group, part), 0x10: 0 => shift_left16 4, 1 => shift_left16 3, 2 => shift_left16 2,
-            3 => shift_left16 1, 4 => shift_left16 0, 5 => shift_right16 1, 6 => shift_right16 2, 7 => shift_right16 3);
-    }
-    if bits == 6 {
-        for half in 0..2 {
-            merge!(line_part::<S>(&block[record.high..], group * 2 + half, part), 0x30: half * 4 => shift_left16 4,
-                half * 4 + 1 => shift_left16 2, half * 4 + 2 => shift_left16 0, half * 4 + 3 => shift_right16 2);
-        }
+    for (i, line) in lines.iter_mut().enumerate() {
+        *line = code_line::<S, F>(block, record, group, part, i);
     }
     lines
+}
+
+/// Line `i` of the codes of 32 columns (`group` of the block), of which there are 8.
+#[inline(always)]
+pub(super) fn code_line<S: Simd, const F: usize>(
+    block: &[u8],
+    record: Record,
+    group: usize,
+    part: usize,
+    i: usize,
+) -> S::Int {
+    // Which line, and whether its high nibbles are meant.
+    let (line, high) = match record.nibble_group {
+        0 => (i, false),
+        32 => (group * 4 + i % 4, i >= 4),
+        _ => (group / 2 * 8 + i, group % 2 == 1),
+    };
+    let both = line_part::<S>(block, line, part);
+    let low_nibble = S::splat8(0xf);
+    let code = match (record.nibble_group, high) {
+        (0, _) => both,
+        (_, false) => S::and(both, low_nibble),
+        (_, true) => S::and(S::shift_right16::<4>(both), low_nibble),
+    };
+    // Bits above the nibble: moved to their place, all but them cleared.
+    match const { Format::ALL[F].code_bits() } {
+        5 => {
+            let high = line_part::<S>(&block[record.high..], group, part);
+            let high = match i {
+                0 => S::shift_left16::<4>(high),
+                1 => S::shift_left16::<3>(high),
+                2 => S::shift_left16::<2>(high),
+                3 => S::shift_left16::<1>(high),
+                4 => high,
+                5 => S::shift_right16::<1>(high),
+                6 => S::shift_right16::<2>(high),
+                _ => S::shift_right16::<3>(high),
+            };
+            S::or(code, S::and(high, S::splat8(0x10)))
+        }
+        6 => {
+            let high = line_part::<S>(&block[record.high..], group * 2 + i / 4, part);
+            let high = match i % 4 {
+                0 => S::shift_left16::<4>(high),
+                1 => S::shift_left16::<2>(high),
+                2 => high,
+                _ => S::shift_right16::<2>(high),
+            };
+            S::or(code, S::and(high, S::splat8(0x30)))
+        }
+        _ => code,
+    }
 }
 
 /// A register's part of a line.
@@ -398,7 +479,7 @@ fn line_part<S: Simd>(lines: &[u8], line: usize, part: usize) -> S::Int {
 }
 
 /// A number known to fit.
-const fn i16_of(x: i32) -> i16 {
+pub(super) const fn i16_of(x: i32) -> i16 {
     assert!(x >= 0 && x <= 0x7fff, "an offset of 16 bits");
     #[expect(clippy::cast_possible_truncation, reason = "just checked")]
     let x = x as i16;
@@ -476,7 +557,10 @@ fn float_sums<S: Simd, const F: usize, const T: usize, const P: usize, const N: 
     let quads = cols / 4;
     let ahead = if t0 == 0 && first == 0 { panels.len() } else { 0 };
     let panels = each::<N>(panels);
-    let xs: [&[[f32; 4]]; T] = std::array::from_fn(|t| &x[(t0 + t) * cols..].as_chunks::<4>().0[..quads]);
+    let mut xs: [&[[f32; 4]]; T] = [&[]; T];
+    for (t, row) in xs.iter_mut().enumerate() {
+        *row = &x[(t0 + t) * cols..].as_chunks::<4>().0[..quads];
+    }
     let mut sums = [[[[S::zero_float(); 4]; T]; P]; N];
     for i in 0..quads {
         for (panel, sums) in panels.iter().zip(&mut sums) {

@@ -1,0 +1,289 @@
+"""Small dense networks, one row, one thread: RIN in integers beside ONNX Runtime and OpenVINO with the same weights.
+
+Usage: python run.py --rin PATH [--out FOLDER] [--repetitions 30] [--shapes dense,mlp,wide]
+
+Writes report.json and report.md. See README.md for the protocol.
+"""
+
+import argparse
+import json
+import os
+import platform
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+
+# Widths of all values; a relu stands behind every layer but the last.
+SHAPES = {
+    "dense": ("dense 256 x 4", [256, 256, 256, 256, 256]),
+    "mlp": ("784-256x4-10", [784, 256, 256, 256, 256, 10]),
+    "wide": ("784-1024-1024-512-10", [784, 1024, 1024, 512, 10]),
+}
+BURST = 0.02
+CALIBRATION, PARITY = 256, 64
+# Root mean square of the differences from f32, by the range of the outputs.
+GATE = 0.03
+RESAMPLES = 10_000
+
+
+def weights(widths, rng):
+    layers = []
+    for n_in, n_out in zip(widths, widths[1:]):
+        layers.append((rng.normal(0, (2 / n_in) ** 0.5, (n_out, n_in)).astype(np.float32), rng.normal(0, 0.1, n_out).astype(np.float32)))
+    return layers
+
+
+def write_safetensors(path, tensors):
+    header, offset, data = {}, 0, b""
+    for name, array in tensors.items():
+        raw = array.tobytes()
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [offset, offset + len(raw)]}
+        offset, data = offset + len(raw), data + raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def write_onnx(path, layers):
+    nodes, tensors, last = [], [], "x"
+    for i, (w, b) in enumerate(layers):
+        tensors += [numpy_helper.from_array(w, f"w{i}"), numpy_helper.from_array(b, f"b{i}")]
+        nodes.append(helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [f"h{i}"], transB=1))
+        last = f"h{i}"
+        if i + 1 < len(layers):
+            nodes.append(helper.make_node("Relu", [last], [f"a{i}"]))
+            last = f"a{i}"
+    nodes[-1].output[0] = "y"
+    n_in, n_out = layers[0][0].shape[1], layers[-1][0].shape[0]
+    graph = helper.make_graph(
+        nodes,
+        "dense",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, n_in])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, n_out])],
+        tensors,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+class Rows(CalibrationDataReader):
+    def __init__(self, rows):
+        self.rows = iter(rows)
+
+    def get_next(self):
+        row = next(self.rows, None)
+        return None if row is None else {"x": row[None]}
+
+
+class Ort:
+    """A session of one thread, with inputs and outputs bound before."""
+
+    def __init__(self, path):
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self.binding = self.session.io_binding()
+
+    def outputs(self, rows):
+        return np.concatenate([self.session.run(None, {"x": row[None]})[0] for row in rows])
+
+    def prepare(self, row):
+        self.x = ort.OrtValue.ortvalue_from_numpy(row[None].copy())
+        shape = self.session.get_outputs()[0].shape
+        self.y = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32))
+        self.binding.bind_ortvalue_input("x", self.x)
+        self.binding.bind_ortvalue_output("y", self.y)
+
+    def repetition(self):
+        return burst(lambda: self.session.run_with_iobinding(self.binding))
+
+
+class OpenVino:
+    def __init__(self, path):
+        import openvino as ov
+
+        core = ov.Core()
+        config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        self.request = core.compile_model(core.read_model(str(path)), "CPU", config).create_infer_request()
+
+    def outputs(self, rows):
+        found = []
+        for row in rows:
+            self.request.infer({"x": row[None]})
+            found.append(self.request.get_output_tensor(0).data.copy())
+        return np.concatenate(found)
+
+    def prepare(self, row):
+        self.request.get_input_tensor(0).data[:] = row[None]
+
+    def repetition(self):
+        return burst(self.request.infer)
+
+
+def burst(call):
+    """Seconds of a call, over at least BURST seconds of them; the first ones do not count."""
+    for _ in range(50):
+        call()
+    n = 16
+    while True:
+        start = time.perf_counter()
+        for _ in range(n):
+            call()
+        seconds = time.perf_counter() - start
+        if seconds >= BURST:
+            return seconds / n
+        n *= 2
+
+
+class Rin:
+    """`rin bench`, a process per repetition; it times bursts of calls itself."""
+
+    def __init__(self, program, folder, layers, quant):
+        names = {f"{i}.{part}": array for i, layer in enumerate(layers) for part, array in zip(["weight", "bias"], layer)}
+        write_safetensors(folder / "net.safetensors", names)
+        (folder / "net.toml").write_text('activation = "relu"\n')
+        self.program, self.model, self.folder = program, folder / f"net-{quant}.rin", folder
+        command = [program, "import", folder / "net.safetensors", "--network", folder / "net.toml", "-q", "--overwrite", "-o", self.model]
+        command += ["--calibrate", folder / "rows.npy"] + (["--mode", "rin"] if quant == "integers" else ["--quant", quant])
+        subprocess.run(command, check=True)
+
+    def outputs(self, rows):
+        np.save(self.folder / "parity.npy", rows)
+        out = self.folder / "found.npy"
+        subprocess.run([self.program, "run", self.model, "--input", self.folder / "parity.npy", "--output", out, "-q"], check=True)
+        return np.load(out)
+
+    def prepare(self, row):
+        pass
+
+    def row(self):
+        command = [self.program, "bench", self.model, "-b", "1", "-t", "1", "-r", "1", "--json", "-q"]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)[0]
+
+    def repetition(self):
+        command = [self.program, "bench", self.model, "-b", "1", "-t", "1", "-r", "1", "--rates-only", "--json", "-q"]
+        row = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)[0]
+        return row["avg_ns"] / row["n_gen"] * 1e-9
+
+
+def interval(values, statistic, rng):
+    draws = np.asarray([statistic(rng.choice(values, len(values))) for _ in range(RESAMPLES)])
+    return [float(x) for x in np.percentile(draws, [2.5, 97.5])]
+
+
+def ratio_interval(ours, theirs, rng):
+    """Repetitions of one round are drawn together."""
+    at = rng.integers(0, len(ours), (RESAMPLES, len(ours)))
+    ratios = np.median(np.asarray(theirs)[at], axis=1) / np.median(np.asarray(ours)[at], axis=1)
+    return [float(x) for x in np.percentile(ratios, [2.5, 97.5])]
+
+
+def measure(name, arguments, folder):
+    title, widths = SHAPES[name]
+    rng = np.random.default_rng(1)
+    layers = weights(widths, rng)
+    rows = rng.normal(0, 1, (CALIBRATION, widths[0])).astype(np.float32)
+    np.save(folder / "rows.npy", rows)
+    f32, dynamic, static = folder / "f32.onnx", folder / "dynamic.onnx", folder / "static.onnx"
+    write_onnx(f32, layers)
+    quantize_dynamic(f32, dynamic, weight_type=QuantType.QInt8, per_channel=True)
+    quantize_static(f32, static, Rows(rows), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+    engines = {
+        "RIN integers": Rin(arguments.rin, folder, layers, "integers"),
+        "RIN Q8_0": Rin(arguments.rin, folder, layers, "Q8_0"),
+        "ONNX Runtime F32": Ort(f32),
+        "ONNX Runtime INT8 dynamic": Ort(dynamic),
+        "ONNX Runtime INT8 static": Ort(static),
+    }
+    try:
+        engines["OpenVINO F32"] = OpenVino(f32)
+        engines["OpenVINO INT8"] = OpenVino(static)
+    except ImportError:
+        print("OpenVINO is not installed", file=sys.stderr)
+    parity = rng.normal(0, 1, (PARITY, widths[0])).astype(np.float32)
+    want = Ort(f32).outputs(parity)
+    results = {}
+    for engine, subject in list(engines.items()):
+        found = subject.outputs(parity)
+        apart = float(np.sqrt(np.mean((found - want) ** 2)) / (want.max() - want.min()))
+        results[engine] = {"rms_by_range": apart, "passed": apart <= GATE, "seconds": []}
+        if apart > GATE:
+            del engines[engine]
+            continue
+        subject.prepare(parity[0])
+    for i in range(arguments.repetitions):
+        order = list(engines.items())
+        for engine, subject in order if i % 2 == 0 else order[::-1]:
+            results[engine]["seconds"].append(subject.repetition())
+    rng = np.random.default_rng(2)
+    ours = results["RIN integers"]["seconds"]
+    for engine, found in results.items():
+        if found["seconds"]:
+            found["median_us"] = float(np.median(found["seconds"]) * 1e6)
+            found["ci95_us"] = [x * 1e6 for x in interval(found["seconds"], np.median, rng)]
+            found["ratio"] = float(np.median(found["seconds"]) / np.median(ours)) if ours else None
+            found["ratio_ci95"] = ratio_interval(ours, found["seconds"], rng) if ours else None
+    single = engines["RIN integers"].row() if "RIN integers" in engines else {}
+    tail = {key: single.get(key) for key in ["p50_us", "p99_us", "p999_us", "max_us", "jitter_p999", "disturbed"]}
+    return {"shape": title, "widths": widths, "engines": results, "rin_single_calls": tail}
+
+
+def machine():
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    found = {"cpu": model, "onnxruntime": ort.__version__, "kernel": platform.release()}
+    try:
+        import openvino
+
+        found["openvino"] = openvino.__version__
+    except ImportError:
+        pass
+    return found
+
+
+def markdown(report):
+    m = report["machine"]
+    lines = [f"{m['cpu']}, one thread, one row; ONNX Runtime {m['onnxruntime']}, OpenVINO {m.get('openvino', 'not installed')}.", ""]
+    lines += ["| shape | engine | µs (95 %) | time ÷ RIN's (95 %) | rms from f32 |", "|---|---|---|---|---|"]
+    for shape in report["shapes"]:
+        for engine, found in shape["engines"].items():
+            if not found["seconds"]:
+                lines.append(f"| {shape['shape']} | {engine} | out: {found['rms_by_range']:.1%} from f32 | | |")
+                continue
+            low, high = found["ci95_us"]
+            ratio = f"{found['ratio']:.2f} ({found['ratio_ci95'][0]:.2f} to {found['ratio_ci95'][1]:.2f})"
+            lines.append(f"| {shape['shape']} | {engine} | {found['median_us']:.2f} ({low:.2f} to {high:.2f}) | {ratio} | {found['rms_by_range']:.2%} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rin", required=True, type=Path)
+    parser.add_argument("--out", default=Path("headline-report"), type=Path)
+    parser.add_argument("--repetitions", default=30, type=int)
+    parser.add_argument("--shapes", default=",".join(SHAPES))
+    arguments = parser.parse_args()
+    arguments.rin = arguments.rin.resolve()
+    # One core for everybody, the same one: a second only ever waits.
+    os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[-1]})
+    report = {"machine": machine(), "repetitions": arguments.repetitions, "shapes": []}
+    for name in arguments.shapes.split(","):
+        with tempfile.TemporaryDirectory() as folder:
+            report["shapes"].append(measure(name, arguments, Path(folder)))
+    arguments.out.mkdir(exist_ok=True)
+    (arguments.out / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    (arguments.out / "report.md").write_text(markdown(report))
+    print(markdown(report))
+
+
+if __name__ == "__main__":
+    main()

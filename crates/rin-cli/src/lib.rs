@@ -1,0 +1,63 @@
+//! The `rin` command: text from model files, on the processor.
+//!
+//! One list of flags ([`args`]) with its variables and configuration files ([`config_file`]); one module per command.
+//! Results go to standard output, everything else to standard error; [`exit`] turns failures into exit codes. A library, so
+//! that the Python package can be the same command.
+
+mod args;
+mod bench;
+mod completions;
+mod config_file;
+mod doctor;
+mod energy;
+mod eval;
+mod exit;
+mod export;
+mod import;
+mod inspect;
+mod interrupt;
+mod json;
+mod model_path;
+mod network;
+mod npy;
+mod output;
+mod progress;
+mod report;
+mod rows;
+mod run;
+mod snn;
+mod tokens;
+mod train;
+mod values;
+mod verify;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Does what a command line says; its first word is the name of the program. Handles interrupts of the process where it
+/// runs something that takes time.
+pub fn run_command(arguments: Vec<OsString>) -> ExitCode {
+    let command = match args::parse(arguments) {
+        Ok(command) => command,
+        Err(code) => return code,
+    };
+    let wants_json = command.output().json;
+    let result = match command {
+        args::Command::Run(args) => run::run(&args),
+        args::Command::Tokens(args) => tokens::tokens(&args),
+        args::Command::Inspect(args) => inspect::inspect(&args),
+        args::Command::Import(args) => import::import(&args),
+        args::Command::Export(args) => export::export(&args),
+        args::Command::Eval(args) => eval::eval(&args),
+        args::Command::Bench(args) => bench::bench(&args),
+        args::Command::Energy(args) => energy::energy(&args),
+        args::Command::Verify(args) => verify::verify(&args),
+        args::Command::Train(args) => train::train(&args),
+        args::Command::Doctor(args) => doctor::doctor(&args),
+        args::Command::Completions(args) => completions::completions(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error, wants_json),
+    }
+}

@@ -1,0 +1,262 @@
+//! Networks from rows of numbers to rows of numbers, spiking ones among them.
+
+use std::time::{Duration, Instant};
+
+use rin_engine::digest::{DigestHex, LogitDigest};
+use rin_engine::snn::{Network as Spikes, Simulator};
+use rin_engine::{LoadOptions, NetworkEngine};
+use rin_kernels::Tier;
+use rin_model::{Mode, ModelFile, Port};
+
+use crate::{Failure, RinStatus, invalid};
+
+/// What a network takes and gives.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ports {
+    /// The inputs, in order.
+    pub inputs: Vec<Port>,
+    /// The outputs, in order.
+    pub outputs: Vec<Output>,
+}
+
+/// An output of a network on rows of numbers.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Output {
+    /// Its name.
+    pub name: String,
+    /// Values in a row.
+    pub width: usize,
+    /// What the values mean.
+    pub kind: rin_model::OutputKind,
+    /// Names of the classes; empty where they have none.
+    pub labels: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Network {
+    Rows(Box<NetworkEngine>),
+    Spiking { simulator: Box<Simulator>, file: Box<ModelFile> },
+}
+
+/// A loaded network.
+#[derive(Debug)]
+pub(crate) struct RowModel {
+    network: Network,
+    pub(crate) options: LoadOptions,
+    ports: Ports,
+    /// Of the last call, where it took several runs, or a spiking network.
+    digest: Option<DigestHex>,
+}
+
+impl RowModel {
+    pub(crate) fn load(file: ModelFile, options: &LoadOptions) -> Result<Self, Failure> {
+        let described = file.network().cloned();
+        let (network, widths) = if file.mode() == Some(Mode::Snn) {
+            let simulator = Box::new(Simulator::load(Spikes::of_file(&file)?, options)?);
+            let widths = vec![simulator.network().outputs()];
+            (Network::Spiking { simulator, file: Box::new(file) }, widths)
+        } else {
+            let engine = Box::new(NetworkEngine::load(file, options, |_| {})?);
+            let widths = (0..engine.outputs().len()).map(|i| engine.output_width(i)).collect();
+            (Network::Rows(engine), widths)
+        };
+        let ports = described.map_or_else(Ports::default, |described| Ports {
+            inputs: described.inputs,
+            outputs: described
+                .outputs
+                .into_iter()
+                .zip(widths)
+                .map(|(rin_model::Output { name, kind, labels }, width)| Output { name, width, kind, labels })
+                .collect(),
+        });
+        Ok(Self { network, options: options.clone(), ports, digest: None })
+    }
+
+    pub(crate) fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    pub(crate) fn file(&self) -> &ModelFile {
+        match &self.network {
+            Network::Rows(engine) => engine.file(),
+            Network::Spiking { file, .. } => file,
+        }
+    }
+
+    /// The highest instruction tier in use.
+    pub(crate) fn tier(&self) -> Option<Tier> {
+        match &self.network {
+            Network::Rows(engine) => Some(engine.tier()),
+            Network::Spiking { .. } => None,
+        }
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        match &self.network {
+            Network::Rows(engine) => engine.threads(),
+            Network::Spiking { simulator, .. } => simulator.threads(),
+        }
+    }
+
+    /// Weights, state and scratch, in bytes.
+    pub(crate) fn bytes(&self) -> [usize; 3] {
+        match &self.network {
+            Network::Rows(engine) => {
+                let plan = engine.plan();
+                [plan.weights.bytes(), plan.state_bytes, plan.scratch_bytes]
+            }
+            // Weights once, and a state for each worker.
+            Network::Spiking { simulator, .. } => {
+                let bytes = |threads| Simulator::plan(simulator.network(), threads).map_or(0, |(bytes, _)| bytes);
+                let state = bytes(2).saturating_sub(bytes(1));
+                [bytes(1).saturating_sub(state), state.saturating_mul(simulator.threads()), 0]
+            }
+        }
+    }
+
+    /// Computes `rows` rows. `inputs` and `outputs` have the values of all of them, `(rows, width)`.
+    pub(crate) fn infer(&mut self, inputs: &[&[f32]], rows: usize, outputs: &mut [&mut [f32]]) -> Result<(), Failure> {
+        self.check(inputs, rows, outputs)?;
+        self.digest = None;
+        match &mut self.network {
+            Network::Spiking { simulator, .. } => {
+                let (Some(input), Some(output)) = (inputs.first(), outputs.first_mut()) else { return Ok(()) };
+                if rows == 0 {
+                    return Ok(());
+                }
+                let steps = simulator.network().steps;
+                simulator.run(input, steps, output)?;
+                let mut digest = LogitDigest::new();
+                digest.update(output);
+                self.digest = Some(digest.finish());
+            }
+            Network::Rows(engine) if rows <= engine.max_rows() => {
+                engine.run(inputs, rows)?;
+                for (i, output) in outputs.iter_mut().enumerate() {
+                    output.copy_from_slice(engine.output(i));
+                }
+            }
+            Network::Rows(engine) => {
+                let most = engine.max_rows();
+                let mut digest = LogitDigest::new();
+                let mut parts: Vec<&[f32]> = Vec::with_capacity(inputs.len());
+                for first in (0..rows).step_by(most) {
+                    let n = most.min(rows - first);
+                    parts.clear();
+                    for (input, port) in inputs.iter().zip(&self.ports.inputs) {
+                        let width = port.width();
+                        parts.push(input.get(first * width..(first + n) * width).unwrap_or_default());
+                    }
+                    engine.run(&parts, n)?;
+                    for (i, output) in outputs.iter_mut().enumerate() {
+                        let found = engine.output(i);
+                        let width = found.len() / n.max(1);
+                        if let Some(place) = output.get_mut(first * width..(first + n) * width) {
+                            place.copy_from_slice(found);
+                        }
+                    }
+                    engine.digest(&mut digest);
+                }
+                self.digest = Some(digest.finish());
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything has the size that it has to have, and every value is a number.
+    fn check(&self, inputs: &[&[f32]], rows: usize, outputs: &[&mut [f32]]) -> Result<(), Failure> {
+        let ports = &self.ports;
+        if inputs.len() != ports.inputs.len() || outputs.len() != ports.outputs.len() {
+            return Err(invalid(format!(
+                "the network has {} inputs and {} outputs, not {} and {}",
+                ports.inputs.len(),
+                ports.outputs.len(),
+                inputs.len(),
+                outputs.len()
+            )));
+        }
+        for (values, port) in inputs.iter().zip(&ports.inputs) {
+            let (found, width) = (values.len(), port.width());
+            if rows.checked_mul(width) != Some(found) {
+                let message = format!(
+                    "input `{}` takes rows of {width} values, of shape {:?}: {found} values are not {rows} rows",
+                    port.name.escape_debug(),
+                    port.shape
+                );
+                return Err(Failure::new(RinStatus::InvalidInput, "BadInput", message)
+                    .at(format!("input `{}`", port.name.escape_debug())));
+            }
+            if !all_finite(values) {
+                return Err(not_finite(values, port));
+            }
+        }
+        for (values, output) in outputs.iter().zip(&ports.outputs) {
+            if rows.checked_mul(output.width) != Some(values.len()) {
+                let (name, width, found) = (output.name.escape_debug(), output.width, values.len());
+                return Err(invalid(format!("output `{name}` has {rows} rows of {width} values, not {found} values")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Digest of the values of the last call.
+    pub(crate) fn digest(&self) -> Option<DigestHex> {
+        self.digest.or_else(|| match &self.network {
+            Network::Rows(engine) => {
+                let mut digest = LogitDigest::new();
+                engine.digest(&mut digest);
+                Some(digest.finish())
+            }
+            Network::Spiking { .. } => None,
+        })
+    }
+
+    /// Mean time of a row of zeros.
+    pub(crate) fn profile(&mut self, warmup: u32, iterations: u32) -> Result<Duration, Failure> {
+        let inputs: Vec<Vec<f32>> = self.ports.inputs.iter().map(|port| vec![0.0; port.width()]).collect();
+        let mut outputs: Vec<Vec<f32>> = self.ports.outputs.iter().map(|output| vec![0.0; output.width]).collect();
+        let inputs: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
+        let mut spent = Duration::ZERO;
+        for n in 0..u64::from(warmup) + u64::from(iterations) {
+            let mut outputs: Vec<&mut [f32]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
+            let start = Instant::now();
+            self.infer(&inputs, 1, &mut outputs)?;
+            if n >= u64::from(warmup) {
+                spent += start.elapsed();
+            }
+        }
+        Ok(spent / iterations)
+    }
+}
+
+/// Whether no value is infinite or not a number. No early end, so that it takes no time to speak of.
+fn all_finite(values: &[f32]) -> bool {
+    values.iter().fold(0, |most, value| (value.to_bits() & 0x7fff_ffff).max(most)) < f32::INFINITY.to_bits()
+}
+
+fn not_finite(values: &[f32], port: &Port) -> Failure {
+    let at = values.iter().position(|value| !value.is_finite()).unwrap_or(0);
+    let value = values.get(at).copied().unwrap_or(f32::NAN);
+    let (row, element) = (at / port.width().max(1), at % port.width().max(1));
+    let name = port.name.escape_debug();
+    let message = format!("input `{name}` holds {value} in row {row}, place {element}: a network takes finite numbers");
+    Failure::new(RinStatus::InvalidInput, "NotFinite", message).at(format!("input `{name}` row {row} place {element}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::all_finite;
+
+    #[test]
+    fn infinities_and_nans_are_found_wherever_they_are() {
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for at in [0, 7, 32] {
+                let mut values = vec![f32::MAX; 33];
+                assert!(all_finite(&values));
+                values[at] = bad;
+                assert!(!all_finite(&values), "{bad} at {at}");
+            }
+        }
+        assert!(all_finite(&[]) && all_finite(&[f32::MIN, -0.0]));
+    }
+}
