@@ -1,7 +1,7 @@
 //! The `rin` command: text from model files, on the processor.
 //!
-//! One list of flags ([`args`]) with its variables and configuration files ([`config_file`]); one module per command.
-//! Results go to standard output, everything else to standard error; [`exit`] turns failures into exit codes. A library, so
+//! One list of flags (`args`) with its variables and configuration files (`config_file`); one module per command.
+//! Results go to standard output, everything else to standard error; `exit` turns failures into exit codes. A library, so
 //! that the Python package can be the same command.
 
 mod args;

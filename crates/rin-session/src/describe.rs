@@ -118,7 +118,9 @@ impl PlanBytes {
             // Small, and its sizes depend on the threads: it is laid out, and let go.
             return Ok(Self::of_rows(RowModel::load(file, options)?.bytes(), options));
         }
-        let plan = rin_engine::network::NetworkPlan::new(&file, options.n_batch)?;
+        let rows =
+            file.network().map_or(1, |network| rin_engine::network::rows_at_once(network, options.n_batch, None));
+        let plan = rin_engine::network::NetworkPlan::new(&file, rows.max(1))?;
         Ok(Self::of_rows([plan.weights.bytes(), plan.state_bytes, plan.scratch_bytes], options))
     }
 

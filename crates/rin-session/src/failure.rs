@@ -83,7 +83,13 @@ fn place_of_engine(error: &EngineError) -> String {
         EngineError::BadOption { field, .. } | EngineError::Sampling(SamplingError::Parameter { field, .. }) => {
             (*field).to_owned()
         }
-        EngineError::Network(NetworkError::InputSize { name, .. }) => format!("input `{}`", name.escape_debug()),
+        EngineError::Network(NetworkError::InputSize { name, .. } | NetworkError::SequenceSize { name, .. }) => {
+            format!("input `{}`", name.escape_debug())
+        }
+        EngineError::Network(NetworkError::Id { name, row, .. }) => {
+            format!("input `{}` row {row}", name.escape_debug())
+        }
+        EngineError::Network(NetworkError::Length { row, .. }) => format!("row {row}"),
         EngineError::Network(NetworkError::Spiking(error)) => error.place.clone(),
         _ => String::new(),
     }
@@ -102,13 +108,19 @@ impl From<EngineError> for Failure {
             | EngineError::PromptTooLong { .. }
             | EngineError::EmptyPrompt
             | EngineError::StepTooLarge { .. }
-            | EngineError::Network(NetworkError::InputCount { .. } | NetworkError::InputSize { .. })
+            | EngineError::Network(
+                NetworkError::InputCount { .. }
+                | NetworkError::InputSize { .. }
+                | NetworkError::SequenceSize { .. }
+                | NetworkError::Length { .. }
+                | NetworkError::Id { .. },
+            )
             | EngineError::Sampling(SamplingError::Parameter { .. }) => RinStatus::InvalidInput,
             EngineError::Model(_)
             | EngineError::Tokenizer(_)
             | EngineError::BadShape { .. }
             | EngineError::NonFiniteWeight { .. }
-            | EngineError::Network(NetworkError::Spiking(_))
+            | EngineError::Network(NetworkError::Spiking(_) | NetworkError::UnsoundLayer { .. })
             | EngineError::PackedSize { .. } => RinStatus::Weights,
             EngineError::DoesNotFit(_)
             | EngineError::PlanOverflow { .. }

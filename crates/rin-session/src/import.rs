@@ -38,8 +38,8 @@ pub fn import_model(
     let description = request.network.map(description).transpose()?;
     let cancel = Arc::new(AtomicBool::new(false));
     let (quant, overwrite) = (quant.transpose()?, request.overwrite);
-    let options =
-        ImportOptions { quant, description, overwrite, cancel: Some(Arc::clone(&cancel)), ..ImportOptions::default() };
+    let cancelled = Some(Arc::clone(&cancel));
+    let options = ImportOptions { quant, description, overwrite, cancel: cancelled, ..ImportOptions::default() };
     let report = import(source, to, &options, &mut |progress| {
         let event = json!({
             "event": "progress",

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rin_engine::digest::{DigestHex, LogitDigest};
+use rin_engine::network::rows_at_once;
 use rin_engine::snn::{Network as Spikes, Simulator};
 use rin_engine::{LoadOptions, NetworkEngine};
 use rin_kernels::Tier;
@@ -56,7 +57,10 @@ impl RowModel {
             let widths = vec![simulator.network().outputs()];
             (Network::Spiking { simulator, file: Box::new(file) }, widths)
         } else {
-            let engine = Box::new(NetworkEngine::load(file, options, |_| {})?);
+            // Sequences are given with all of their positions.
+            let n_batch = described.as_ref().map_or(1, |network| rows_at_once(network, options.n_batch, None));
+            let options = LoadOptions { n_batch: n_batch.max(1), ctx: None, ..options.clone() };
+            let engine = Box::new(NetworkEngine::load(file, &options, |_| {})?);
             let widths = (0..engine.outputs().len()).map(|i| engine.output_width(i)).collect();
             (Network::Rows(engine), widths)
         };
@@ -177,6 +181,9 @@ impl RowModel {
         }
         for (values, port) in inputs.iter().zip(&ports.inputs) {
             let (found, width) = (values.len(), port.width());
+            if port.optional && found == 0 {
+                continue;
+            }
             if rows.checked_mul(width) != Some(found) {
                 let message = format!(
                     "input `{}` takes rows of {width} values, of shape {:?}: {found} values are not {rows} rows",

@@ -32,7 +32,8 @@ mod with_trainer {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use rin_train::spiking::{self, Epoch, SpikingConfig};
+    use rin_train::mlp::{self, MlpConfig};
+    use rin_train::spiking::{self, SpikingConfig};
     use rin_train::{Event, Outcome, RunOptions};
     use serde_json::{Value, json};
 
@@ -54,13 +55,19 @@ mod with_trainer {
         };
         let TrainRequest { resume, overwrite } = request;
         // What is wrong with the file is told by whoever reads it in earnest.
-        if std::fs::read_to_string(config).is_ok_and(|text| SpikingConfig::is_meant(&text)) {
-            if resume {
-                return Err(invalid("a spiking network trains in one go and cannot be resumed").at("resume"));
-            }
-            let summary = spiking::run(config, overwrite, &mut |epoch: Epoch| tell(of_epoch(&epoch)), &cancel)?;
-            let summary = summary.ok_or_else(|| cancelled("nothing was written"))?;
-            return crate::describe::json(&summary);
+        let text = std::fs::read_to_string(config).unwrap_or_default();
+        let (is_spiking, is_dense) = (SpikingConfig::is_meant(&text), MlpConfig::is_meant(&text));
+        if (is_spiking || is_dense) && resume {
+            return Err(invalid("this kind of network trains in one go and cannot be resumed").at("resume"));
+        }
+        let nothing = || cancelled("nothing was written");
+        if is_spiking {
+            let summary = spiking::run(config, overwrite, &mut |epoch| tell(of_epoch(&epoch)), &cancel)?;
+            return crate::describe::json(&summary.ok_or_else(nothing)?);
+        }
+        if is_dense {
+            let summary = mlp::run(config, overwrite, &mut |epoch| tell(of_epoch(&epoch)), &cancel)?;
+            return crate::describe::json(&summary.ok_or_else(nothing)?);
         }
         let options = RunOptions { resume, plot: false, overwrite };
         let mut hear = |event: &Event<'_>| {
@@ -88,7 +95,7 @@ mod with_trainer {
         Failure::new(RinStatus::Cancelled, "Cancelled", format!("the training was ended; {kept}"))
     }
 
-    fn of_epoch(epoch: &Epoch) -> Value {
+    fn of_epoch(epoch: &impl serde::Serialize) -> Value {
         let mut value = serde_json::to_value(epoch).unwrap_or_default();
         if let Value::Object(fields) = &mut value {
             fields.insert("event".to_owned(), json!("epoch"));

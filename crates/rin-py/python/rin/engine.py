@@ -407,6 +407,9 @@ class RinEngine:
         single = True
         for port in ports:
             name, shape = port["name"], tuple(port["shape"])
+            if name not in given and port.get("optional"):
+                arrays.append(np.empty(0, dtype=np.float32))
+                continue
             if name not in given:
                 raise InvalidInputError(f"input `{name}` is missing", kind="BadInput", place=f"input `{name}`")
             array = _arguments.floats(name, given[name])
