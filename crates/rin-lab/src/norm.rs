@@ -51,7 +51,7 @@ impl InverseRoot {
         Self { table }
     }
 
-    /// 1/√m with [`ROOT_BITS`] fractional bits, for `m` in [1, 4) with 30 fractional bits.
+    /// 1/√m with `ROOT_BITS` fractional bits, for `m` in [1, 4) with 30 fractional bits.
     pub fn of(&self, m: u32) -> u32 {
         // Three plus half of the largest error of a step: 1.5 · (1/128)².
         const THREE: u64 = (3 << ROOT_BITS) + 98_304;

@@ -31,7 +31,7 @@ const MAX_ROW: usize = 1 << 20;
 /// A row's weights before they are divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Numerators {
-    /// `2^-(u / 2^f)` in [`TABLE_BITS`] fractional bits; the largest score has 2^30.
+    /// `2^-(u / 2^f)` in `TABLE_BITS` fractional bits; the largest score has 2^30.
     pub weights: Vec<u32>,
     /// Their sum.
     pub sum: u64,
