@@ -1,9 +1,9 @@
 //! Networks as graphs of typed arrays ([`rin_model::graph`]), run row by row on the slots, workers and kernels that all
 //! plans share.
 //!
-//! [`plan`] places every value of a row in the arena and prepares every operation, so that [`run`] neither allocates nor
-//! decides anything. The operations lie beside: [`elementwise`], [`reduce`], [`copy`], [`product`], [`image`]. What the
-//! importer of ONNX computes beforehand, [`fold`] computes with the same code.
+//! [`plan`] places every value of a row in the arena and prepares every operation, so that `run` neither allocates nor
+//! decides anything. The operations lie beside: `elementwise`, `reduce`, `copy`, `product`, `image`. What the
+//! importer of ONNX computes beforehand, `fold` computes with the same code.
 
 mod copy;
 mod elements;
