@@ -31,6 +31,6 @@ pub mod validate;
 
 pub use error::Error;
 pub use experiment::{Case, Context, Experiment, Findings, Outcome, Scale, Verdict};
-pub use experiments::{EXPERIMENTS, find};
+pub use experiments::{EXPERIMENTS, WITHOUT, find};
 pub use machine::Machine;
 pub use run::{Progress, Ran, run};

@@ -26,7 +26,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     reference: "numpy.fft in double precision for binding and for unitary keys; for capacity the integral of Frady, Kleyko and Sommer (Neural \
                 Computation 2018).",
     method: "Errors of binding and cosines of unbinding over random vectors. The share of right answers against the number of pairs, for convolution \
-             with unitary keys and for products of signs, vectors of 256, 1024 and 4096: χ² of the trials' means against theory at 1 %; \
+             with unitary keys and for products of signs, vectors of 256, 1024 and 4096: χ² of the trials' means against theory at 1 %, each with the larger of its own standard error and that of independent answers; \
              the two bindings are the same if each difference lies within 0.02 (90 % interval).",
     expected: "Errors below 1e-3 (16 bits) and 1e-6 (32 bits); cosines above 0.999; both bindings on one curve, that of theory.",
     reopens: "A width or number of pairs off the curve. As a memory of a language model it was not tried; the bindings compress pairs and do not \
@@ -95,10 +95,10 @@ fn points(results: &Results, name: &str, n: usize) -> Result<Vec<Point>, Error> 
         let case = format!("{name}, {n}, {pairs} pairs");
         let number = |key: &str| results.number(&case, key);
         let theory = expected(n, pairs, CANDIDATES);
-        // A spread of zero, where all is right, says little of so few trials: a third of one answer is the least.
+        // Where nearly all is right the spread of so few trials says little: the answers' own chance is the least.
         let trials = number("/trials")?;
-        let floor = 1.0 / (3.0 * pairs as f64 * trials);
-        let error = (number("/sd")? / trials.sqrt()).max(floor);
+        let chance = (theory * (1.0 - theory) / (pairs as f64 * trials)).sqrt();
+        let error = (number("/sd")? / trials.sqrt()).max(chance);
         Ok(Point { pairs, mean: number("/mean")?, error, theory })
     };
     loads(n).into_iter().map(point).collect()
@@ -179,7 +179,11 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         "Fixed point {} its bounds at every width; shares of right answers are within {} of theory{}; both bindings are {} within {MARGIN}.",
         if accurate { "keeps" } else { "misses" },
         digits(widest),
-        if on_curve { ", as chance would have it" } else { ", more often apart than chance would have it" },
+        if on_curve {
+            ", no farther than chance explains"
+        } else {
+            ", at places farther than chance explains (χ² below)"
+        },
         if same { "the same" } else { "not shown to be the same" },
     );
     Ok(Findings::judged(results, verdict, because)

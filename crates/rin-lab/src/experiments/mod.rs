@@ -28,6 +28,22 @@ pub const EXPERIMENTS: &[Experiment] = &[
     power::EXPERIMENT,
 ];
 
+/// Components that have no experiment yet, and what one would take.
+pub const WITHOUT: &[(&str, &str)] = &[
+    (
+        "Mechanistic distillation",
+        "a trainer with the losses of KD, FitNets, attention transfer, MiniLM and TinyBERT, at equal time, six seeds",
+    ),
+    (
+        "Ternary weights",
+        "kernels for TQ1_0 and TQ2_0 beside llama.cpp's, and networks trained in ternary; after training alone they are on the page of sparse weights",
+    ),
+    (
+        "Betti numbers as a validator of distillation",
+        "sixty students of one teacher; the engine of persistence is on the page of persistent homology",
+    ),
+];
+
 /// The experiment of a name.
 ///
 /// # Errors
