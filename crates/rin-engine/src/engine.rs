@@ -224,9 +224,11 @@ impl Engine {
         // Touched below, when the pages that packing reads from are gone: the peak is then that of running.
         let untouched = ArenaOptions { prefault: false, ..options.arena };
         let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
+        rin_model::release_code();
         let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
         plan.weights = weights.table().clone();
         if options.arena.prefault {
+            rin_model::release_code();
             arena.prefault();
         }
         let rope_factor = fill_frequencies(&plan, &weights, &mut arena)?;

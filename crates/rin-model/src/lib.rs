@@ -54,6 +54,7 @@ pub use integer::{Integer, IntegerLayer};
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;
 pub use memory::{Address, Bhrr, MAX_CONV, Memory, MemoryKind, ReadBy, SlotStateType, SlotValues, UnknownMemory};
+pub use mmap::release_code;
 pub use mode::Mode;
 pub use model_file::{FileFormat, ModelFile};
 pub use network::{

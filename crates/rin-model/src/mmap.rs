@@ -160,6 +160,42 @@ fn drop_pages(map: &Mmap, range: Range<usize>) -> std::io::Result<()> {
     unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) }
 }
 
+/// Gives back the pages of this program's code that start-up and the reading of a model have touched: the system reads
+/// them from the program's file again where they are needed. Before the memory of a plan is touched, that keeps the
+/// peak of a process at its plan and what runs. Nothing happens where the system has no `/proc` or refuses.
+pub fn release_code() {
+    #[cfg(target_os = "linux")]
+    {
+        let here = (release_code as fn() as *const ()).addr();
+        let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+        let own = maps.lines().find_map(|line| code_mapping(line).filter(|range| range.contains(&here)));
+        if let Some(own) = own {
+            // A hint: a system that refuses it keeps the pages.
+            drop_code(own).ok();
+        }
+    }
+}
+
+/// The addresses of a line of `/proc/self/maps` that tells of code of a file which nothing can have written to.
+#[cfg(target_os = "linux")]
+fn code_mapping(line: &str) -> Option<Range<usize>> {
+    let mut words = line.split_ascii_whitespace();
+    let (start, end) = words.next()?.split_once('-')?;
+    let is_code = words.next()? == "r-xp" && words.nth(3)?.starts_with('/');
+    let address = |digits| usize::from_str_radix(digits, 16).ok();
+    is_code.then_some(address(start)?..address(end)?)
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "the system call can drop data where a mapping is private and written to")]
+fn drop_code(range: Range<usize>) -> std::io::Result<()> {
+    let start = std::ptr::with_exposed_provenance_mut(range.start);
+    // SAFETY: the pages are code of a file, mapped for reading and running alone, as compilers of position-independent
+    // programs make it: they hold what the file holds, which an access reads again. No reference to them is held.
+    let done = unsafe { libc::madvise(start, range.len(), libc::MADV_DONTNEED) };
+    if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
 #[expect(unsafe_code, reason = "mapping a file is the one thing that this crate cannot say in safe Rust")]
 fn map_file(file: &File) -> std::io::Result<Mmap> {
     // SAFETY: the mapping is read-only and private to this module, which lends out nothing but `&[u8]`. That nobody
@@ -167,4 +203,27 @@ fn map_file(file: &File) -> std::io::Result<Mmap> {
     // follows from it, and no length or offset is trusted twice: every access goes through a bounds check on the slice,
     // and no value of the mapping is assumed to be the same when it is read again.
     unsafe { Mmap::map(file) }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_of_files_is_told_from_all_else() {
+        let code = "55d0c0a00000-55d0c0b00000 r-xp 00460000 fe:00 1234   /usr/bin/rin";
+        assert_eq!(code_mapping(code), Some(0x55d0_c0a0_0000..0x55d0_c0b0_0000));
+        for other in
+            ["r--p 00460000 fe:00 1234 /usr/bin/rin", "rwxp 0 fe:00 1 /usr/bin/rin", "r-xp 0 00:00 0 [vdso]", "r-xp"]
+        {
+            assert_eq!(code_mapping(&format!("55d0c0a00000-55d0c0b00000 {other}")), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn code_that_was_given_back_still_runs() {
+        release_code();
+        assert_eq!(code_mapping("x"), None);
+    }
 }

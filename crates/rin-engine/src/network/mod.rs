@@ -149,10 +149,12 @@ impl NetworkEngine {
         // Touched below, when the pages that packing reads from are gone: the peak is then that of running.
         let untouched = ArenaOptions { prefault: false, ..options.arena };
         let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
+        rin_model::release_code();
         let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
         plan.weights = weights.table().clone();
         integer::check_sound(&plan, &weights)?;
         if options.arena.prefault {
+            rin_model::release_code();
             arena.prefault();
         }
         crate::graph::make_ready(&plan, &weights, &mut arena)?;
