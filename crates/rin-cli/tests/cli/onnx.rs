@@ -46,7 +46,7 @@ fn sizes_are_chosen_and_what_lacks_is_told() {
     let unknown = place.path("unknown.onnx");
     // A graph of one node, `Foo`.
     std::fs::write(&unknown, b"\x3a\x07\x0a\x05\x22\x03Foo").unwrap();
-    let refused = import(unknown.to_str().unwrap(), &["--json"]);
+    let refused = import(unknown.to_str().unwrap(), &["--json", "--overwrite"]);
     assert_eq!(refused.status.code(), Some(3));
     let found: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
     assert_eq!(found["error"]["kind"], "UnsupportedOperators");
