@@ -7,7 +7,7 @@ use crate::MatMut;
 /// Quantised weights.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn quant<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantRows<'_>, e: Epilogue<'_>) {
-    tile::quant::<Avx2, F>(y, w, x, e);
+    tile::quant::<Avx2, F>(y, w, 0, x, e);
 }
 
 /// Float weights.

@@ -1,7 +1,7 @@
 //! The tier of AVX-512 with VNNI: a line at a time, 64 products per instruction.
 
 use super::simd::{Avx512, Simd};
-use super::{Epilogue, QuantRows, tile};
+use super::{Epilogue, QuantRows, pairs, tile};
 use crate::MatMut;
 use crate::pack::{LANES, LINE, Record};
 use std::arch::x86_64::_mm512_storeu_si512;
@@ -9,7 +9,8 @@ use std::arch::x86_64::_mm512_storeu_si512;
 /// Quantised weights.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn quant<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantRows<'_>, e: Epilogue<'_>) {
-    tile::quant::<Avx512, F>(y, w, x, e);
+    let done = pairs::quant::<F>(y, w, x, e);
+    tile::quant::<Avx512, F>(y, w, done, x, e);
 }
 
 /// Float weights.

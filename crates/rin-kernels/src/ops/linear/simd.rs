@@ -64,11 +64,6 @@ pub(super) trait Simd: Copy {
     fn signed_pairs(a: &[u8], b: &[u8], part: usize) -> Self::Int;
     /// `sum + pairs.0 * x[0] + pairs.1 * x[1]`.
     fn dot_pairs(sum: Self::Int, pairs: Self::Int, x: [i16; 2]) -> Self::Int;
-    /// Four bytes for every row.
-    fn splat32(x: [i8; 4]) -> Self::Int;
-    /// `sum + line · x` for 4 columns: unsigned bytes of at most 7 bits where [`Simd::PARTS`] is not 1, and `x` in
-    /// −127..=127.
-    fn dot4(sum: Self::Int, line: Self::Int, x: Self::Int) -> Self::Int;
     /// `start + lines · q` for `4 N` columns: unsigned codes of format `F`, and `q` in −127..=127.
     fn dot<const F: usize, const N: usize>(start: Self::Int, lines: &[Self::Int; N], q: &[i8]) -> Self::Int;
 
@@ -95,14 +90,13 @@ pub(super) trait Simd: Copy {
 #[inline(always)]
 fn four(q: &[i8], i: usize) -> i32 {
     let (fours, _) = q.as_chunks::<4>();
-    i32::from_ne_bytes(bytes_of(fours[i]))
+    number(fours[i])
 }
 
-/// The bits of four bytes. No `map`: that would not be inlined into a function with target features.
+/// Four bytes as one number. No `map`: that would not be inlined into a function with target features.
 #[inline(always)]
-const fn bytes_of(x: [i8; 4]) -> [u8; 4] {
-    let [a, b, c, d] = x;
-    [a.cast_unsigned(), b.cast_unsigned(), c.cast_unsigned(), d.cast_unsigned()]
+pub(super) const fn number([a, b, c, d]: [i8; 4]) -> i32 {
+    i32::from_ne_bytes([a.cast_unsigned(), b.cast_unsigned(), c.cast_unsigned(), d.cast_unsigned()])
 }
 
 /// Two numbers of 16 bits as one of 32.
@@ -244,18 +238,6 @@ impl Simd for Avx2 {
         Self::add32(sum, products)
     }
 
-    #[inline(always)]
-    fn splat32(x: [i8; 4]) -> __m256i {
-        tier!(_mm256_set1_epi32(i32::from_ne_bytes(bytes_of(x))))
-    }
-
-    #[inline(always)]
-    fn dot4(sum: __m256i, line: __m256i, x: __m256i) -> __m256i {
-        let products = tier!(_mm256_maddubs_epi16(line, x));
-        let wide = tier!(_mm256_madd_epi16(products, Self::splat16(1)));
-        Self::add32(sum, wide)
-    }
-
     /// Codes of up to 6 bits go through `maddubs`, and as many of its results are added up in 16 bits as cannot
     /// overflow. A code of 8 bits with its top bit flipped is the weight itself: its magnitude, at most 128, is the
     /// unsigned operand and its sign goes over to `q`; two such products make at most 32,512.
@@ -372,6 +354,20 @@ fn eight(bytes: &[u8]) -> __m128i {
 #[derive(Clone, Copy)]
 pub(super) struct Avx512;
 
+impl Avx512 {
+    /// Four bytes for every row.
+    #[inline(always)]
+    pub(super) fn splat32(x: i32) -> __m512i {
+        tier!(_mm512_set1_epi32(x))
+    }
+
+    /// `sum + line · x` for 4 columns: unsigned bytes, and `x` in −127..=127.
+    #[inline(always)]
+    pub(super) fn dot4(sum: __m512i, line: __m512i, x: __m512i) -> __m512i {
+        tier!(_mm512_dpbusd_epi32(sum, line, x))
+    }
+}
+
 impl Simd for Avx512 {
     type Int = __m512i;
     type Float = __m512;
@@ -471,21 +467,10 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn splat32(x: [i8; 4]) -> __m512i {
-        tier!(_mm512_set1_epi32(i32::from_ne_bytes(bytes_of(x))))
-    }
-
-    #[inline(always)]
-    fn dot4(sum: __m512i, line: __m512i, x: __m512i) -> __m512i {
-        tier!(_mm512_dpbusd_epi32(sum, line, x))
-    }
-
-    #[inline(always)]
     fn dot<const F: usize, const N: usize>(start: __m512i, lines: &[__m512i; N], q: &[i8]) -> __m512i {
         let mut sum = start;
         for (i, line) in lines.iter().enumerate() {
-            let x = tier!(_mm512_set1_epi32(four(q, i)));
-            sum = tier!(_mm512_dpbusd_epi32(sum, *line, x));
+            sum = Self::dot4(sum, *line, Self::splat32(four(q, i)));
         }
         sum
     }

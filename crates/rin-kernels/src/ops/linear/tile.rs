@@ -4,16 +4,13 @@
 //! what the panel has before the loops, so that the loops themselves carry no checks.
 
 use super::simd::Simd;
-use super::{Epilogue, QuantRows, pairs};
+use super::{Epilogue, QuantRows};
 use crate::ops::prefetch::prefetch;
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 
 /// Up to this many tokens memory limits a product, not arithmetic.
 const FEW: usize = 4;
-
-/// Tokens that two panels meet at once.
-const PAIR_TOKENS: usize = 6;
 
 /// Asks for `lines` lines of `panel`, from `line` on, that lie `ahead` bytes further; for none where `ahead` is 0.
 ///
@@ -27,14 +24,26 @@ pub(super) fn ask_ahead(panel: &[u8], line: usize, lines: usize, ahead: usize) {
     }
 }
 
-/// Quantised weights. Inlined into the entry point of each tier.
+/// Bytes of a panel of the matrix whose products `y` takes.
 #[inline(always)]
-pub(super) fn quant<S: Simd, const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantRows<'_>, e: Epilogue<'_>) {
-    let panel_bytes = (w.len() / y.cols().div_ceil(LANES).max(1)).max(1);
-    let mut p = 0;
+pub(super) fn panel_bytes(y: &MatMut<'_, f32>, w: &[u8]) -> usize {
+    (w.len() / y.cols().div_ceil(LANES).max(1)).max(1)
+}
+
+/// Quantised weights, from panel `first` on. Inlined into the entry point of each tier.
+#[inline(always)]
+pub(super) fn quant<S: Simd, const F: usize>(
+    y: &mut MatMut<'_, f32>,
+    w: &[u8],
+    first: usize,
+    x: QuantRows<'_>,
+    e: Epilogue<'_>,
+) {
+    let panel_bytes = panel_bytes(y, w);
+    let mut p = first;
     if x.rows() <= FEW {
         // Several panels are as many streams, which memory serves faster than one.
-        for group in w.chunks_exact(4 * panel_bytes) {
+        for group in w[p * panel_bytes..].chunks_exact(4 * panel_bytes) {
             match x.rows() {
                 // Two of the larger K panels: what is asked for then fits the first cache until it is read.
                 1 if const { Format::ALL[F].block_len() == 32 } => tile::<S, F, 1, 4>(y, p, group, x, 0, e),
@@ -53,24 +62,6 @@ pub(super) fn quant<S: Simd, const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], 
             p += 4;
         }
     }
-    // Where the codes take many steps to unpack, one panel and more tokens are as fast: less code for those.
-    let pairs = const { matches!(Format::ALL[F].code_bits(), 4 | 8) || Format::ALL[F].block_len() == 32 };
-    if pairs && S::PARTS == 1 && x.rows() >= PAIR_TOKENS {
-        for pair in w[p * panel_bytes..].chunks_exact(2 * panel_bytes) {
-            let mut t = 0;
-            while x.rows() - t >= PAIR_TOKENS {
-                t += pair_tile::<S, F, PAIR_TOKENS>(y, p, pair, x, t, e);
-            }
-            while t < x.rows() {
-                t += match x.rows() - t {
-                    4.. => pair_tile::<S, F, 4>(y, p, pair, x, t, e),
-                    2.. => pair_tile::<S, F, 2>(y, p, pair, x, t, e),
-                    _ => pair_tile::<S, F, 1>(y, p, pair, x, t, e),
-                };
-            }
-            p += 2;
-        }
-    }
     for panel in w[p * panel_bytes..].chunks_exact(panel_bytes) {
         let mut t = 0;
         while t < x.rows() {
@@ -85,32 +76,6 @@ pub(super) fn quant<S: Simd, const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], 
         }
         p += 1;
     }
-}
-
-/// Two panels, of which `p` is the first, against `T` tokens from `t0`; returns `T`.
-#[inline(always)]
-fn pair_tile<S: Simd, const F: usize, const T: usize>(
-    y: &mut MatMut<'_, f32>,
-    p: usize,
-    panels: &[u8],
-    x: QuantRows<'_>,
-    t0: usize,
-    e: Epilogue<'_>,
-) -> usize {
-    let ahead = if t0 == 0 { panels.len() } else { 0 };
-    let mut out = [[[0.0; LANES]; T]; 2];
-    let acc = if const { Format::ALL[F].block_len() == 32 } {
-        pairs::blocks_of_32::<S, F, T>(each(panels), x, t0, ahead)
-    } else {
-        pairs::blocks_of_256::<S, F, T>(each(panels), x, t0, ahead)
-    };
-    for (out, acc) in out.iter_mut().zip(acc) {
-        for (out, acc) in out.iter_mut().zip(acc) {
-            S::store(acc, out);
-        }
-    }
-    finish(&out, y, p, t0, e);
-    T
 }
 
 /// `N` panels, of which `p` is the first, against `T` tokens from `t0`; returns `T`.
@@ -138,7 +103,7 @@ fn tile<S: Simd, const F: usize, const T: usize, const N: usize>(
 
 /// Hands the sums of `N` panels and `T` tokens on.
 #[inline(always)]
-fn finish<const T: usize, const N: usize>(
+pub(super) fn finish<const T: usize, const N: usize>(
     sums: &[[[f32; LANES]; T]; N],
     y: &mut MatMut<'_, f32>,
     p: usize,
@@ -154,7 +119,7 @@ fn finish<const T: usize, const N: usize>(
 
 /// `N` panels of equal length that lie one after another.
 #[inline(always)]
-fn each<const N: usize>(panels: &[u8]) -> [&[u8]; N] {
+pub(super) fn each<const N: usize>(panels: &[u8]) -> [&[u8]; N] {
     let bytes = panels.len() / N;
     let mut each = [panels; N];
     for (n, panel) in each.iter_mut().enumerate() {
@@ -495,7 +460,7 @@ pub(super) fn float<S: Simd, const F: usize>(
     cols: usize,
     e: Epilogue<'_>,
 ) {
-    let panel_bytes = (w.len() / y.cols().div_ceil(LANES).max(1)).max(1);
+    let panel_bytes = panel_bytes(y, w);
     let rows = x.len() / cols;
     let mut p = 0;
     if rows == 1 && S::PARTS == 1 {
