@@ -221,16 +221,9 @@ impl Engine {
             cpu = cpu.up_to(tier);
         }
         let mut pool = make_pool(options.threads, options.affinity)?;
-        // Touched below, when the pages that packing reads from are gone: the peak is then that of running.
-        let untouched = ArenaOptions { prefault: false, ..options.arena };
-        let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
-        rin_model::release_code();
-        let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
-        plan.weights = weights.table().clone();
-        if options.arena.prefault {
-            rin_model::release_code();
-            arena.prefault();
-        }
+        let arena_bytes = plan.arena_bytes();
+        let (weights, mut arena) =
+            Weights::load_with_arena(file, &mut plan.weights, arena_bytes, options.arena, &mut pool, progress)?;
         let rope_factor = fill_frequencies(&plan, &weights, &mut arena)?;
         let kernels = Kernels::select(plan.kv_type, &cpu);
         let batch = Vec::with_capacity(plan.options.n_batch);

@@ -325,21 +325,48 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// As [`load`](Self::load), with an arena of `arena_bytes` beside the weights. `table` becomes that of the loaded ones.
+    ///
+    /// The arena is touched last, when the pages that packing reads from, and the code that only loading runs, are gone:
+    /// the peak of the process is then that of running.
+    ///
+    /// # Errors
+    ///
+    /// When memory is refused or a weight is no number.
+    pub fn load_with_arena(
+        file: ModelFile,
+        table: &mut WeightTable,
+        arena_bytes: usize,
+        options: ArenaOptions,
+        pool: &mut Pool,
+        progress: impl FnMut(usize),
+    ) -> Result<(Self, Arena), Error> {
+        let mut arena = Arena::new(arena_bytes as u64, ArenaOptions { prefault: false, ..options })?;
+        let weights = Self::load(file, std::mem::take(table), options, pool, progress)?;
+        *table = weights.table.clone();
+        if options.prefault {
+            rin_model::release_code();
+            arena.prefault();
+        }
+        Ok((weights, arena))
+    }
+
     /// Packs the weights of `table` on the workers of `pool`, or takes them from the mapping of a `.rin` file.
     /// `progress` hears, matrix by matrix, how many more bytes are ready.
     ///
     /// # Errors
     ///
     /// When memory is refused or a weight is no number.
-    pub fn load(
+    fn load(
         file: ModelFile,
         table: WeightTable,
         options: ArenaOptions,
         pool: &mut Pool,
         mut progress: impl FnMut(usize),
     ) -> Result<Self, Error> {
-        // What was looked at so far: the header, and the vocabulary of a tokenizer that was built from it.
+        // What was looked at so far: the header, and the vocabulary of a tokenizer that was built from it; and what looked.
         file.release_all();
+        rin_model::release_code();
         let mapped = table.matrices.iter().all(|m| file.tensors()[m.tensor].packed);
         if mapped {
             let mut notes = Vec::new();

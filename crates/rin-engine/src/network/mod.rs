@@ -19,7 +19,7 @@ pub mod verify;
 pub use inputs::{Domain, rows_at_once};
 pub use plan::NetworkPlan;
 
-use crate::arena::{Arena, ArenaOptions};
+use crate::arena::Arena;
 use crate::digest::LogitDigest;
 use crate::engine::make_pool;
 use crate::pool::Pool;
@@ -146,17 +146,10 @@ impl NetworkEngine {
         options.admit_bytes(plan.total_bytes() as u64)?;
         let cpu = options.tier.map_or_else(Cpu::detect, |tier| Cpu::detect().up_to(tier));
         let mut pool = make_pool(options.threads, options.affinity)?;
-        // Touched below, when the pages that packing reads from are gone: the peak is then that of running.
-        let untouched = ArenaOptions { prefault: false, ..options.arena };
-        let mut arena = Arena::new(plan.arena_bytes() as u64, untouched)?;
-        rin_model::release_code();
-        let weights = Weights::load(file, std::mem::take(&mut plan.weights), options.arena, &mut pool, progress)?;
-        plan.weights = weights.table().clone();
+        let arena_bytes = plan.arena_bytes();
+        let (weights, mut arena) =
+            Weights::load_with_arena(file, &mut plan.weights, arena_bytes, options.arena, &mut pool, progress)?;
         integer::check_sound(&plan, &weights)?;
-        if options.arena.prefault {
-            rin_model::release_code();
-            arena.prefault();
-        }
         crate::graph::make_ready(&plan, &weights, &mut arena)?;
         let kernels = Kernels::select(KvType::F32, &cpu);
         let spans = Spans::new(&plan);
