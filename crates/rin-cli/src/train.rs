@@ -24,7 +24,7 @@ mod with_trainer {
     use std::sync::atomic::AtomicBool;
 
     use rin_train::mlp::{self, MlpConfig, MlpSummary};
-    use rin_train::spiking::{self, Epoch, SpikingConfig, SpikingSummary};
+    use rin_train::spiking::{self, SpikingConfig, SpikingSummary};
     use rin_train::{Event, Outcome, RunOptions};
     use serde::Serialize;
 
@@ -53,10 +53,11 @@ mod with_trainer {
         interrupt::install()?;
         interrupt::begin_with(Arc::clone(&cancel));
         // What is wrong with the file is told by whoever reads it in earnest.
-        if std::fs::read_to_string(&args.config).is_ok_and(|text| SpikingConfig::is_meant(&text)) {
+        let text = std::fs::read_to_string(&args.config).unwrap_or_default();
+        if SpikingConfig::is_meant(&text) {
             return train_spiking(args, &cancel);
         }
-        if std::fs::read_to_string(&args.config).is_ok_and(|text| MlpConfig::is_meant(&text)) {
+        if MlpConfig::is_meant(&text) {
             return train_mlp(args, &cancel);
         }
         let options = RunOptions { resume: args.resume, plot: args.plot, overwrite: args.overwrite };
@@ -74,91 +75,86 @@ mod with_trainer {
         }
     }
 
+    /// What a classifier's training gave.
     #[derive(Debug, Serialize)]
-    struct SpikingJson<'a> {
+    struct ClassifierJson<'a, S> {
         #[serde(flatten)]
-        summary: &'a SpikingSummary,
+        summary: &'a S,
         version: &'static str,
+    }
+
+    /// Trains a classifier of some `kind` by `run`, which tells how far it is; `describe` says what became of it.
+    fn train_classifier<S: Serialize>(
+        args: &TrainArgs,
+        kind: &str,
+        run: impl FnOnce(&ProgressBar) -> Result<Option<S>, rin_train::Error>,
+        describe: impl Fn(&S) -> String,
+    ) -> Result<()> {
+        if args.resume || args.plot {
+            let what = format!("{kind} trains in one go: --resume and --plot are for language models");
+            return Err(Usage(what).into());
+        }
+        let bar = report::step_progress(args.output.quiet);
+        let summary = run(&bar);
+        bar.finish_and_clear();
+        let Some(summary) = summary? else {
+            return Err(Interrupted("stopped; nothing was written".to_owned()).into());
+        };
+        if !args.output.quiet {
+            output::tell(&describe(&summary));
+        }
+        if !args.output.json {
+            return Ok(());
+        }
+        output::json(&ClassifierJson { summary: &summary, version: env!("CARGO_PKG_VERSION") })
+    }
+
+    /// How often the integers of a file and the real numbers are right.
+    fn accuracy(model: &Path, test: &mlp::Comparison) -> String {
+        format!(
+            "{}: {:.2} % of {} test rows in integers, {:.2} % in real numbers (McNemar's p {:.3})",
+            model.display(),
+            100.0 * test.integer_accuracy,
+            test.rows,
+            100.0 * test.float_accuracy,
+            test.mcnemar_p,
+        )
+    }
+
+    /// Shows an epoch.
+    fn show(bar: &ProgressBar, epoch: usize, epochs: usize, message: String) {
+        bar.set_length(epochs as u64);
+        bar.set_position(epoch as u64);
+        bar.set_message(message);
     }
 
     /// Trains a spiking network.
     fn train_spiking(args: &TrainArgs, cancel: &AtomicBool) -> Result<()> {
-        if args.resume || args.plot {
-            let what = "a spiking network trains in one go: --resume and --plot are for language models";
-            return Err(Usage(what.to_owned()).into());
-        }
-        let bar = report::step_progress(args.output.quiet);
-        let hear = &mut |epoch: Epoch| {
-            bar.set_length(epoch.epochs as u64);
-            bar.set_position(epoch.epoch as u64);
-            let rounded = if epoch.rounded { ", 8-bit weights" } else { "" };
-            bar.set_message(format!("loss {:.4}, {:.2} % spikes{rounded}", epoch.loss, 100.0 * epoch.rate));
+        let run = |bar: &ProgressBar| {
+            let hear = &mut |epoch: spiking::Epoch| {
+                let rounded = if epoch.rounded { ", 8-bit weights" } else { "" };
+                let message = format!("loss {:.4}, {:.2} % spikes{rounded}", epoch.loss, 100.0 * epoch.rate);
+                show(bar, epoch.epoch, epoch.epochs, message);
+            };
+            spiking::run(&args.config, args.overwrite, hear, cancel)
         };
-        let summary = spiking::run(&args.config, args.overwrite, hear, cancel);
-        bar.finish_and_clear();
-        let Some(summary) = summary? else {
-            return Err(Interrupted("stopped; nothing was written".to_owned()).into());
-        };
-        if !args.output.quiet {
-            let test = &summary.test;
-            output::tell(&format!(
-                "{}: {:.2} % of {} test rows in integers, {:.2} % in real numbers (McNemar's p {:.3}), {:.1} spikes and \
-                 {:.0} weights added per row",
-                summary.model.display(),
-                100.0 * test.integer_accuracy,
-                test.rows,
-                100.0 * test.float_accuracy,
-                test.mcnemar_p,
-                test.spikes_per_row,
-                test.synaptic_operations_per_row,
-            ));
-        }
-        if !args.output.json {
-            return Ok(());
-        }
-        output::json(&SpikingJson { summary: &summary, version: env!("CARGO_PKG_VERSION") })
-    }
-
-    #[derive(Debug, Serialize)]
-    struct MlpJson<'a> {
-        #[serde(flatten)]
-        summary: &'a MlpSummary,
-        version: &'static str,
+        train_classifier(args, "a spiking network", run, |SpikingSummary { model, test, .. }| {
+            let accuracy = accuracy(model, &test.paired);
+            let (spikes, weights) = (test.spikes_per_row, test.synaptic_operations_per_row);
+            format!("{accuracy}, {spikes:.1} spikes and {weights:.0} weights added per row")
+        })
     }
 
     /// Trains a dense classifier.
     fn train_mlp(args: &TrainArgs, cancel: &AtomicBool) -> Result<()> {
-        if args.resume || args.plot {
-            let what = "a dense classifier trains in one go: --resume and --plot are for language models";
-            return Err(Usage(what.to_owned()).into());
-        }
-        let bar = report::step_progress(args.output.quiet);
-        let hear = &mut |epoch: mlp::Epoch| {
-            bar.set_length(epoch.epochs as u64);
-            bar.set_position(epoch.epoch as u64);
-            let rounded = if epoch.rounded { ", 8 bits" } else { "" };
-            bar.set_message(format!("loss {:.4}{rounded}", epoch.loss));
+        let run = |bar: &ProgressBar| {
+            let hear = &mut |epoch: mlp::Epoch| {
+                let rounded = if epoch.rounded { ", 8 bits" } else { "" };
+                show(bar, epoch.epoch, epoch.epochs, format!("loss {:.4}{rounded}", epoch.loss));
+            };
+            mlp::run(&args.config, args.overwrite, hear, cancel)
         };
-        let summary = mlp::run(&args.config, args.overwrite, hear, cancel);
-        bar.finish_and_clear();
-        let Some(summary) = summary? else {
-            return Err(Interrupted("stopped; nothing was written".to_owned()).into());
-        };
-        if !args.output.quiet {
-            let test = &summary.test;
-            output::tell(&format!(
-                "{}: {:.2} % of {} test rows in integers, {:.2} % in real numbers (McNemar's p {:.3})",
-                summary.model.display(),
-                100.0 * test.integer_accuracy,
-                test.rows,
-                100.0 * test.float_accuracy,
-                test.mcnemar_p,
-            ));
-        }
-        if !args.output.json {
-            return Ok(());
-        }
-        output::json(&MlpJson { summary: &summary, version: env!("CARGO_PKG_VERSION") })
+        train_classifier(args, "a dense classifier", run, |MlpSummary { model, test, .. }| accuracy(model, test))
     }
 
     /// The bar on a terminal, and what is worth a line anywhere.

@@ -308,6 +308,11 @@ const MAX_SIZE: usize = 1 << 20;
 /// Weights that share a scale in the quantised formats.
 const BLOCK: usize = 32;
 
+/// A configuration of any kind; `path` is what errors call it.
+pub(crate) fn from_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, Error> {
+    toml::from_str(text).map_err(|e| Error::ConfigSyntax { path: path.to_owned(), reason: e.to_string() })
+}
+
 impl TrainConfig {
     /// Reads and checks a file; paths in it become relative to its folder.
     ///
@@ -330,8 +335,7 @@ impl TrainConfig {
     /// # Errors
     /// As for [`TrainConfig::read`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, Error> {
-        let syntax = |e: toml::de::Error| Error::ConfigSyntax { path: path.to_owned(), reason: e.to_string() };
-        let config: Self = toml::from_str(text).map_err(syntax)?;
+        let config: Self = from_toml(text, path)?;
         config.check()?;
         Ok(config)
     }

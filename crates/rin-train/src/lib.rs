@@ -9,6 +9,7 @@
 //! together by candle's automatic differentiation.
 
 pub mod checkpoint;
+mod classifier;
 pub mod config;
 pub mod data;
 mod error;

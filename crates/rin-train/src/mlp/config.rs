@@ -19,7 +19,9 @@
 //! ```
 
 use crate::Error;
+use crate::classifier::{is_family, within};
 use crate::config::OutputConfig;
+use crate::config::from_toml;
 use crate::spiking::config::SpikingData;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -102,9 +104,7 @@ fn quant_from() -> f64 {
 impl MlpConfig {
     /// Whether a configuration file is one of a dense classifier: its `model.family` says so.
     pub fn is_meant(text: &str) -> bool {
-        let table: Option<toml::Table> = toml::from_str(text).ok();
-        let family = table.as_ref().and_then(|table| table.get("model")?.get("family")?.as_str());
-        family == Some("mlp")
+        is_family(text, "mlp")
     }
 
     /// Reads and checks a file; paths in it become relative to its folder.
@@ -114,8 +114,7 @@ impl MlpConfig {
     /// whose value cannot be.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::reading(path, e))?;
-        let syntax = |e: toml::de::Error| Error::ConfigSyntax { path: path.to_owned(), reason: e.to_string() };
-        let mut config: Self = toml::from_str(&text).map_err(syntax)?;
+        let mut config: Self = from_toml(&text, path)?;
         config.check()?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.data.inputs = folder.join(&config.data.inputs);
@@ -130,10 +129,6 @@ impl MlpConfig {
     /// [`Error::ConfigValue`] names the first key that does not fit.
     pub fn check(&self) -> Result<(), Error> {
         let Self { model, data, train, output } = self;
-        let within = |key, value: usize, low: usize, high: usize| match value {
-            value if (low..=high).contains(&value) => Ok(()),
-            value => Err(Error::value(key, value, format!("{low} to {high}"))),
-        };
         within("model.hidden", model.hidden.len(), 0, 16)?;
         model.hidden.iter().try_for_each(|&n| within("model.hidden", n, 1, 1 << 16))?;
         within("train.epochs", train.epochs, 1, 1 << 20)?;

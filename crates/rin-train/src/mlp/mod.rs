@@ -9,5 +9,6 @@ pub mod config;
 pub mod network;
 mod train;
 
+pub use crate::classifier::Paired as Comparison;
 pub use config::MlpConfig;
-pub use train::{Comparison, Epoch, MlpSummary, compare, dense, run, train};
+pub use train::{Epoch, MlpSummary, compare, dense, run, train};

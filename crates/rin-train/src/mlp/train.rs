@@ -3,12 +3,12 @@
 use super::config::MlpConfig;
 use super::network::Shape;
 use crate::Error;
+use crate::classifier::{Paired, batch, class};
 use crate::config::LoopConfig;
 use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
 use crate::random::{index, stream};
 use crate::spiking::data::{Samples, drop_out, shuffled};
-use crate::spiking::mcnemar;
 use crate::spiking::network::rounded;
 use rayon::prelude::*;
 use rin_engine::{LoadOptions, NetworkEngine};
@@ -35,30 +35,13 @@ pub struct Epoch {
     pub rounded: bool,
 }
 
-/// Two classifiers on the same rows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Comparison {
-    /// Rows.
-    pub rows: usize,
-    /// Share that the network in integers has right.
-    pub integer_accuracy: f64,
-    /// Share that the real numbers have right.
-    pub float_accuracy: f64,
-    /// Rows that only the integers have right.
-    pub only_integer: usize,
-    /// Rows that only the real numbers have right.
-    pub only_float: usize,
-    /// Two-sided p of McNemar's exact test that the two do not differ.
-    pub mcnemar_p: f64,
-}
-
 /// What a training gave.
 #[derive(Clone, Debug, Serialize)]
 pub struct MlpSummary {
     /// The network.
     pub model: PathBuf,
     /// Its comparison with the real numbers on the test rows.
-    pub test: Comparison,
+    pub test: Paired,
     /// Weights and biases.
     pub parameters: usize,
     /// Rows to train on.
@@ -100,7 +83,9 @@ pub fn train(
                 drop_out(&mut inputs, settings.input_dropout, stream(state, &[at as u64]));
                 inputs
             };
-            let (gradients, sum) = batch(shape, &seen, samples, rows, ranges.as_deref(), &inputs);
+            let (gradients, sum, _) = batch(&seen, rows, 16, |at, gradients| {
+                (shape.backward(&seen.0, &inputs(at), samples.labels[at], ranges.as_deref(), gradients).loss, 0)
+            });
             optimizer.update(&mut parameters, &gradients, 1.0 / rows.len() as f64, &loop_config);
             loss += sum;
         }
@@ -113,36 +98,6 @@ pub fn train(
         }
     }
     Ok(parameters)
-}
-
-/// Gradients of a batch and its loss. Rows are added up in blocks of a fixed size, in order, so that the number of threads
-/// does not change a bit.
-fn batch(
-    shape: &Shape,
-    parameters: &Parameters,
-    samples: &Samples,
-    rows: &[usize],
-    ranges: Option<&[f32]>,
-    inputs: &(impl Fn(usize) -> Vec<f32> + Sync),
-) -> (Vec<Vec<f32>>, f64) {
-    let zeros = || -> Vec<Vec<f32>> { parameters.0.iter().map(|p| vec![0.0; p.values.len()]).collect() };
-    let blocks: Vec<_> = rows
-        .par_chunks(16)
-        .map(|rows| {
-            let (mut gradients, mut loss) = (zeros(), 0.0);
-            for &at in rows {
-                let label = samples.labels[at];
-                loss += shape.backward(&parameters.0, &inputs(at), label, ranges, &mut gradients).loss;
-            }
-            (gradients, loss)
-        })
-        .collect();
-    blocks.into_iter().fold((zeros(), 0.0), |(mut sum, loss), (gradients, more)| {
-        for (sum, gradient) in sum.iter_mut().zip(&gradients) {
-            sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
-        }
-        (sum, loss + more)
-    })
 }
 
 /// A picture moved by some places up or down and to a side; zeros come in.
@@ -178,16 +133,11 @@ pub fn dense(shape: &Shape, parameters: &Parameters, name: &str) -> DenseNetwork
     }
 }
 
-/// The place of the largest value, the first of equal ones.
-fn class(values: &[f32]) -> usize {
-    values.iter().enumerate().fold(0, |best, (at, value)| if *value > values[best] { at } else { best })
-}
-
 /// Runs a file of the mode `rin` and the real numbers on rows that neither was trained on.
 ///
 /// # Errors
 /// When the file cannot be loaded.
-pub fn compare(shape: &Shape, parameters: &Parameters, file: &Path, samples: &Samples) -> Result<Comparison, Error> {
+pub fn compare(shape: &Shape, parameters: &Parameters, file: &Path, samples: &Samples) -> Result<Paired, Error> {
     let rows = samples.len();
     let float: Vec<usize> =
         (0..rows).into_par_iter().map(|at| class(&shape.logits(&parameters.0, samples.row(at)))).collect();
@@ -199,19 +149,7 @@ pub fn compare(shape: &Shape, parameters: &Parameters, file: &Path, samples: &Sa
         engine.run(&[inputs], inputs.len() / samples.width)?;
         found.extend(engine.output(0).chunks_exact(engine.output_width(0)).map(class));
     }
-    let right = |found: &[usize]| -> Vec<bool> { found.iter().zip(&samples.labels).map(|(a, b)| a == b).collect() };
-    let (found, float) = (right(&found), right(&float));
-    let count = |f: &dyn Fn(bool, bool) -> bool| found.iter().zip(&float).filter(|(a, b)| f(**a, **b)).count();
-    let share = |n: usize| n as f64 / rows.max(1) as f64;
-    let (only_integer, only_float) = (count(&|a, b| a && !b), count(&|a, b| b && !a));
-    Ok(Comparison {
-        rows,
-        integer_accuracy: share(count(&|a, _| a)),
-        float_accuracy: share(count(&|_, b| b)),
-        only_integer,
-        only_float,
-        mcnemar_p: mcnemar(only_integer, only_float),
-    })
+    Ok(Paired::of(&found, &float, &samples.labels))
 }
 
 /// Trains as a configuration file says and writes the network; none where `cancel` was set.

@@ -12,6 +12,7 @@ mod export;
 pub mod network;
 mod train;
 
+pub use crate::classifier::mcnemar;
 pub use config::{SpikingConfig, Surrogate};
-pub use evaluate::{Comparison, mcnemar};
+pub use evaluate::Comparison;
 pub use train::{Epoch, SpikingSummary, run, train};

@@ -6,11 +6,11 @@ use super::evaluate::{Comparison, compare};
 use super::export;
 use super::network::{Shape, rounded};
 use crate::Error;
+use crate::classifier::batch;
 use crate::config::LoopConfig;
 use crate::optimizer::AdamW;
 use crate::parameters::Parameters;
 use crate::random::stream;
-use rayon::prelude::*;
 use rin_engine::snn::Network;
 use rin_import::snn_file;
 use serde::Serialize;
@@ -80,7 +80,10 @@ pub fn train(
                 drop_out(&mut inputs, settings.input_dropout, stream(state, &[at as u64]));
                 inputs
             };
-            let (gradients, sum, count) = batch(shape, &seen, samples, rows, &inputs);
+            let (gradients, sum, count) = batch(&seen, rows, 8, |at, gradients| {
+                let outcome = shape.backward(&seen.0, &inputs(at), samples.labels[at], gradients);
+                (outcome.loss, outcome.spikes)
+            });
             optimizer.update(&mut parameters, &gradients, 1.0 / rows.len() as f64, &loop_config);
             (loss, spikes) = (loss + sum, spikes + count);
         }
@@ -95,35 +98,6 @@ pub fn train(
     }
     let network = export::network(shape, &parameters);
     Ok((parameters, network))
-}
-
-/// Gradients of a batch, its loss and its spikes. Rows are added up in blocks of a fixed size, in order, so that the
-/// number of threads does not change a bit.
-fn batch(
-    shape: &Shape,
-    parameters: &Parameters,
-    samples: &Samples,
-    rows: &[usize],
-    inputs: &(impl Fn(usize) -> Vec<f32> + Sync),
-) -> (Vec<Vec<f32>>, f64, usize) {
-    let zeros = || -> Vec<Vec<f32>> { parameters.0.iter().map(|p| vec![0.0; p.values.len()]).collect() };
-    let blocks: Vec<_> = rows
-        .par_chunks(8)
-        .map(|rows| {
-            let (mut gradients, mut loss, mut spikes) = (zeros(), 0.0, 0);
-            for &at in rows {
-                let outcome = shape.backward(&parameters.0, &inputs(at), samples.labels[at], &mut gradients);
-                (loss, spikes) = (loss + outcome.loss, spikes + outcome.spikes);
-            }
-            (gradients, loss, spikes)
-        })
-        .collect();
-    blocks.into_iter().fold((zeros(), 0.0, 0), |(mut sum, loss, spikes), (gradients, more, count)| {
-        for (sum, gradient) in sum.iter_mut().zip(&gradients) {
-            sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
-        }
-        (sum, loss + more, spikes + count)
-    })
 }
 
 /// Trains as a configuration file says and writes the network; none where `cancel` was set.
