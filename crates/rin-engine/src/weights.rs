@@ -325,7 +325,9 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// As [`load`](Self::load), with an arena of `arena_bytes` beside the weights. `table` becomes that of the loaded ones.
+    /// Packs the weights of `table` on the workers of `pool`, or takes them from the mapping of a `.rin` file, beside an
+    /// arena of `arena_bytes`. `table` becomes that of the loaded ones; `progress` hears, matrix by matrix, how many more
+    /// bytes are ready.
     ///
     /// The arena is touched last, when the pages that packing reads from, and the code that only loading runs, are gone:
     /// the peak of the process is then that of running.
@@ -351,12 +353,7 @@ impl Weights {
         Ok((weights, arena))
     }
 
-    /// Packs the weights of `table` on the workers of `pool`, or takes them from the mapping of a `.rin` file.
-    /// `progress` hears, matrix by matrix, how many more bytes are ready.
-    ///
-    /// # Errors
-    ///
-    /// When memory is refused or a weight is no number.
+    /// [`load_with_arena`](Self::load_with_arena) without the arena.
     fn load(
         file: ModelFile,
         table: WeightTable,
