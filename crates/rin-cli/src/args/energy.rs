@@ -50,7 +50,7 @@ pub(crate) struct EnergyCommandArgs {
     /// Carbon of making the machine, in gCO2e per hour of its life, added to that of its energy
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub(crate) embodied_carbon: Option<Positive>,
-    /// Draw power over time and the energy of a token
+    /// Draw power over time and the energy of a token or an inference
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
     #[command(flatten)]

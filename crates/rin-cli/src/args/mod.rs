@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Train(TrainArgs),
     /// Measure speed and memory, or compare two measurements
     Bench(Box<BenchArgs>),
-    /// Measure the energy of a token, or list the sensors of this machine
+    /// Measure the energy of a token or an inference, or list the sensors of this machine
     Energy(Box<EnergyCommandArgs>),
     /// Prove that the logits are the same bits in every way to compute them
     Verify(VerifyArgs),
