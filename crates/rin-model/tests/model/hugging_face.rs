@@ -152,7 +152,7 @@ fn what_a_configuration_may_not_say() {
         ("num_attention_heads", "3", bad),
         ("num_key_value_heads", "0", bad),
         ("rms_norm_eps", "0", bad),
-        ("rms_norm_eps", "1e300", bad),
+        ("rms_norm_eps", "1e300", "BadHeader"),
         ("rope_theta", "-1", bad),
         ("max_position_embeddings", "9223372036854775808", bad),
         ("vocab_size", "0", bad),
