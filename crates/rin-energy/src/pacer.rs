@@ -65,7 +65,7 @@ impl Pacer {
         } else if now.at().saturating_sub(last.at()) >= PERIOD {
             match meter.span(&last, &now) {
                 Ok(span) => {
-                    self.tuner.observe(span.watts());
+                    self.tuner.observe(span.watts(), now.at().saturating_sub(last.at()));
                     self.decisions += 1;
                 }
                 // The pace stays as it is: the last that is known to fit.

@@ -1,10 +1,13 @@
 //! A power cap: pacing work so that its mean power stays at a budget.
 //!
-//! A proportional-integral controller in velocity form on the duty cycle, the share of time in which work runs. Power is
-//! close to linear in it: the machine takes its busy power in that share and its resting power in the rest. The slope is
-//! learned from what is measured, so the same gains fit a board of 5 W and a server of 500 W. Clamping the duty cycle is
-//! the anti-windup: the velocity form carries no sum that could grow meanwhile (Åström and Hägglund, "PID Controllers",
-//! 1995, section 3.5).
+//! What is paced is the duty cycle, the share of time in which work runs. A machine is taken for a lag of first order: in
+//! the share of time in which work runs its power goes towards a busy power, in the rest towards its resting power. The
+//! lag, hundredths of a second or seconds, and the slope, the busy power above the resting one, are not known beforehand,
+//! and a sensor's noise hides them. So each lag of a list is a hypothesis, with a Kalman filter for power and slope (R. E.
+//! Kálmán, "A new approach to linear filtering and prediction problems", 1960), and what is measured tells how probable
+//! each is: multiple-model adaptive control (D. T. Magill, "Optimal adaptive estimation of sampled stochastic processes",
+//! 1965). The duty cycle is the probable ones' mean, less where they disagree. A slope that may drift does what the
+//! integral does in a PI controller: no error stays; and as nothing is summed up, nothing winds up at the limits.
 //!
 //! It meets a cap. It does not save energy: a paced machine rests at its idle power and takes longer.
 
@@ -12,17 +15,14 @@ use std::time::Duration;
 
 use crate::{Error, Sensors};
 
+mod model;
+
+use model::Models;
+
 /// The least share of time that work gets, so that it ends at all.
 const DUTY_LEAST: f64 = 0.02;
 /// The duty cycle before anything is known.
 const DUTY_FIRST: f64 = 0.2;
-/// Proportional and integral gain on the error over the slope, per decision.
-const GAIN_P: f64 = 0.2;
-const GAIN_I: f64 = 0.5;
-/// How much of a new slope is believed.
-const SLOPE_TRUST: f64 = 0.7;
-/// The most by which the duty cycle grows per decision: power that lags behind shows too flat a slope.
-const GROWTH_MOST: f64 = 1.5;
 /// Decisions in a row that have to ask for fewer or more threads.
 const PATIENCE: u32 = 5;
 /// Below this duty cycle fewer threads would do.
@@ -83,9 +83,7 @@ pub struct PowerTuner {
     budget: f64,
     idle: f64,
     duty: f64,
-    /// Watts of the whole duty cycle, above idle.
-    slope: Option<f64>,
-    error: Option<f64>,
+    models: Models,
     threads: usize,
     most_threads: usize,
     asked: [u32; 2],
@@ -104,7 +102,8 @@ impl PowerTuner {
             return Err(TunerError::BelowIdle { budget, idle });
         }
         let (threads, asked) = (1, [0; 2]);
-        Ok(Self { budget, idle, duty: DUTY_FIRST, slope: None, error: None, threads, most_threads: 1, asked })
+        let models = Models::new(budget - idle);
+        Ok(Self { budget, idle, duty: DUTY_FIRST, models, threads, most_threads: 1, asked })
     }
 
     /// Measures the idle power of a machine for a second, and makes a controller for it.
@@ -144,18 +143,14 @@ impl PowerTuner {
     }
 
     /// Hears the mean power, in W, of a span that held whole cycles of work and rest and was at least [`PERIOD`] long.
-    pub fn observe(&mut self, watts: f64) -> Pace {
-        let above = (watts - self.idle).max(0.0);
-        let seen = above / self.duty;
-        let slope = self.slope.map_or(seen, |slope| slope + SLOPE_TRUST * (seen - slope));
-        // A machine that shows no power above idle tells nothing of its slope.
-        let slope = slope.max(1e-3 * self.budget);
-        let error = (self.budget - watts) / slope;
-        let before = self.error.unwrap_or(error);
-        let next = self.duty + GAIN_P * (error - before) + GAIN_I * error;
-        self.duty = next.min(self.duty * GROWTH_MOST).clamp(DUTY_LEAST, 1.0);
-        (self.slope, self.error) = (Some(slope), Some(error));
-        self.choose_threads(watts);
+    /// What is no power is not heard.
+    pub fn observe(&mut self, watts: f64, span: Duration) -> Pace {
+        let seconds = span.as_secs_f64();
+        if watts.is_finite() && seconds > 0.0 {
+            self.models.hear((watts - self.idle).max(0.0), self.idle, self.duty, seconds);
+            self.duty = self.models.duty(seconds);
+            self.choose_threads(watts);
+        }
         self.pace()
     }
 
@@ -173,7 +168,7 @@ impl PowerTuner {
         // Power above idle goes about with the threads: the duty cycle starts from there.
         let ratio = self.threads as f64 / threads as f64;
         self.duty = (self.duty * ratio).clamp(DUTY_LEAST, 1.0);
-        self.slope = self.slope.map(|slope| slope / ratio);
+        self.models.scale(1.0 / ratio);
         self.threads = threads;
         self.asked = [0; 2];
     }

@@ -65,6 +65,20 @@ impl Plant {
         }
     }
 
+    /// A machine whose power follows slowly and is seen through much noise.
+    fn slow(seed: u64) -> Self {
+        let mut plant = Self::new(seed);
+        plant.lag = 0.2 * libm::pow(10.0, plant.random.next());
+        plant.noise = plant.random.within(0.02, 0.05);
+        plant
+    }
+
+    /// Whether work all the time, from idle on, would bring the power within 5 % of the budget in so many seconds.
+    fn can_settle_within(&self, seconds: f64) -> bool {
+        let most = self.idle + (self.busy - self.idle) * (1.0 - libm::exp(-seconds / self.lag));
+        most > 0.95 * self.budget
+    }
+
     /// Mean powers over the spans between decisions, with the ends of these.
     fn run(&mut self, seconds: f64) -> Vec<(f64, f64)> {
         const STEP: f64 = 5e-4;
@@ -90,7 +104,8 @@ impl Plant {
             if time - last.0 >= PERIOD.as_secs_f64() {
                 let counts = (joules / COUNT).floor() - (last.1 / COUNT).floor();
                 let noise = 1.0 + self.noise * self.random.normal();
-                tuner.observe(counts * COUNT / (time - last.0) * noise);
+                let span = time - last.0;
+                tuner.observe(counts * COUNT / span * noise, Duration::from_secs_f64(span));
                 spans.push((time, (joules - last.1) / (time - last.0)));
                 last = (time, joules);
             }
@@ -123,30 +138,50 @@ fn mean(spans: &[(f64, f64)]) -> f64 {
     spans.iter().map(|span| span.1).sum::<f64>() / spans.len() as f64
 }
 
+/// What a machine's power did, held at its cap for 20 s: the most over it, relatively; seconds until it settled; the mean's
+/// relative distance before and after the load changes, each without its first seconds, the larger.
+fn held(plant: &mut Plant) -> [f64; 3] {
+    let spans = plant.run(20.0);
+    let budget = plant.budget;
+    let (first, second): (Vec<_>, Vec<_>) = spans.iter().copied().partition(|span| span.0 < 10.0);
+    let over = first.iter().map(|span| span.1 / budget - 1.0).fold(0.0, f64::max);
+    let steady = |spans: &[(f64, f64)], from: f64| {
+        let late: Vec<_> = spans.iter().copied().filter(|span| span.0 > from).collect();
+        (mean(&late) / budget - 1.0).abs()
+    };
+    [over, settled(&first, budget), steady(&first, 4.0).max(steady(&second, 12.0))]
+}
+
 #[test]
 fn thirty_machines_meet_their_caps() {
-    let (mut most_over, mut most_settled, mut most_error) = (0.0_f64, 0.0_f64, 0.0_f64);
+    let mut most = [0.0_f64; 3];
     for seed in 0..30 {
-        let mut plant = Plant::new(77_000 + seed);
-        let spans = plant.run(20.0);
-        let budget = plant.budget;
-        let (first, second): (Vec<_>, Vec<_>) = spans.iter().copied().partition(|span| span.0 < 10.0);
-        let over = first.iter().map(|span| span.1 / budget - 1.0).fold(0.0, f64::max);
-        let settled = settled(&first, budget);
-        // Before and after the load changes, each without its first seconds.
-        let steady = |spans: &[(f64, f64)], from: f64| {
-            let late: Vec<_> = spans.iter().copied().filter(|span| span.0 > from).collect();
-            (mean(&late) / budget - 1.0).abs()
-        };
-        let error = steady(&first, 4.0).max(steady(&second, 12.0));
+        let [over, settled, error] = held(&mut Plant::new(77_000 + seed));
         assert!(over < 0.10, "machine {seed} goes {:.1} % over its cap", 100.0 * over);
         assert!(settled < 2.0, "machine {seed} settles after {settled:.2} s");
         assert!(error < 0.03, "machine {seed} is {:.1} % off", 100.0 * error);
-        most_over = most_over.max(over);
-        most_settled = most_settled.max(settled);
-        most_error = most_error.max(error);
+        most = [most[0].max(over), most[1].max(settled), most[2].max(error)];
     }
-    println!("overshoot {most_over:.3}, settled {most_settled:.2} s, error {most_error:.4} at most");
+    println!("overshoot {:.3}, settled {:.2} s, error {:.4} at most", most[0], most[1], most[2]);
+}
+
+#[test]
+fn machines_that_follow_slowly_through_noise_meet_their_caps() {
+    let (mut most, mut can, mut late) = ([0.0_f64; 2], 0, Vec::new());
+    for seed in 0..30 {
+        let mut plant = Plant::slow(77_000 + seed);
+        let possible = plant.can_settle_within(1.5);
+        let [over, settled, error] = held(&mut plant);
+        assert!(over < 0.10, "machine {seed} goes {:.1} % over its cap", 100.0 * over);
+        assert!(error < 0.03, "machine {seed} is {:.1} % off", 100.0 * error);
+        most = [most[0].max(over), most[1].max(error)];
+        if possible {
+            can += 1;
+            late.extend((settled >= 2.0).then_some((seed, settled)));
+        }
+    }
+    println!("overshoot {:.3}, error {:.4} at most; of {can} that can, late: {late:?}", most[0], most[1]);
+    assert!(can >= 20 && late.is_empty(), "of {can} that can, late: {late:?}");
 }
 
 #[test]
@@ -155,7 +190,7 @@ fn a_cap_beyond_reach_does_not_wind_up() {
     let mut tuner = PowerTuner::new(80.0, 10.0).unwrap();
     for _ in 0..1000 {
         let duty = tuner.pace().duty;
-        tuner.observe(10.0 + 40.0 * duty);
+        tuner.observe(10.0 + 40.0 * duty, PERIOD);
     }
     assert!((tuner.pace().duty - 1.0).abs() < 1e-9 && tuner.pace().rest(Duration::from_secs(1)).is_zero());
     let mut decisions = 0;
@@ -165,7 +200,7 @@ fn a_cap_beyond_reach_does_not_wind_up() {
         if watts < 1.05 * 80.0 {
             break;
         }
-        tuner.observe(watts);
+        tuner.observe(watts, PERIOD);
         decisions += 1;
         assert!(decisions <= 5, "still {watts} W");
     }
@@ -178,7 +213,7 @@ fn fewer_threads_come_before_long_rests_and_more_before_a_cap_unused() {
     let mut tuner = PowerTuner::new(40.0, 10.0).unwrap().with_threads(8);
     for _ in 0..200 {
         let pace = tuner.pace();
-        tuner.observe(watts(pace.duty, pace.threads));
+        tuner.observe(watts(pace.duty, pace.threads), PERIOD);
     }
     let pace = tuner.pace();
     assert!(pace.threads < 5 && pace.duty >= 0.35, "{pace:?}");
@@ -186,13 +221,13 @@ fn fewer_threads_come_before_long_rests_and_more_before_a_cap_unused() {
     // The work gets lighter: the cap permits more threads again.
     for _ in 0..200 {
         let pace = tuner.pace();
-        tuner.observe(10.0 + 4.0 * pace.threads as f64 * pace.duty);
+        tuner.observe(10.0 + 4.0 * pace.threads as f64 * pace.duty, PERIOD);
     }
     assert!(tuner.pace().threads > pace.threads, "{:?}", tuner.pace());
     // Without the permission it only paces.
     let mut tuner = PowerTuner::new(40.0, 10.0).unwrap();
     for _ in 0..200 {
-        tuner.observe(10.0 + 160.0 * tuner.pace().duty);
+        tuner.observe(10.0 + 160.0 * tuner.pace().duty, PERIOD);
     }
     assert_eq!(tuner.pace().threads, 1);
 }
