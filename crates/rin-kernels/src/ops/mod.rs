@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod byte_rate;
 #[cfg(test)]
 pub(crate) mod cases;
 pub mod elementwise;
