@@ -3,6 +3,7 @@
 use super::element::{Element, view};
 use super::lanes::Lanes;
 use super::{KvType, LANES, PAGE, PAGE_ALIGN, RowState, check_page};
+use crate::cpu::prefetches_into;
 use crate::math::{exp, fold16};
 use crate::ops::prefetch::prefetch;
 
@@ -73,7 +74,7 @@ struct Range {
 #[inline(always)]
 fn ask(bytes: &[u8], offset: usize) {
     if !bytes.is_empty() && offset.is_multiple_of(PAGE_ALIGN) {
-        prefetch(bytes, offset);
+        prefetch(bytes, offset, prefetches_into());
     }
 }
 

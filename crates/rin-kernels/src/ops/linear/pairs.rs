@@ -7,6 +7,7 @@
 use super::simd::{Avx512, Simd, number};
 use super::tile::{self, ask_ahead, code_line, i16_of, minima, minima_pairs, rows, scales};
 use super::{Epilogue, QuantRows};
+use crate::ops::prefetch::Ahead;
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 
@@ -48,7 +49,7 @@ fn two_panels<const F: usize, const T: usize>(
     e: Epilogue<'_>,
 ) -> usize {
     // The first tokens that meet these panels ask for those that come after.
-    let ahead = if t0 == 0 { panels.len() } else { 0 };
+    let ahead = Ahead::by(if t0 == 0 { panels.len() } else { 0 });
     let acc = if const { Format::ALL[F].block_len() == 32 } {
         blocks_of_32::<F, T>(tile::each(panels), x, t0, ahead)
     } else {
@@ -94,7 +95,7 @@ fn blocks_of_32<const F: usize, const T: usize>(
     panels: [&[u8]; 2],
     x: QuantRows<'_>,
     t0: usize,
-    ahead: usize,
+    ahead: Ahead,
 ) -> Registers<<Avx512 as Simd>::Float, T> {
     let record = const { Format::ALL[F].record() };
     let blocks = x.cols / 32;
@@ -140,7 +141,7 @@ fn blocks_of_256<const F: usize, const T: usize>(
     panels: [&[u8]; 2],
     x: QuantRows<'_>,
     t0: usize,
-    ahead: usize,
+    ahead: Ahead,
 ) -> Registers<<Avx512 as Simd>::Float, T> {
     let format = const { Format::ALL[F] };
     let record = const { Format::ALL[F].record() };

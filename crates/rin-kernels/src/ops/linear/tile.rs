@@ -5,22 +5,20 @@
 
 use super::simd::Simd;
 use super::{Epilogue, QuantRows};
-use crate::ops::prefetch::prefetch;
+use crate::ops::prefetch::Ahead;
 use crate::pack::{LANES, LINE, Record};
 use crate::{Format, MatMut};
 
 /// Up to this many tokens memory limits a product, not arithmetic.
 const FEW: usize = 4;
 
-/// Asks for `lines` lines of `panel`, from `line` on, that lie `ahead` bytes further; for none where `ahead` is 0.
+/// Asks for what lies ahead of `lines` lines of `panel`, from `line` on.
 ///
 /// Asking for a few with each group of columns keeps the queue of the memory even; a whole record at once stalls it.
 #[inline(always)]
-pub(super) fn ask_ahead(panel: &[u8], line: usize, lines: usize, ahead: usize) {
-    if ahead > 0 {
-        for i in line..line + lines {
-            prefetch(panel, ahead + i * LINE);
-        }
+pub(super) fn ask_ahead(panel: &[u8], line: usize, lines: usize, ahead: Ahead) {
+    for i in line..line + lines {
+        ahead.ask(panel, i * LINE);
     }
 }
 
@@ -138,7 +136,7 @@ fn sums<S: Simd, const F: usize, const T: usize, const P: usize, const N: usize>
     first: usize,
 ) {
     // The first tokens that meet these panels ask for those that come after.
-    let ahead = if t0 == 0 && first == 0 { panels.len() } else { 0 };
+    let ahead = Ahead::by(if t0 == 0 && first == 0 { panels.len() } else { 0 });
     let panels = each::<N>(panels);
     let acc = if const { Format::ALL[F].block_len() == 32 } {
         blocks_of_32::<S, F, T, P, N>(panels, x, t0, first, ahead)
@@ -185,7 +183,7 @@ fn blocks_of_32<S: Simd, const F: usize, const T: usize, const P: usize, const N
     x: QuantRows<'_>,
     t0: usize,
     first: usize,
-    ahead: usize,
+    ahead: Ahead,
 ) -> Registers<S::Float, T, P, N> {
     let format = const { Format::ALL[F] };
     let record = const { Format::ALL[F].record() };
@@ -244,7 +242,7 @@ fn blocks_of_256<S: Simd, const F: usize, const T: usize, const P: usize, const 
     x: QuantRows<'_>,
     t0: usize,
     first: usize,
-    ahead: usize,
+    ahead: Ahead,
 ) -> Registers<S::Float, T, P, N> {
     let format = const { Format::ALL[F] };
     let record = const { Format::ALL[F].record() };
@@ -520,7 +518,7 @@ fn float_sums<S: Simd, const F: usize, const T: usize, const P: usize, const N: 
     let size = const { Format::ALL[F].block_bytes() };
     let column = size * LANES;
     let quads = cols / 4;
-    let ahead = if t0 == 0 && first == 0 { panels.len() } else { 0 };
+    let ahead = Ahead::by(if t0 == 0 && first == 0 { panels.len() } else { 0 });
     let panels = each::<N>(panels);
     let mut xs: [&[[f32; 4]]; T] = [&[]; T];
     for (t, row) in xs.iter_mut().enumerate() {
