@@ -29,6 +29,7 @@ NETWORKS = {
     "bhrr-signs": [memory("bhrr", **BHRR | dict(address="hash", values="sign", read_by="key"))],
     "bhrr-router": [memory("bhrr", **BHRR | dict(top=3, values="sign"))],
     "bhrr-delta": [memory("bhrr", **BHRR | dict(top=2, decay=True, delta=True))],
+    "gsa": [memory("gsa", slots=16)],
 }
 
 

@@ -1,10 +1,14 @@
-//! Memories of a fixed size, compared: `memories recall|stability|text [--quick] [--seeds N] [--file TEXT] [--arms a,b]`.
+//! Memories of a fixed size, compared: `memories recall|stability|text|million [--NAME VALUE …]`.
 //!
 //! - `recall`: accuracy of multi-query associative recall against the bytes of the memory.
-//! - `stability`: the same task at a large learning rate, with and without the norm of what is read, at 2, 4 and 8 layers.
-//! - `text`: loss in nats per character of a language model of equal size on a text, and loss by position in long texts.
+//! - `stability`: the same task at a large learning rate, with and without the norm of what is read, at 4, 8 and 12 layers.
+//! - `text`: loss in nats per character of a language model of equal size on a text (`--file`), loss by position in long
+//!   texts, and what 8-bit arithmetic changes.
+//! - `million`: time per token by position over a million tokens of the model `--model`, with the slope of its logarithm.
 //!
-//! One line of JSON per trial. The same seeds and examples for every arm; learning rates are tried for each arm alike.
+//! One line of JSON per trial. The same seeds and examples for every arm, and the same learning rates. `--arms a,b` chooses
+//! among the arms, `--seeds N` how many seeds; `--dim`, `--layers`, `--steps`, `--batch`, `--lr a,b`, `--pairs a,b`, `--seq`,
+//! `--vocab`, `--k-dim`, `--slots`, `--window` and `--tokens` set sizes, all of which have defaults.
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
 use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -17,20 +21,37 @@ use rin_train::mqar::{Task, Trial};
 use rin_train::train::run_config;
 use rin_train::{Event, Outcome, RunOptions};
 use serde_json::json;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 type Anything = Box<dyn std::error::Error>;
 
 /// The arms by name. The numbered ones are BHRR's: each adds to the one before.
-const ARMS: [&str; 13] =
-    ["softmax", "linear", "retnet", "gla", "delta", "gated-delta", "a0", "a1", "a2", "a3", "a4", "a5", "a6"];
+const ARMS: [&str; 15] = [
+    "softmax",
+    "window",
+    "linear",
+    "retnet",
+    "gla",
+    "delta",
+    "gated-delta",
+    "gsa",
+    "a0",
+    "a1",
+    "a2",
+    "a3",
+    "a4",
+    "a5",
+    "a6",
+];
 
-/// The memory of an arm; none for softmax.
+/// The memory of an arm; none for softmax, with or without a window.
 fn arm(name: &str, slots: usize) -> Option<MemoryConfig> {
     let Some(number) = name.strip_prefix('a').and_then(|n| n.parse::<u32>().ok()) else {
-        return (name != "softmax").then(|| MemoryConfig::of(name));
+        return (!matches!(name, "softmax" | "window")).then(|| MemoryConfig { slots, ..MemoryConfig::of(name) });
     };
     let mut m = MemoryConfig { slots, output_gate: false, output_norm: false, ..MemoryConfig::of("bhrr") };
     (m.address, m.read_by, m.state) = (Address::Hash, ReadBy::Key, SlotStateType::I32);
@@ -52,45 +73,88 @@ fn arm(name: &str, slots: usize) -> Option<MemoryConfig> {
     Some(m)
 }
 
-fn value<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
-    let at = arguments.iter().position(|argument| argument == name)?;
-    arguments.get(at + 1).map(String::as_str)
+/// The arguments after the first one.
+struct Options(Vec<String>);
+
+impl Options {
+    fn text(&self, name: &str) -> Option<&str> {
+        let at = self.0.iter().position(|argument| argument.strip_prefix("--") == Some(name))?;
+        self.0.get(at + 1).map(String::as_str)
+    }
+
+    fn list<T: std::str::FromStr<Err: std::error::Error + 'static>>(
+        &self,
+        name: &str,
+        default: &str,
+    ) -> Result<Vec<T>, Anything> {
+        self.text(name).unwrap_or(default).split(',').map(|part| Ok(part.parse()?)).collect()
+    }
+
+    fn number(&self, name: &str, default: usize) -> Result<usize, Anything> {
+        Ok(self.text(name).map_or(Ok(default), str::parse)?)
+    }
+
+    fn arms(&self) -> Vec<&str> {
+        self.text("arms").map_or(ARMS.to_vec(), |arms| arms.split(',').collect())
+    }
+
+    fn seeds(&self) -> Result<Range<u64>, Anything> {
+        Ok(0..self.number("seeds", 3)? as u64)
+    }
+
+    /// Tokens that an arm's attention reaches back.
+    fn window(&self, arm: &str, default: usize) -> Result<Option<usize>, Anything> {
+        let window = self.number("window", default)?;
+        Ok((arm == "window").then_some(window))
+    }
+
+    fn memory(&self, name: &str, slots: usize) -> Result<Option<MemoryConfig>, Anything> {
+        let mut memory = arm(name, self.number("slots", slots)?);
+        // Keys of the slots of `bhrr` are as wide as its values.
+        if let (Some(memory), Some(k_dim), false) = (&mut memory, self.text("k-dim"), name.starts_with('a')) {
+            memory.k_dim = Some(k_dim.parse()?);
+        }
+        Ok(memory)
+    }
 }
 
 fn main() -> Result<(), Anything> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let quick = arguments.iter().any(|argument| argument == "--quick");
-    let seeds: u64 = value(&arguments, "--seeds").map_or(Ok(if quick { 1 } else { 3 }), str::parse)?;
-    let arms: Vec<&str> = value(&arguments, "--arms").map_or(ARMS.to_vec(), |arms| arms.split(',').collect());
-    match arguments.first().map(String::as_str) {
-        Some("recall") => recall(&arms, seeds, quick),
-        Some("stability") => stability(&arms, seeds, quick),
+    let mut arguments = std::env::args().skip(1);
+    let what = arguments.next();
+    let options = Options(arguments.collect());
+    match what.as_deref() {
+        Some("recall") => recall(&options),
+        Some("stability") => stability(&options),
         Some("text") => {
-            let file = value(&arguments, "--file").ok_or("which --file?")?;
-            arms.iter().try_for_each(|arm| (0..seeds).try_for_each(|seed| text(arm, seed, Path::new(file), quick)))
+            let file = options.text("file").ok_or("which --file?")?;
+            let mut arms = options.arms().into_iter();
+            arms.try_for_each(|arm| options.seeds()?.try_for_each(|seed| text(&options, arm, seed, Path::new(file))))
         }
-        _ => Err("recall, stability or text?".into()),
+        Some("million") => million(&options),
+        _ => Err("recall, stability, text or million?".into()),
     }
 }
 
-fn recall(arms: &[&str], seeds: u64, quick: bool) -> Result<(), Anything> {
-    let (pairs, dims, steps): (&[usize], &[usize], usize) =
-        if quick { (&[4, 8], &[32], 400) } else { (&[4, 8, 16, 32], &[32, 64], 3000) };
-    let rates: &[f64] = if quick { &[3e-3] } else { &[1e-3, 3e-3, 1e-2] };
-    for &pairs in pairs {
-        for &dim in dims {
-            for name in arms {
-                for seed in 0..seeds {
-                    for &lr in rates {
-                        let task = Task { vocab: if quick { 64 } else { 512 }, seq: pairs * 8, pairs };
-                        let memory = arm(name, dim / 2);
-                        let trial = Trial { task, dim, layers: 2, heads: 2, memory, steps, batch: 32, lr, seed };
-                        let found = trial.run(if quick { 256 } else { 1024 })?;
-                        println!(
-                            "{}",
-                            json!({"arm": name, "pairs": pairs, "dim": dim, "seed": seed, "lr": lr, "result": found})
-                        );
-                    }
+fn recall(options: &Options) -> Result<(), Anything> {
+    let (dim, steps, batch) =
+        (options.number("dim", 64)?, options.number("steps", 3000)?, options.number("batch", 32)?);
+    let layers = options.number("layers", 2)?;
+    for pairs in options.list("pairs", "4,8,16,32")? {
+        let task = Task { vocab: options.number("vocab", 512)?, seq: options.number("seq", pairs * 8)?, pairs };
+        for name in options.arms() {
+            for seed in options.seeds()? {
+                for lr in options.list("lr", "1e-3,3e-3,1e-2")? {
+                    let (memory, window) = (options.memory(name, dim / 2)?, options.window(name, dim / 4)?);
+                    let trial = Trial { task, dim, layers, heads: 2, memory, window, steps, batch, lr, seed };
+                    let found = trial.run(options.number("test", 1024)?)?;
+                    println!(
+                        "{}",
+                        json!({
+                            "experiment": "recall", "arm": name, "pairs": pairs, "seq": task.seq, "vocab": task.vocab,
+                            "dim": dim, "layers": layers, "steps": steps, "batch": batch, "seed": seed, "lr": lr,
+                            "result": found,
+                        })
+                    );
                 }
             }
         }
@@ -98,20 +162,27 @@ fn recall(arms: &[&str], seeds: u64, quick: bool) -> Result<(), Anything> {
     Ok(())
 }
 
-fn stability(arms: &[&str], seeds: u64, quick: bool) -> Result<(), Anything> {
-    for &layers in if quick { &[2, 4][..] } else { &[4, 8, 12] } {
-        for name in arms {
+fn stability(options: &Options) -> Result<(), Anything> {
+    let (steps, batch) = (options.number("steps", 1000)?, options.number("batch", 16)?);
+    for layers in options.list("layers", "4,8,12")? {
+        for name in options.arms() {
             for norm in [false, true] {
-                for seed in 0..seeds {
-                    let mut memory = arm(name, 8);
+                for seed in options.seeds()? {
+                    let mut memory = options.memory(name, 8)?;
                     if let Some(memory) = &mut memory {
                         (memory.output_norm, memory.output_gate) = (norm, false);
                     }
-                    let task = Task { vocab: 64, seq: 64, pairs: 8 };
-                    let steps = if quick { 100 } else { 1000 };
-                    let trial = Trial { task, dim: 32, layers, heads: 2, memory, steps, batch: 16, lr: 3e-3, seed };
+                    let task = Task { vocab: 64, seq: options.number("seq", 64)?, pairs: 8 };
+                    let window = options.window(name, 16)?;
+                    let trial = Trial { task, dim: 32, layers, heads: 2, memory, window, steps, batch, lr: 3e-3, seed };
                     let found = trial.run(128)?;
-                    println!("{}", json!({"arm": name, "layers": layers, "norm": norm, "seed": seed, "result": found}));
+                    println!(
+                        "{}",
+                        json!({
+                            "experiment": "stability", "arm": name, "layers": layers, "norm": norm, "seed": seed,
+                            "steps": steps, "result": found,
+                        })
+                    );
                 }
             }
         }
@@ -119,8 +190,10 @@ fn stability(arms: &[&str], seeds: u64, quick: bool) -> Result<(), Anything> {
     Ok(())
 }
 
-fn text(name: &str, seed: u64, file: &Path, quick: bool) -> Result<(), Anything> {
-    let (dim, layers, ctx, steps) = if quick { (64, 2, 128, 300) } else { (128, 4, 256, 3000) };
+fn text(options: &Options, name: &str, seed: u64, file: &Path) -> Result<(), Anything> {
+    let (dim, layers, ctx) = (options.number("dim", 128)?, options.number("layers", 4)?, options.number("seq", 256)?);
+    let (steps, batch) = (options.number("steps", 3000)?, options.number("batch", 32)?);
+    let lr = options.list("lr", "2e-3")?.first().copied().unwrap_or(2e-3);
     let folder = std::env::temp_dir().join(format!("rin-memories-{}", std::process::id()));
     let output = OutputConfig { dir: folder.clone(), name: format!("{name}-{seed}") };
     let model = ModelConfig {
@@ -129,6 +202,7 @@ fn text(name: &str, seed: u64, file: &Path, quick: bool) -> Result<(), Anything>
         layers,
         heads: 4,
         kv_heads: None,
+        window: options.window(name, dim / 8)?,
         ffn: dim * 11 / 4,
         ctx,
         rope_base: 10_000.0,
@@ -136,10 +210,18 @@ fn text(name: &str, seed: u64, file: &Path, quick: bool) -> Result<(), Anything>
         tie: true,
         tokenizer: TokenizerKind::Char,
         vocab: None,
-        memory: arm(name, 16),
+        memory: options.memory(name, 16)?,
     };
-    let train = LoopConfig { seed, eval_every: steps, checkpoint_every: steps, ..LoopConfig::plain(steps, 2e-3, 1e-4) };
+    let train = LoopConfig {
+        seed,
+        batch,
+        eval_every: steps,
+        checkpoint_every: steps,
+        ..LoopConfig::plain(steps, lr, lr / 10.0)
+    };
     let data = DataConfig { files: vec![PathBuf::from(file)], split: 0.9 };
+    let keep = options.text("keep").is_some();
+    let most = options.number("tokens", 100_000)?;
     let options = RunOptions { resume: false, plot: false, overwrite: true };
     let config = TrainConfig { model, data, train, output };
     let mut losses = None;
@@ -150,22 +232,29 @@ fn text(name: &str, seed: u64, file: &Path, quick: bool) -> Result<(), Anything>
     };
     let outcome = run_config(config, options, &mut hear, Arc::new(AtomicBool::new(false)))?;
     let Outcome::Finished(summary) = outcome else { return Err("it was stopped".into()) };
-    let by_position =
-        by_position(&folder.join(format!("{name}-{seed}.rin")), file, if quick { 8_000 } else { 100_000 })?;
+    let path = folder.join(format!("{name}-{seed}.rin"));
+    let by_position = by_position(&path, file, most)?;
     println!(
         "{}",
-        json!({"arm": name, "seed": seed, "nats_per_char": losses, "by_position": by_position, "summary": *summary})
+        json!({
+            "experiment": "text", "arm": name, "dim": dim, "layers": layers, "ctx": ctx, "steps": steps, "batch": batch,
+            "seed": seed, "nats_per_char": losses, "by_position": by_position, "summary": *summary,
+        })
     );
+    if keep {
+        std::fs::copy(path, format!("{name}-{seed}.rin"))?;
+    }
     std::fs::remove_dir_all(folder)?;
     Ok(())
 }
 
 /// Loss in nats per token by position, in buckets that double, over one text of up to `most` tokens; nothing for networks
-/// that attend, whose context ends.
+/// that attend to all of it, whose context ends.
 fn by_position(model: &Path, file: &Path, most: usize) -> Result<Vec<(usize, f64)>, Anything> {
     let options = LoadOptions { n_logits: 64, ctx: Some(most), ..LoadOptions::default() };
     let file_of_model = ModelFile::open(model)?;
-    if file_of_model.config()?.attends() {
+    let config = file_of_model.config()?;
+    if config.attends() && config.window.is_none() {
         return Ok(Vec::new());
     }
     let tokenizer = Tokenizer::of_model(&file_of_model)?;
@@ -189,4 +278,55 @@ fn by_position(model: &Path, file: &Path, most: usize) -> Result<Vec<(usize, f64
         }
     })?;
     Ok(buckets.into_iter().map(|(bucket, sum, n)| (bucket, sum / n as f64)).collect())
+}
+
+/// Times each of `--tokens` single tokens of a random text, and fits the logarithm of the median time of a bucket of positions
+/// to the logarithm of its middle. There are four buckets to a factor of two, from position 1,024 on.
+fn million(options: &Options) -> Result<(), Anything> {
+    let path = options.text("model").ok_or("which --model?")?;
+    let tokens = options.number("tokens", 1_000_000)?;
+    let load = LoadOptions { threads: Some(1), ctx: Some(tokens), ..LoadOptions::default() };
+    let file = ModelFile::open(Path::new(path))?;
+    let vocab = file.config()?.vocab as u64;
+    let mut engine = Engine::load(file, &load, |_| {})?;
+    let arena = engine.arena_len();
+    let sequence = engine.sequence()?;
+    let mut nanoseconds = Vec::with_capacity(tokens);
+    for position in 0..tokens as u64 {
+        let id = u32::try_from(rin_train::random::stream(7, &[position]) % vocab)?;
+        let start = Instant::now();
+        engine.feed(&sequence, &[id])?;
+        nanoseconds.push(start.elapsed().as_nanos() as u64);
+    }
+    let (mut points, mut first) = (Vec::new(), 1024_f64);
+    while first * 1.19 < tokens as f64 {
+        let end = first * libm::exp2(0.25);
+        let bucket = &mut nanoseconds[first as usize..(end as usize).min(tokens)];
+        bucket.sort_unstable();
+        points.push((first * libm::exp2(0.125), bucket[bucket.len() / 2]));
+        first = end;
+    }
+    let (slope, half) = slope(&points.iter().map(|&(x, y)| (x.ln(), (y as f64).ln())).collect::<Vec<_>>());
+    println!(
+        "{}",
+        json!({
+            "experiment": "million", "model": path, "tokens": tokens, "slope": slope,
+            "interval": [slope - half, slope + half], "median_ns": points, "position": engine.position(&sequence),
+            "arena_bytes": [arena, engine.arena_len()],
+        })
+    );
+    Ok(())
+}
+
+/// Slope of the least squares line, and half of its 95 % interval (normal errors; 1.96 standard errors and a little more for
+/// few points).
+fn slope(points: &[(f64, f64)]) -> (f64, f64) {
+    let n = points.len() as f64;
+    let mean = |f: &dyn Fn(&(f64, f64)) -> f64| points.iter().map(f).sum::<f64>() / n;
+    let (x, y) = (mean(&|p| p.0), mean(&|p| p.1));
+    let xx: f64 = points.iter().map(|p| (p.0 - x) * (p.0 - x)).sum();
+    let slope = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum::<f64>() / xx;
+    let rest: f64 = points.iter().map(|p| (p.1 - y - slope * (p.0 - x)).powi(2)).sum();
+    let error = (rest / (n - 2.0) / xx).sqrt();
+    (slope, error * (1.96 + 2.5 / (n - 2.0)))
 }

@@ -7,6 +7,7 @@
 //! layers = 4
 //! heads = 4             # query heads; dim / heads is the width of a head
 //! kv_heads = 2          # key and value heads; as many as heads where it is not given
+//! # window = 64         # tokens that attention reaches back; all of them where it is not given
 //! ffn = 352             # inner width of the feed-forward network
 //! ctx = 128             # context that the file states
 //! tokenizer = "char"    # "byte", "char" or "bpe" (then also vocab = 1024)
@@ -82,6 +83,9 @@ pub struct ModelConfig {
     pub heads: usize,
     /// Key and value heads; none: as many as query heads.
     pub kv_heads: Option<usize>,
+    /// Tokens that attention reaches back, a token itself among them; none: all.
+    #[serde(default)]
+    pub window: Option<usize>,
     /// Inner width of the feed-forward network.
     pub ffn: usize,
     /// Context in tokens that the exported network states.
@@ -392,6 +396,7 @@ impl ModelConfig {
         size("model.kv_heads", self.kv_heads(), 1)?;
         size("model.ffn", self.ffn, 1)?;
         size("model.ctx", self.ctx, 2)?;
+        size("model.window", self.window.unwrap_or(1), 1)?;
         if !self.dim.is_multiple_of(self.heads) {
             return Err(Error::value("model.heads", self.heads, format!("a divisor of model.dim = {}", self.dim)));
         }

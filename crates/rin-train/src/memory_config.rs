@@ -17,7 +17,7 @@ pub struct MemoryConfig {
     pub k_dim: Option<usize>,
     /// Numbers of a value, a multiple of 16; none: `dim / heads`.
     pub v_dim: Option<usize>,
-    /// Slots of a head, for `bhrr`.
+    /// Slots of a head, for `bhrr` and, in multiples of 16, `gsa`.
     #[serde(default = "slots")]
     pub slots: usize,
     /// Tokens that the convolution before a memory spans; 0: there is none.
@@ -117,7 +117,7 @@ impl MemoryConfig {
             .parse()
             .map_err(|error| Error::value("model.memory.layers", name, format!("a known name ({error})")))?;
         if !MemoryShape::is_trained(kind) {
-            let expected = "softmax, linear, retnet, gla, delta, gated-delta or bhrr, which can be trained";
+            let expected = "softmax, linear, retnet, gla, delta, gated-delta, gsa or bhrr, which can be trained";
             return Err(Error::value("model.memory.layers", name, expected));
         }
         let head = model.dim / model.heads;
@@ -137,7 +137,7 @@ impl MemoryConfig {
             v_heads: model.heads,
             k_dim: self.k_dim.unwrap_or(head),
             v_dim: self.v_dim.unwrap_or(head),
-            slots: if arms.is_some() { self.slots } else { 0 },
+            slots: if arms.is_some() || kind == MemoryKind::Gsa { self.slots } else { 0 },
             conv: self.conv,
             output_norm: self.output_norm,
             output_gate: self.output_gate && self.output_norm,

@@ -10,6 +10,7 @@ use crate::kernels::Kernels;
 use crate::network::{Batch, Decoder, Network, Pass, initialize};
 use crate::ops::{cross_entropy, host};
 use crate::optimizer::{AdamW, global_norm};
+use crate::parameters::{Parameter, Role};
 use crate::random::{index, stream, uniform};
 use crate::weights::{Arithmetic, Weights};
 use candle_core::{Device, Tensor};
@@ -110,6 +111,8 @@ pub struct Trial {
     pub heads: usize,
     /// The memories; none: softmax attention.
     pub memory: Option<MemoryConfig>,
+    /// Tokens that softmax attention reaches back; none: all.
+    pub window: Option<usize>,
     /// Steps.
     pub steps: usize,
     /// Sequences of a step.
@@ -131,7 +134,10 @@ pub struct Recall {
     pub loss: f64,
     /// Numbers of the network.
     pub parameters: usize,
-    /// Bytes of all memories of a sequence, in f32; those of keys and values for softmax.
+    /// Share of the queries whose most probable token is the same with 8-bit weights and activations (Q8_0); none where a
+    /// matrix has rows that hold no whole blocks.
+    pub same_in_q8_0: Option<f64>,
+    /// Bytes of all memories of a sequence, in f32; those of the keys and values that softmax sees.
     pub state_bytes: usize,
     /// The first step whose loss was no number, where there was one.
     pub diverged: Option<usize>,
@@ -147,6 +153,7 @@ impl Trial {
             layers: self.layers,
             heads: self.heads,
             kv_heads: None,
+            window: self.window,
             ffn: 2 * self.dim,
             ctx: self.task.seq,
             rope_base: 10_000.0,
@@ -163,7 +170,8 @@ impl Trial {
         let c = network.config();
         (0..c.n_layers)
             .map(|layer| {
-                4 * c.memory_of(layer).map_or(2 * c.kv_dim() * self.task.seq, rin_model::Memory::state_numbers)
+                let seen = self.window.map_or(self.task.seq, |window| window.min(self.task.seq));
+                4 * c.memory_of(layer).map_or(2 * c.kv_dim() * seen, rin_model::Memory::state_numbers)
             })
             .sum()
     }
@@ -205,23 +213,37 @@ impl Trial {
             largest = largest.max(norm);
             optimizer.update(&mut parameters, &gradients, (1.0 / norm).min(1.0), &train);
         }
-        let (mut right, mut asked) = (0_usize, 0_usize);
+        let (mut right, mut asked, mut same) = (0_usize, 0_usize, 0_usize);
         let weights = Weights::constant(&parameters, Arithmetic::Float, kernels)?;
+        let whole_blocks = |p: &Parameter| !matches!(p.role, Role::Matrix { .. }) || p.shape[1].is_multiple_of(32);
+        let narrow = if parameters.0.iter().all(whole_blocks) {
+            Some(Weights::constant(&parameters, Arithmetic::Quant(rin_kernels::Format::Q8_0), kernels)?)
+        } else {
+            None
+        };
         for part in 0..n_test.div_ceil(self.batch) {
             // Seeds that no step has.
             let examples = self.task.examples(self.batch, stream(self.seed, &[4, part as u64]));
-            let logits = network.forward(&weights, Batch { ids: &examples.ids, seq }, Pass::Evaluate)?;
-            let logits = host(&logits)?;
-            for (row, value) in examples.rows.iter().zip(&examples.values) {
-                let logits = &logits[*row as usize * self.task.vocab..][..self.task.vocab];
-                let best = (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
-                right += usize::from(best == Some(*value as usize));
-                asked += 1;
+            let answers = |weights: &Weights| -> Result<Vec<Option<usize>>, Error> {
+                let logits = network.forward(weights, Batch { ids: &examples.ids, seq }, Pass::Evaluate)?;
+                let logits = host(&logits)?;
+                Ok(examples
+                    .rows
+                    .iter()
+                    .map(|row| best(&logits[*row as usize * self.task.vocab..][..self.task.vocab]))
+                    .collect())
+            };
+            let found = answers(&weights)?;
+            asked += found.len();
+            right += found.iter().zip(&examples.values).filter(|(a, b)| **a == Some(**b as usize)).count();
+            if let Some(narrow) = &narrow {
+                same += found.iter().zip(answers(narrow)?).filter(|(a, b)| **a == *b).count();
             }
         }
         Ok(Recall {
             accuracy: right as f64 / asked.max(1) as f64,
             interval: wilson(right, asked),
+            same_in_q8_0: narrow.map(|_| same as f64 / asked.max(1) as f64),
             loss: last,
             parameters: parameters.count(),
             state_bytes: self.state_bytes(&network),
@@ -229,6 +251,11 @@ impl Trial {
             gradient: largest,
         })
     }
+}
+
+/// The largest of the logits, the first of equal ones.
+fn best(logits: &[f32]) -> Option<usize> {
+    (0..logits.len()).rev().max_by(|&a, &b| logits[a].total_cmp(&logits[b]))
 }
 
 /// The 95 % interval of a share (Wilson, 1927).
@@ -280,7 +307,8 @@ mod tests {
     fn a_delta_memory_learns_to_recall_two_pairs() {
         let task = Task { vocab: 16, seq: 16, pairs: 2 };
         let memory = Some(MemoryConfig::of("delta"));
-        let trial = Trial { task, dim: 32, layers: 2, heads: 2, memory, steps: 150, batch: 32, lr: 5e-3, seed: 1 };
+        let (window, batch, lr) = (None, 32, 5e-3);
+        let trial = Trial { task, dim: 32, layers: 2, heads: 2, memory, window, steps: 150, batch, lr, seed: 1 };
         let recall = trial.run(64).unwrap();
         // Chance is one of eight values.
         assert!(recall.accuracy > 0.5 && recall.diverged.is_none(), "{recall:?}");

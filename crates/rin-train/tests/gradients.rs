@@ -52,6 +52,7 @@ impl Reference {
             layers: self.number("layers"),
             heads: self.number("heads"),
             kv_heads: Some(self.number("kv_heads")),
+            window: None,
             ffn: self.number("ffn"),
             ctx: self.number("seq"),
             rope_base: 10_000.0,

@@ -50,8 +50,10 @@ impl Reference {
             "layers": names, "conv": first["conv"], "output_norm": first["output_norm"],
             "output_gate": first["output_gate"],
         });
-        if first["kind"] == "bhrr" {
+        if first["slots"] != 0 {
             memory["slots"] = first["slots"].clone();
+        }
+        if first["kind"] == "bhrr" {
             for (arm, value) in first["bhrr"].as_object().unwrap().iter().filter(|(arm, _)| *arm != "outer") {
                 memory[arm] = value.clone();
             }
@@ -63,6 +65,7 @@ impl Reference {
             layers: layers.len(),
             heads: 2,
             kv_heads: None,
+            window: None,
             ffn: number("ffn"),
             ctx: seq,
             rope_base: 10_000.0,
@@ -85,7 +88,7 @@ fn distance(found: &[f32], want: &[f32]) -> f64 {
 
 #[test]
 fn gradients_of_memories_are_those_of_pytorch() {
-    for name in ["linear", "retnet", "gla", "delta", "gated-delta", "bhrr-signs", "bhrr-router", "bhrr-delta"] {
+    for name in ["linear", "retnet", "gla", "delta", "gated-delta", "gsa", "bhrr-signs", "bhrr-router", "bhrr-delta"] {
         let reference = Reference::read(name);
         let tokens: Vec<u32> = serde_json::from_value(reference.facts["tokens"].clone()).unwrap();
         let seq = tokens.len() - 1;
@@ -122,7 +125,7 @@ fn gradients_of_memories_are_those_of_pytorch() {
 /// What is trained is what runs: the logits of the exact forward pass are the bits of the engine on the exported file.
 #[test]
 fn the_forward_pass_has_the_bits_of_the_engine() {
-    for name in ["linear", "gla", "gated-delta", "bhrr-router", "bhrr-delta", "bhrr-signs"] {
+    for name in ["linear", "gla", "gated-delta", "gsa", "bhrr-router", "bhrr-delta", "bhrr-signs"] {
         let reference = Reference::read(name);
         let tokens: Vec<u32> = serde_json::from_value(reference.facts["tokens"].clone()).unwrap();
         let network = reference.network(tokens.len());

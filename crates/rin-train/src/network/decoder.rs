@@ -49,7 +49,7 @@ impl Decoder {
             attn_output_bias: false,
             mlp_bias: false,
             tied_embeddings: model.tie,
-            window: None,
+            window: model.window,
             activation: Activation::Silu,
             norm: Norm::Rms,
             eos: Vec::new(),

@@ -21,6 +21,8 @@ pub struct AttentionShape {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
+    /// Positions that a token sees, its own among them.
+    pub(crate) window: usize,
     pub(crate) interleaved: bool,
     /// Rotating pairs of a head.
     pub(crate) pairs: usize,
@@ -47,12 +49,18 @@ impl AttentionShape {
             heads: config.n_heads,
             kv_heads: config.n_kv_heads,
             head_dim: config.head_dim,
+            window: config.window.unwrap_or(usize::MAX),
             interleaved: config.rope.pairing == Pairing::Interleaved,
             pairs,
             minus_sin: sin.iter().map(|s| -s).collect(),
             cos: cos.into(),
             sin: sin.into(),
         }
+    }
+
+    /// The first position that token `t` sees.
+    pub(crate) fn first(&self, t: usize) -> usize {
+        (t + 1).saturating_sub(self.window)
     }
 
     /// Query heads per key head.
@@ -194,17 +202,20 @@ impl AttentionOp {
             let start = p * PAGE;
             for (t, valid) in pages.valid.chunks_exact_mut(group).enumerate().skip(start) {
                 #[expect(clippy::cast_possible_truncation, reason = "at most 64")]
-                valid.fill((0, (t + 1 - start).min(PAGE) as u32));
+                valid.fill((s.first(t).saturating_sub(start).min(PAGE) as u32, (t + 1 - start).min(PAGE) as u32));
             }
-            let row = start * group;
+            // Rows beyond do not see the page.
+            let end = (start + PAGE - 1).saturating_add(s.window).min(s.seq);
+            let rows = start * group..end * group;
+            let numbers = rows.start * hd..rows.end * hd;
             self.kernels.attention.page.run(
-                &mut pages.out[row * hd..],
-                &mut pages.state[row..],
-                &pages.q[row * hd..],
+                &mut pages.out[numbers.clone()],
+                &mut pages.state[rows.clone()],
+                &pages.q[numbers],
                 k_page,
                 v_page,
                 &[],
-                &pages.valid[row..],
+                &pages.valid[rows],
                 scale,
             );
         }

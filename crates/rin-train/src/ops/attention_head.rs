@@ -67,7 +67,7 @@ impl Heads<'_> {
             self.load_keys(qkv, head, w);
             for query in head * s.group()..(head + 1) * s.group() {
                 self.load_query(qkv, query, w);
-                self.kernels.dispatch(HeadForward { w, seq: s.seq, head_dim: s.head_dim });
+                self.kernels.dispatch(HeadForward { w, shape: s });
                 for (out, y) in out.chunks_exact_mut(s.q_width()).zip(w.dq.chunks_exact(w.hd)) {
                     out[query * s.head_dim..][..s.head_dim].copy_from_slice(&y[..s.head_dim]);
                 }
@@ -83,7 +83,7 @@ impl Heads<'_> {
             for query in head * s.group()..(head + 1) * s.group() {
                 self.load_query(qkv, query, w);
                 self.load_gradient(out, dy, query, w);
-                self.kernels.dispatch(HeadGradient { w, seq: s.seq, head_dim: s.head_dim });
+                self.kernels.dispatch(HeadGradient { w, shape: s });
                 for (t, row) in dx.chunks_exact_mut(s.width()).enumerate() {
                     let to = &mut row[query * s.head_dim..][..s.head_dim];
                     to.copy_from_slice(&w.dq[t * w.hd..][..s.head_dim]);
@@ -141,28 +141,31 @@ impl Heads<'_> {
 /// One query head: its output goes into `dq`.
 struct HeadForward<'a> {
     w: &'a mut Scratch,
-    seq: usize,
-    head_dim: usize,
+    shape: &'a AttentionShape,
 }
 
 impl Loop for HeadForward<'_> {
     #[inline(always)]
     fn run(self) {
-        let Self { w, seq, head_dim } = self;
-        weights_of_head(w, seq, head_dim);
+        let Self { w, shape } = self;
+        let seq = shape.seq;
+        weights_of_head(w, shape);
         let (hd, before) = (w.hd, |_: usize, end: usize| 0..end);
         small_gemm(seq, Read::rows(&w.p, w.len), &w.v, hd, &mut w.dq, hd, false, |_| hd, before);
     }
 }
 
-/// The softmax of the scores of one query head; 0 after each row's own position.
+/// The softmax of the scores of one query head; 0 where a row does not see.
 #[inline(always)]
-fn weights_of_head(w: &mut Scratch, seq: usize, head_dim: usize) {
+fn weights_of_head(w: &mut Scratch, shape: &AttentionShape) {
+    let (seq, head_dim) = (shape.seq, shape.head_dim);
     let scale = 1.0 / (head_dim as f32).sqrt();
     let all_dims = |_: usize, _: usize| 0..head_dim;
     small_gemm(seq, Read::rows(&w.q, w.hd), &w.k_t, w.len, &mut w.p, w.len, false, |end| end, all_dims);
     for (i, p) in w.p.chunks_exact_mut(w.len).enumerate() {
-        softmax(&mut p[..=i], scale);
+        let first = shape.first(i);
+        p[..first].fill(0.0);
+        softmax(&mut p[first..=i], scale);
         p[i + 1..].fill(0.0);
     }
 }
@@ -170,26 +173,26 @@ fn weights_of_head(w: &mut Scratch, seq: usize, head_dim: usize) {
 /// See [`gradient_of_head`].
 struct HeadGradient<'a> {
     w: &'a mut Scratch,
-    seq: usize,
-    head_dim: usize,
+    shape: &'a AttentionShape,
 }
 
 impl Loop for HeadGradient<'_> {
     #[inline(always)]
     fn run(self) {
-        gradient_of_head(self.w, self.seq, self.head_dim);
+        gradient_of_head(self.w, self.shape);
     }
 }
 
 /// One query head: `dq` is set, `dk` and `dv` are added to.
 #[inline(always)]
-fn gradient_of_head(w: &mut Scratch, seq: usize, head_dim: usize) {
+fn gradient_of_head(w: &mut Scratch, shape: &AttentionShape) {
+    let (seq, head_dim) = (shape.seq, shape.head_dim);
     let (hd, len) = (w.hd, w.len);
     let scale = 1.0 / (head_dim as f32).sqrt();
     // Row i takes columns up to i; column j is taken by the rows from j on.
     let up_to = |end: usize| end;
     let all_dims = |_: usize, _: usize| 0..head_dim;
-    weights_of_head(w, seq, head_dim);
+    weights_of_head(w, shape);
     small_gemm(seq, Read::rows(&w.dy, hd), &w.v_t, len, &mut w.ds, len, false, up_to, all_dims);
     for i in 0..seq {
         let (p, ds) = (&w.p[i * len..][..len], &mut w.ds[i * len..][..len]);

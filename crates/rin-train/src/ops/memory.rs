@@ -14,6 +14,7 @@ use rin_kernels::ops::memory::{
     Bind, CausalConv, Correction, Decay, DecayKind, Decays, DeltaShares, Gating, HeadNorm, Quant, Read, Recur, Route,
     Rows, Scale, Tokens, Unbind, UnitNorm,
 };
+use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::{Cpu, MatMut};
 use rin_model::{Address, Bhrr, Memory, MemoryKind, ReadBy, SlotValues};
 use std::ops::Range;
@@ -34,6 +35,7 @@ pub(crate) struct MemoryKernels {
     route: Route,
     bind: Bind,
     unbind: Unbind,
+    softmax: Softmax,
     sigmoid: rin_kernels::ops::activation::Activate,
 }
 
@@ -51,6 +53,7 @@ impl MemoryKernels {
             route: Route::select(cpu),
             bind: Bind::select(cpu),
             unbind: Unbind::select(cpu),
+            softmax: Softmax::select(cpu),
             sigmoid: rin_kernels::ops::activation::Activate::select(cpu),
         }
     }
@@ -73,8 +76,8 @@ impl MemoryShape {
 
     /// Whether this kind of memory can be trained.
     pub fn is_trained(kind: MemoryKind) -> bool {
-        use MemoryKind::{Bhrr, Delta, GatedDelta, Gla, Linear, Retnet};
-        matches!(kind, Linear | Retnet | Gla | Delta | GatedDelta | Bhrr)
+        use MemoryKind::{Bhrr, Delta, GatedDelta, Gla, Gsa, Linear, Retnet};
+        matches!(kind, Linear | Retnet | Gla | Delta | GatedDelta | Gsa | Bhrr)
     }
 
     pub(super) fn arms(&self) -> Option<&Bhrr> {
@@ -131,7 +134,12 @@ impl MemoryShape {
 
     /// Rows of a head's memory.
     pub(super) fn rows(&self) -> usize {
-        if self.arms().is_some() { self.m.slots } else { self.m.k_dim }
+        if self.arms().is_some() || self.is_gsa() { self.m.slots } else { self.m.k_dim }
+    }
+
+    /// Whether slots are read by a softmax over a memory of keys.
+    pub(super) fn is_gsa(&self) -> bool {
+        self.m.kind == MemoryKind::Gsa
     }
 
     pub(super) fn quant(&self) -> Quant {
@@ -196,7 +204,7 @@ impl Forward {
     pub(super) fn row_shares(&self, shape: &MemoryShape) -> Option<&[f32]> {
         match (&self.keep[..], shape.m.kind) {
             (keep @ [_, ..], _) => Some(keep),
-            (_, MemoryKind::Gla) => Some(&self.decay),
+            (_, MemoryKind::Gla | MemoryKind::Gsa) => Some(&self.decay),
             _ => None,
         }
     }
@@ -235,10 +243,13 @@ pub(super) fn forward(shape: &MemoryShape, kernels: &MemoryKernels, x: &[f32], p
     f.beta = columns(x, width, shape.beta_columns());
     kernels.sigmoid.run(&mut f.beta, rin_kernels::ops::activation::Function::Sigmoid);
     f.decay = columns(x, width, shape.decay_columns());
+    // What a slot of `gsa` takes of a token: what its decay leaves free.
+    let mut written = vec![0.0; if shape.is_gsa() { f.decay.len() } else { 0 }];
     if m.decay_width() > 0 {
         let kind = if rate.is_empty() { DecayKind::SixteenthSigmoid } else { DecayKind::Step };
-        for row in f.decay.chunks_exact_mut(m.decay_width()) {
-            kernels.decays.run(row, &mut [], rate, bias, kind);
+        let n = m.decay_width();
+        for (t, row) in f.decay.chunks_exact_mut(n).enumerate() {
+            kernels.decays.run(row, written.get_mut(t * n..(t + 1) * n).unwrap_or_default(), rate, bias, kind);
         }
     }
     let scale = 1.0 / (m.k_dim as f32).sqrt();
@@ -249,6 +260,10 @@ pub(super) fn forward(shape: &MemoryShape, kernels: &MemoryKernels, x: &[f32], p
         kernels.unit_norm.run(&mut f.k, m.k_dim, UNIT_EPS, 1.0);
     } else {
         kernels.scale.run(&mut f.q, scale);
+    }
+    if shape.is_gsa() {
+        f.q = slot_shares(shape, kernels, &f, &written);
+        f.k = written;
     }
     let mut read = vec![0.0; shape.seq * values];
     let mut whole = MatMut::new(&mut read, shape.seq, values);
@@ -285,7 +300,7 @@ fn tokens<'a>(shape: &MemoryShape, f: &'a Forward, head: usize) -> Tokens<'a> {
     let stride = m.k_heads * rows;
     let decay = match m.kind {
         _ if !f.keep.is_empty() => Decay::ByRow(of(&f.keep, head * rows, m.v_heads * rows)),
-        MemoryKind::Gla => Decay::ByRow(of(&f.decay, head * rows, stride)),
+        MemoryKind::Gla | MemoryKind::Gsa => Decay::ByRow(of(&f.decay, head * rows, stride)),
         MemoryKind::GatedDelta => Decay::Token(of(&f.decay, head, m.v_heads)),
         _ => shape.constant(head).map_or(Decay::None, Decay::Constant),
     };
@@ -299,6 +314,33 @@ fn tokens<'a>(shape: &MemoryShape, f: &'a Forward, head: usize) -> Tokens<'a> {
         correction,
         read: shape.read(),
     }
+}
+
+/// The softmax of what a memory of keys by slots says of each query, `(tokens, heads × slots)`.
+fn slot_shares(shape: &MemoryShape, kernels: &MemoryKernels, f: &Forward, written: &[f32]) -> Vec<f32> {
+    let m = &shape.m;
+    let (width, keys) = (m.decay_width(), m.k_width());
+    let mut scores = vec![0.0; shape.seq * width];
+    let mut whole = MatMut::new(&mut scores, shape.seq, width);
+    let mut state = vec![0.0; m.k_dim * m.slots];
+    for head in 0..m.v_heads {
+        state.fill(0.0);
+        let (_, right) = whole.reborrow().split_cols(head * m.slots);
+        let (mut out, _) = right.split_cols(m.slots);
+        let of_key = |data| Rows { data, stride: keys };
+        let of_slot = |data| Rows { data, stride: width };
+        let tokens = Tokens {
+            q: of_key(&f.q[head * m.k_dim..]),
+            k: of_key(&f.k[head * m.k_dim..]),
+            v: of_slot(&written[head * m.slots..]),
+            decay: Decay::ByColumn(of_slot(&f.decay[head * m.slots..])),
+            correction: Correction::None,
+            read: Read::After,
+        };
+        kernels.recur.run(&mut state, &mut out, tokens);
+    }
+    scores.chunks_exact_mut(m.slots).for_each(|scores| kernels.softmax.run(scores));
+    scores
 }
 
 /// Keys and queries become shares of slots; values are rounded and bound.

@@ -3,6 +3,7 @@
 //! With `G` the gradient of a memory after a token, a read after the write gives `dq = S do` and `G += q do^T`; the write
 //! gives `dk = G v` and `dv = G^T k`; a delta write `e = beta (v - u)`, `u = (w S)^T k`, gives `de = G^T k`,
 //! `dbeta = de (v - u)`, `du = -beta de`, `dk = G e + (w S) du` and `G += k du^T`; a decay `dw = G S` and `G = w G`.
+//! The memory of keys of `gsa` stands in [`slot_keys`].
 
 use super::memory::{Forward, MemoryShape, UNIT_EPS};
 use crate::kernels::{Kernels, Loop};
@@ -70,7 +71,9 @@ pub(super) fn backward(
     for head in 0..m.v_heads {
         kernels.dispatch(Recurrence { shape, f, head, dy: &d_read, d: &mut d });
     }
-    if shape.arms().is_some() {
+    if shape.is_gsa() {
+        slot_keys(shape, kernels, f, &mut d, &mut d_qkv);
+    } else if shape.arms().is_some() {
         let book = p[book_at.clone()].to_vec();
         slots_backward(shape, f, &book, &mut d, &mut d_qkv, &mut g.p[book_at]);
     } else {
@@ -332,6 +335,69 @@ impl Loop for Recurrence<'_> {
             self.decay(t, before, &mut g);
             if self.shape.read() == Read::Before {
                 self.read(t, before, &mut g);
+            }
+        }
+    }
+}
+
+/// `gsa`: from the gradients of the shares that slots are read with and of what they take, to those of queries, keys and
+/// decays. A token's scores are `H q` with `H[s] = w[s] H[s] + (1 - w[s]) k`, slot by slot.
+fn slot_keys(shape: &MemoryShape, kernels: &Kernels, f: &Forward, d: &mut Rows, d_qkv: &mut [f32]) {
+    let (m, channels, keys, values) = (&shape.m, shape.m.channels(), shape.m.k_width(), shape.m.v_width());
+    for (out, dv) in d_qkv.chunks_exact_mut(channels).zip(d.v.chunks_exact(values)) {
+        out[2 * keys..].copy_from_slice(dv);
+    }
+    for head in 0..m.v_heads {
+        kernels.dispatch(SlotKeys { shape, f, head, d, d_qkv });
+    }
+}
+
+/// The memory of keys of one head, backwards.
+struct SlotKeys<'a> {
+    shape: &'a MemoryShape,
+    f: &'a Forward,
+    head: usize,
+    d: &'a mut Rows,
+    d_qkv: &'a mut [f32],
+}
+
+impl Loop for SlotKeys<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let Self { shape, f, head, d, d_qkv } = self;
+        let (m, seq) = (&shape.m, shape.seq);
+        let (slots, dim, width, channels) = (m.slots, m.k_dim, m.decay_width(), m.channels());
+        let (size, scale) = (slots * dim, 1.0 / (dim as f32).sqrt());
+        let q_at = |t: usize| t * channels + head * dim;
+        let k_at = |t: usize| q_at(t) + m.k_width();
+        let mut states = vec![0.0_f32; (seq + 1) * size];
+        for t in 0..seq {
+            let (before, after) = states.split_at_mut((t + 1) * size);
+            for s in 0..slots {
+                let at = t * width + head * slots + s;
+                let to = &mut after[s * dim..][..dim];
+                add(to, &before[t * size + s * dim..][..dim], f.decay[at]);
+                add(to, &f.qkv[k_at(t)..][..dim], f.k[at]);
+            }
+        }
+        let mut g = vec![0.0_f32; size];
+        for t in (0..seq).rev() {
+            let first = t * width + head * slots;
+            let (p, dp) = (&f.q[first..][..slots], &d.q[first..][..slots]);
+            let mean = dot(p, dp);
+            for s in 0..slots {
+                let (at, row) = (first + s, s * dim..(s + 1) * dim);
+                let score = p[s] * (dp[s] - mean) * scale;
+                add(&mut d_qkv[q_at(t)..][..dim], &states[(t + 1) * size..][row.clone()], score);
+                let g = &mut g[row.clone()];
+                add(g, &f.qkv[q_at(t)..][..dim], score);
+                let taken = d.k[at] + dot(g, &f.qkv[k_at(t)..][..dim]);
+                add(&mut d_qkv[k_at(t)..][..dim], g, f.k[at]);
+                // A slot takes what its decay leaves free.
+                d.w[at] += dot(g, &states[t * size..][row]) - taken;
+                for g in g {
+                    *g *= f.decay[at];
+                }
             }
         }
     }
