@@ -55,8 +55,8 @@ struct Trained {
 }
 
 /// A few steps, with learned steps of the blocks where `learned`.
-fn train(arithmetic: Arithmetic, learned: bool) -> Trained {
-    let config = TrainConfig::parse(CONFIG, Path::new("exact.toml")).unwrap();
+fn train(config: &str, arithmetic: Arithmetic, learned: bool) -> Trained {
+    let config = TrainConfig::parse(config, Path::new("exact.toml")).unwrap();
     let vocabulary = Vocabulary::learn(config.model.tokenizer, TEXT.as_bytes(), 0).unwrap();
     let network = network::build(&config.model, vocabulary.size(), "exact").unwrap();
     let mut all = network.parameters();
@@ -121,8 +121,12 @@ fn of_runtime(path: &Path, tokens: &[u32], tier: Option<Tier>) -> Vec<f32> {
 }
 
 fn compare(name: &str, format: Option<Format>, learned: bool) {
+    compare_of(CONFIG, name, format, learned);
+}
+
+fn compare_of(config: &str, name: &str, format: Option<Format>, learned: bool) {
     let arithmetic = format.map_or(Arithmetic::Exact, Arithmetic::Quant);
-    let trained = train(arithmetic, learned);
+    let trained = train(config, arithmetic, learned);
     assert!(trained.losses[3] < trained.losses[0] - 0.1, "{name}: {:?}", trained.losses);
     let path: PathBuf = std::env::temp_dir().join(format!("rin-train-{name}-{}.rin", std::process::id()));
     export(&*trained.network, &trained.parameters, &trained.vocabulary, format, &path).unwrap();
@@ -155,4 +159,15 @@ fn logits_of_4_bit_weights_with_learned_steps_are_those_of_the_runtime() {
 #[test]
 fn logits_of_f32_weights_are_those_of_the_runtime() {
     compare("f32", None, false);
+}
+
+/// Both forward passes see what the runtime sees; 20 tokens end within pages of 64.
+#[test]
+fn a_sliding_window_is_that_of_the_runtime() {
+    let config = CONFIG.replace("kv_heads = 2", "kv_heads = 2\nwindow = 20");
+    compare_of(&config, "window", None, false);
+    let trained = train(&config, Arithmetic::Exact, false);
+    let [exact, float] = [Arithmetic::Exact, Arithmetic::Float].map(|a| of_training(&trained, a, Cpu::detect()));
+    let far = exact.iter().zip(&float).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(far < 1e-3, "{far}");
 }
