@@ -141,7 +141,7 @@ fn text(name: &str, seed: u64, file: &Path, quick: bool) -> Result<(), Anything>
     let train = LoopConfig { seed, eval_every: steps, checkpoint_every: steps, ..LoopConfig::plain(steps, 2e-3, 1e-4) };
     let data = DataConfig { files: vec![PathBuf::from(file)], split: 0.9 };
     let options = RunOptions { resume: false, plot: false, overwrite: true };
-    let config = TrainConfig { model, data, train, output };
+    let config = TrainConfig { model, data, train, output, distill: None };
     let mut losses = None;
     let mut hear = |event: &Event<'_>| {
         if let Event::Evaluated { evaluation, .. } = event {
