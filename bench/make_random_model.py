@@ -21,14 +21,14 @@ SHAPES = {
     "qwen-0.5b": (896, 24, 14, 2, 64, 4864, 151936, 1e6, 1e-6, "qwen2"),
     "llama-1b": (2048, 16, 32, 8, 64, 8192, 128256, 5e5, 1e-5, "llama"),
 }
-TYPES = ("F32", "BF16", "F16", "Q8_0", "Q4_0", "Q5_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M")
+TYPES = ("F32", "BF16", "F16", "Q8_0", "Q4_0", "Q5_0", "Q4_K", "Q5_K", "Q6_K", "Q4_K_M", "TQ1_0", "TQ2_0")
 # Values and bytes of a block.
 BLOCK = {
     "F32": (1, 4), "BF16": (1, 2), "F16": (1, 2), "Q8_0": (32, 34), "Q4_0": (32, 18), "Q5_0": (32, 22),
-    "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210),
+    "Q4_K": (256, 144), "Q5_K": (256, 176), "Q6_K": (256, 210), "TQ1_0": (256, 54), "TQ2_0": (256, 66),
 }  # fmt: skip
 # What llama.cpp's quantiser takes where a row does not hold whole blocks.
-FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0"}
+FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q8_0", "Q6_K": "Q8_0", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0"}
 ROWS_AT_ONCE = 4096
 
 
@@ -68,7 +68,7 @@ def raw_rows(name, kind, rows, cols, seed):
     std = 1 / np.sqrt(cols)
     for i in range(0, rows, ROWS_AT_ONCE):
         n = min(ROWS_AT_ONCE, rows - i)
-        if length == 256:
+        if kind.endswith("_K"):
             data = k_blocks(kind, rng, n, cols, std)
         else:
             values = rng.standard_normal((n, cols), dtype=np.float32) * np.float32(std)
@@ -82,8 +82,10 @@ def matrices(shape, kind):
     dim, layers, heads, kv, hd, ffn, vocab, _, _, _ = SHAPES[shape]
     # A Q4_K_M file holds its embedding and some value and down matrices in more bits.
     base, more = ("Q4_K", "Q6_K") if kind == "Q4_K_M" else (kind, kind)
+    # Nor is a ternary file's embedding ternary.
+    embedding = "Q4_K" if kind.startswith("TQ") else more
     fit = lambda t, cols: t if cols % BLOCK[t][0] == 0 else FALLBACK.get(t, "F16")
-    yield "token_embd", fit(more, dim), vocab, dim
+    yield "token_embd", fit(embedding, dim), vocab, dim
     for i in range(layers):
         better = more if i < layers // 8 or i >= 7 * layers // 8 or (i - layers // 8) % 3 == 2 else base
         for name, rows, cols, t in [

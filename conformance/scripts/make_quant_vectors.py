@@ -17,6 +17,7 @@ QUANT = Path(__file__).resolve().parent.parent / "quant"
 # Byte offsets of the f16 factors in a block.
 SCALES = {
     Type.Q8_0: [0], Type.Q4_0: [0], Type.Q5_0: [0], Type.Q4_K: [0, 2], Type.Q5_K: [0, 2], Type.Q6_K: [208],
+    Type.TQ1_0: [52], Type.TQ2_0: [64],
 }  # fmt: skip
 # Zero, minus zero, smallest and largest subnormal, smallest normal, largest finite, one, minus one third.
 EDGE_SCALES = [0x0000, 0x8000, 0x0001, 0x83FF, 0x0400, 0x7BFF, 0xFBFF, 0x3C00, 0xB555]
@@ -58,9 +59,21 @@ def halves(kind, rng):
     return np.concatenate([edges, subnormal, rest]).astype("<u2").view(np.uint8).reshape(-1, 64)
 
 
+def fifths(raw):
+    """Random bytes to those that a TQ1_0 block has: digits to the base of 3 as a fraction of 256, rounded up."""
+    for at in range(52):
+        digits = raw[:, at].astype(np.uint32) * 243 // 256
+        if at >= 48:
+            digits -= digits % 3
+        raw[:, at] = (digits * 256 + 242) // 243
+    return raw
+
+
 def make(kind):
     rng = np.random.default_rng(5000 + int(kind))
     raw = blocks_of(kind, rng) if kind in SCALES else halves(kind, rng)
+    if kind == Type.TQ1_0:
+        raw = fifths(raw)
     values = gguf.quants.dequantize(raw.view("<f2") if kind == Type.F16 else raw, kind).astype("<f4")
     assert np.isfinite(values).all()
     raw.tofile(QUANT / f"{kind.name}.bin")

@@ -110,6 +110,8 @@ fn row(format: Format, cols: usize, next: &mut impl FnMut() -> u32) -> Vec<u8> {
             }
             Format::Q4_K | Format::Q5_K => &[0, 2],
             Format::Q6_K => &[208],
+            Format::TQ1_0 => &[52],
+            Format::TQ2_0 => &[64],
             _ => &[0],
         };
         for at in scales {

@@ -5,7 +5,8 @@
 //! the file reader fills it, the packer spreads it over a panel, the panel reader gathers it back, and the
 //! dequantiser turns it into numbers, so the meaning of a format is written down once.
 //!
-//! Layouts of the file blocks: ggml's `block_q8_0` … `block_q6_K`, as described by the GGUF specification.
+//! Layouts of the file blocks: ggml's `block_q8_0` … `block_q6_K`, `block_tq1_0` and `block_tq2_0`, as described by the
+//! GGUF specification and the `gguf` Python package.
 
 use crate::half::f16_to_f32;
 use std::fmt;
@@ -33,6 +34,10 @@ pub enum Format {
     Q5_K,
     /// 6-bit codes, 16 sub-blocks of 16 with 8-bit scales.
     Q6_K,
+    /// −1, 0 or 1, 256 a block, five to a byte.
+    TQ1_0,
+    /// −1, 0 or 1, 256 a block, four to a byte.
+    TQ2_0,
 }
 
 /// How the activations must come for a product with a format.
@@ -62,8 +67,19 @@ pub const MAX_BLOCK: usize = 256;
 
 impl Format {
     /// All formats.
-    pub const ALL: [Self; 9] =
-        [Self::F32, Self::F16, Self::BF16, Self::Q8_0, Self::Q4_0, Self::Q5_0, Self::Q4_K, Self::Q5_K, Self::Q6_K];
+    pub const ALL: [Self; 11] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q8_0,
+        Self::Q4_0,
+        Self::Q5_0,
+        Self::Q4_K,
+        Self::Q5_K,
+        Self::Q6_K,
+        Self::TQ1_0,
+        Self::TQ2_0,
+    ];
 
     /// The field's name of the format.
     pub const fn name(self) -> &'static str {
@@ -77,6 +93,8 @@ impl Format {
             Self::Q4_K => "Q4_K",
             Self::Q5_K => "Q5_K",
             Self::Q6_K => "Q6_K",
+            Self::TQ1_0 => "TQ1_0",
+            Self::TQ2_0 => "TQ2_0",
         }
     }
 
@@ -85,7 +103,7 @@ impl Format {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 1,
             Self::Q8_0 | Self::Q4_0 | Self::Q5_0 => 32,
-            Self::Q4_K | Self::Q5_K | Self::Q6_K => 256,
+            Self::Q4_K | Self::Q5_K | Self::Q6_K | Self::TQ1_0 | Self::TQ2_0 => 256,
         }
     }
 
@@ -100,6 +118,8 @@ impl Format {
             Self::Q4_K => 144,
             Self::Q5_K => 176,
             Self::Q6_K => 210,
+            Self::TQ1_0 => 54,
+            Self::TQ2_0 => 66,
         }
     }
 
@@ -121,7 +141,7 @@ impl Format {
         }
     }
 
-    /// Bits of a code; 0 for floats.
+    /// Bits of a code, as panels have it; 0 for floats.
     pub const fn code_bits(self) -> u32 {
         match self {
             Self::F32 | Self::F16 | Self::BF16 => 0,
@@ -129,6 +149,7 @@ impl Format {
             Self::Q4_0 | Self::Q4_K => 4,
             Self::Q5_0 | Self::Q5_K => 5,
             Self::Q6_K => 6,
+            Self::TQ1_0 | Self::TQ2_0 => 2,
         }
     }
 
@@ -139,6 +160,7 @@ impl Format {
             Self::Q4_0 => 8,
             Self::Q5_0 => 16,
             Self::Q6_K => 32,
+            Self::TQ1_0 | Self::TQ2_0 => 1,
             _ => 0,
         }
     }
@@ -163,6 +185,10 @@ impl fmt::Display for Format {
         f.write_str(self.name())
     }
 }
+
+/// Where a TQ1_0 block keeps its weights: the bytes of a run, the first of its weights, and how many a byte has. A byte
+/// holds weights that lie as far apart as the run is long.
+const FIFTHS: [(std::ops::Range<usize>, usize, usize); 3] = [(0..32, 0, 5), (32..48, 160, 5), (48..52, 240, 4)];
 
 /// One block of a quantised row, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -246,6 +272,27 @@ impl Codes {
                     *q = low | high << 4;
                 }
             }
+            Format::TQ1_0 => {
+                c.d = half(52);
+                for (bytes, first, each) in FIFTHS {
+                    for (i, byte) in block[bytes.clone()].iter().enumerate() {
+                        let mut power = *byte;
+                        for n in 0..each {
+                            // The byte is a fraction of 256; its digits to the base of 3 come out at the top.
+                            c.q[first + n * bytes.len() + i] = (u16::from(power) * 3 >> 8).to_le_bytes()[0];
+                            power = power.wrapping_mul(3);
+                        }
+                    }
+                }
+            }
+            Format::TQ2_0 => {
+                c.d = half(64);
+                for (run, q) in block[..64].as_chunks::<32>().0.iter().zip(c.q.as_chunks_mut::<128>().0) {
+                    for (i, q) in q.iter_mut().enumerate() {
+                        *q = run[i % 32] >> (i / 32 * 2) & 3;
+                    }
+                }
+            }
             Format::F32 | Format::F16 | Format::BF16 => panic!("{format} has no codes"),
         }
     }
@@ -270,7 +317,8 @@ impl Codes {
         }
     }
 
-    /// Puts a file block together: the inverse of [`Codes::read`], to the bit.
+    /// Puts a file block together: the inverse of [`Codes::read`], to the bit. Of the bytes that mean the same five
+    /// weights in TQ1_0 it writes the one that ggml writes.
     ///
     /// # Panics
     ///
@@ -286,6 +334,8 @@ impl Codes {
                 self.write_six_bit_scales(&mut block[4..16]);
             }
             Format::Q6_K => put_half(208, self.d),
+            Format::TQ1_0 => put_half(52, self.d),
+            Format::TQ2_0 => put_half(64, self.d),
             Format::F32 | Format::F16 | Format::BF16 => panic!("{format} has no codes"),
         }
         match format {
@@ -308,7 +358,28 @@ impl Codes {
                     *b = (0..8).fold(0, |bits, bit| bits | (self.q[bit * 32 + i] >> 4 & 1) << bit);
                 }
             }
+            Format::TQ1_0 => self.write_fifths(block),
+            Format::TQ2_0 => {
+                for (run, q) in block[..64].as_chunks_mut::<32>().0.iter_mut().zip(self.q.as_chunks::<128>().0) {
+                    for (i, byte) in run.iter_mut().enumerate() {
+                        *byte = (0..4).fold(0, |bits, n| bits | (q[n * 32 + i] & 3) << (2 * n));
+                    }
+                }
+            }
             _ => self.write_six_bit_codes(block),
+        }
+    }
+
+    /// The codes of a TQ1_0 block: digits to the base of 3 as a fraction of 256, rounded up.
+    fn write_fifths(&self, block: &mut [u8]) {
+        for (bytes, first, each) in FIFTHS {
+            let run = bytes.len();
+            for (i, byte) in block[bytes].iter_mut().enumerate() {
+                // Where a byte has four weights, a fifth of 0 stands behind them.
+                let digit = |n: usize| if n < each { u16::from(self.q[first + n * run + i].min(2)) } else { 0 };
+                let number = (0..5).fold(0, |number, n| number * 3 + digit(n));
+                *byte = (number * 256).div_ceil(243).to_le_bytes()[0];
+            }
         }
     }
 
@@ -406,7 +477,11 @@ mod tests {
                     1 => 0xff,
                     _ => noise.next().to_le_bytes()[0],
                 };
-                let block: Vec<u8> = (0..format.block_bytes()).map(|_| byte(&mut noise)).collect();
+                let mut block: Vec<u8> = (0..format.block_bytes()).map(|_| byte(&mut noise)).collect();
+                if format == Format::TQ1_0 {
+                    // Not every byte is one that ggml writes.
+                    Codes::read(format, &block.clone()).write(format, &mut block);
+                }
                 let mut written = vec![0x5a; block.len()];
                 Codes::read(format, &block).write(format, &mut written);
                 assert_eq!(written, block, "{format}");

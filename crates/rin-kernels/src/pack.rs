@@ -13,6 +13,7 @@
 //! | Q5_0 | as Q4_0, and after each block's 4 lines one line whose bit `e` is the fifth bit of line `e` of 8 |
 //! | Q4_K | per block 32 lines (per 64 columns 8: low nibble the first 32), `sc` `[8][16]`, `m` `[2][16][4]`, `d` `[16]`, `dmin` `[16]` |
 //! | Q5_K | as Q4_K with 8 fifth-bit lines after the nibbles, one per 32 columns |
+//! | TQ1_0, TQ2_0 | per block 16 lines, one per 16 columns, bits 0–1 the first 4 of them, bits 6–7 the last; scales as Q8_0 |
 //! | Q6_K | per block 32 lines (per 32 columns 4, as Q4_0), 16 lines with bits 4–5 (one per 16 columns, 2 bits a line), `sc` `[16][16]`, `d` `[16]`, 32 bytes of zeros |
 
 use crate::format::{Codes, Format};
@@ -24,12 +25,16 @@ pub const LANES: usize = 16;
 /// Bytes of a line: 16 rows × 4 columns.
 pub const LINE: usize = 64;
 
+/// The group of columns of a format with codes of two bits.
+pub(crate) const QUARTERS: usize = 16;
+
 /// Where the parts of a block lie in its record within a panel. Offsets and sizes in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
     /// Size of the record, a multiple of 64.
     pub(crate) bytes: usize,
-    /// Columns whose codes share lines: the low nibbles hold the first half. 0: whole bytes.
+    /// Columns whose codes share lines: the low nibbles hold the first half. 0: whole bytes. [`QUARTERS`]: a line for the
+    /// group, of which each two bits hold the next quarter.
     pub(crate) nibble_group: usize,
     /// Start of the lines with the bits above the nibble.
     pub(crate) high: usize,
@@ -54,6 +59,7 @@ impl Format {
             Self::Q8_0 => Record { bytes: 512, ..none },
             Self::Q4_0 => Record { bytes: 256, nibble_group: 32, ..none },
             Self::Q5_0 => Record { bytes: 320, nibble_group: 32, high: 256, ..none },
+            Self::TQ1_0 | Self::TQ2_0 => Record { bytes: 1024, nibble_group: QUARTERS, ..none },
             Self::Q4_K => Record { bytes: 2368, nibble_group: 64, sc: 2048, m: 2176, d: 2304, dmin: 2336, ..none },
             Self::Q5_K => {
                 Record { bytes: 2880, nibble_group: 64, high: 2048, sc: 2560, m: 2688, d: 2816, dmin: 2848, ..none }
@@ -66,7 +72,7 @@ impl Format {
 
     /// Whether the f16 scales lie together at the end of the panel.
     pub(crate) const fn scales_at_end(self) -> bool {
-        self.block_len() == 32
+        self.sub_block_len() == self.block_len()
     }
 
     /// Bytes of a panel of 16 rows of `cols` weights; `None` when `cols` is no multiple of the block or is too large.
@@ -92,9 +98,13 @@ impl Format {
 }
 
 /// Byte of column `col` (within its block) of row `lane`, and how far its low bits are shifted up.
+#[expect(clippy::cast_possible_truncation, reason = "a shift within a byte")]
 const fn code_place(group: usize, lane: usize, col: usize) -> (usize, u32) {
     if group == 0 {
         return (col / 4 * LINE + lane * 4 + col % 4, 0);
+    }
+    if group == QUARTERS {
+        return (col / QUARTERS * LINE + lane * 4 + col % 4, (col % QUARTERS / 4 * 2) as u32);
     }
     let lines = group / 8;
     let (start, quad) = (col / group * lines, col % group / 4);
@@ -172,7 +182,11 @@ pub(crate) fn read_codes(format: Format, panel: &[u8], blocks: usize, b: usize, 
     let mut c = Codes { d: half(scale_place(format, blocks, b, lane)), ..Codes::ZERO };
     for col in 0..format.block_len() {
         let (at, shift) = code_place(r.nibble_group, lane, col);
-        c.q[col] = if r.nibble_group == 0 { record[at] } else { record[at] >> shift & 0xf };
+        c.q[col] = match r.nibble_group {
+            0 => record[at],
+            QUARTERS => record[at] >> shift & 3,
+            _ => record[at] >> shift & 0xf,
+        };
         if format.code_bits() > 4 && r.nibble_group != 0 {
             let (at, shift) = high_place(r.high_group, lane, col);
             let mask = (1_u8 << (format.code_bits() - 4)) - 1;
@@ -322,7 +336,7 @@ fn float(format: Format, b: &[u8]) -> f32 {
 pub(crate) mod tests {
     use super::{LANES, LINE, NonFinite, pack_panel, unpack_row, unpack_row_bytes};
     use crate::Format;
-    use crate::format::dequantize;
+    use crate::format::{Codes, dequantize};
 
     /// A repeatable stream of numbers for test data (xorshift32).
     #[derive(Debug)]
@@ -362,6 +376,12 @@ pub(crate) mod tests {
                     scale(2, block);
                 }
                 Format::Q6_K => scale(208, block),
+                Format::TQ2_0 => scale(64, block),
+                Format::TQ1_0 => {
+                    scale(52, block);
+                    // Not every byte is one that ggml writes.
+                    Codes::read(format, &block.to_vec()).write(format, block);
+                }
             }
         }
         bytes

@@ -223,7 +223,7 @@ fn text(options: &Options, name: &str, seed: u64, file: &Path) -> Result<(), Any
     let keep = options.text("keep").is_some();
     let most = options.number("tokens", 100_000)?;
     let options = RunOptions { resume: false, plot: false, overwrite: true };
-    let config = TrainConfig { model, data, train, output };
+    let config = TrainConfig { model, data, train, output, distill: None };
     let mut losses = None;
     let mut hear = |event: &Event<'_>| {
         if let Event::Evaluated { evaluation, .. } = event {

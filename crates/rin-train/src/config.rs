@@ -1,4 +1,4 @@
-//! The configuration of a training: a TOML file of four sections.
+//! The configuration of a training: a TOML file of four sections, and a fifth where there is a teacher.
 //!
 //! ```toml
 //! [model]
@@ -44,6 +44,9 @@ pub struct TrainConfig {
     pub train: LoopConfig,
     /// Where results go.
     pub output: OutputConfig,
+    /// The teacher, where there is one.
+    #[serde(default)]
+    pub distill: Option<DistillConfig>,
 }
 
 /// Networks that can be trained.
@@ -258,6 +261,27 @@ pub struct OutputConfig {
     pub name: String,
 }
 
+/// `[distill]`: the loss is `(1 − weight)` times that against the text and `weight` times
+/// [`distillation`](crate::ops::distillation).
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct DistillConfig {
+    /// The configuration file of the teacher's training, which has been run; relative to the configuration file.
+    pub teacher: PathBuf,
+    /// Share of the teacher in the loss.
+    #[serde(default = "half")]
+    pub weight: f64,
+    /// Both distributions are those of logits over this number.
+    #[serde(default = "temperature")]
+    pub temperature: f32,
+}
+
+fn half() -> f64 {
+    0.5
+}
+fn temperature() -> f32 {
+    2.0
+}
 fn llama() -> Family {
     Family::Llama
 }
@@ -331,6 +355,9 @@ impl TrainConfig {
             *file = folder.join(&*file);
         }
         config.output.dir = folder.join(&config.output.dir);
+        if let Some(distill) = &mut config.distill {
+            distill.teacher = folder.join(&distill.teacher);
+        }
         Ok(config)
     }
 
@@ -360,6 +387,10 @@ impl TrainConfig {
         }
         fraction("data.split", self.data.split, 0.01, 0.999)?;
         self.train.check()?;
+        if let Some(distill) = &self.distill {
+            fraction("distill.weight", distill.weight, 0.0, 1.0)?;
+            fraction("distill.temperature", distill.temperature.into(), 0.01, 1000.0)?;
+        }
         if self.seq() > self.model.ctx {
             let expected = format!("at most model.ctx = {}", self.model.ctx);
             return Err(Error::value("train.seq", self.seq(), expected));

@@ -2,6 +2,7 @@
 
 mod files;
 mod report;
+mod teacher;
 
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Fingerprint, State, WithEma, previous};
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use teacher::Teacher;
 
 pub use report::{Comparison, Summary};
 
@@ -162,6 +164,7 @@ struct Trainer {
     config: TrainConfig,
     files: Files,
     network: Box<dyn Network>,
+    teacher: Option<Teacher>,
     vocabulary: Vocabulary,
     kernels: Kernels,
     batches: Batches,
@@ -204,6 +207,9 @@ impl Trainer {
             data: hex(&Sha256::digest([text.train, text.validation].concat())),
             vocabulary: hex(&Sha256::digest(vocabulary.json())),
         };
+        let kernels = Kernels::select(&Cpu::detect());
+        let load = |of| Teacher::load(of, vocabulary.size(), &fingerprint.vocabulary, config.seq(), kernels);
+        let teacher = config.distill.as_ref().map(load).transpose()?;
         let parameters = Parameters::initialized(all_parameters(&*network, &config), train.seed);
         let start = if options.resume {
             resume(&files.checkpoint, &parameters, &fingerprint, train.ema > 0.0, progress)?
@@ -222,12 +228,12 @@ impl Trainer {
             resumed_at: state.step,
         };
         progress.event(&event);
-        let kernels = Kernels::select(&Cpu::detect());
         let speed = Speed::new();
         Ok(Self {
             config,
             files,
             network,
+            teacher,
             vocabulary,
             kernels,
             batches,
@@ -315,7 +321,11 @@ impl Trainer {
             let logits = self.network.forward(&weights, batch, pass)?;
             let nats = cross_entropy(&logits, &targets, self.kernels)?;
             loss += f64::from(nats.to_scalar::<f32>()?) / train.accumulate as f64;
-            add_gradients(&mut gradients, &nats.backward()?, &vars, &self.parameters)?;
+            let total = match &self.teacher {
+                Some(teacher) => teacher.loss(&nats, &logits, batch)?,
+                None => nats,
+            };
+            add_gradients(&mut gradients, &total.backward()?, &vars, &self.parameters)?;
         }
         let grad_norm = global_norm(&gradients) / train.accumulate as f64;
         for (what, value) in [("the loss", loss), ("the gradient", grad_norm)] {

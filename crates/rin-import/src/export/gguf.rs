@@ -233,6 +233,8 @@ fn file_type(tensors: &[Exported<'_>]) -> Option<u64> {
         Format::Q5_K => Some(16),
         Format::Q6_K => Some(18),
         Format::BF16 => Some(32),
+        Format::TQ1_0 => Some(36),
+        Format::TQ2_0 => Some(37),
         _ => None,
     }
 }

@@ -11,6 +11,7 @@ mod softmax;
 mod sparse;
 mod sync;
 mod tda;
+mod ternary;
 
 use crate::{Error, Experiment};
 
@@ -24,6 +25,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     hrr::EXPERIMENT,
     dct::EXPERIMENT,
     sparse::EXPERIMENT,
+    ternary::EXPERIMENT,
     sync::EXPERIMENT,
     power::EXPERIMENT,
 ];
@@ -32,11 +34,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
 pub const WITHOUT: &[(&str, &str)] = &[
     (
         "Mechanistic distillation",
-        "a trainer with the losses of KD, FitNets, attention transfer, MiniLM and TinyBERT, at equal time, six seeds",
-    ),
-    (
-        "Ternary weights",
-        "kernels for TQ1_0 and TQ2_0 beside llama.cpp's, and networks trained in ternary; after training alone they are on the page of sparse weights",
+        "the losses of FitNets, attention transfer, MiniLM and TinyBERT beside that of the logits, which `rin train` has, at equal time, six seeds",
     ),
     (
         "Betti numbers as a validator of distillation",

@@ -95,11 +95,11 @@ impl CustomOp1 for CrossEntropyOp {
 }
 
 /// The softmax of each row, times `scale`.
-struct Softmax<'a> {
-    dx: &'a mut [f32],
-    x: &'a [f32],
-    vocab: usize,
-    scale: f32,
+pub(super) struct Softmax<'a> {
+    pub(super) dx: &'a mut [f32],
+    pub(super) x: &'a [f32],
+    pub(super) vocab: usize,
+    pub(super) scale: f32,
 }
 
 impl Loop for Softmax<'_> {

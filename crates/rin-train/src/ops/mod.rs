@@ -6,6 +6,7 @@
 mod attention;
 mod attention_head;
 mod cross_entropy;
+mod distillation;
 mod dropout;
 mod embedding;
 mod fake_quant;
@@ -21,6 +22,7 @@ mod swiglu;
 pub use attention::{AttentionShape, attention};
 pub use cross_entropy::cross_entropy;
 pub(crate) use cross_entropy::log_sums;
+pub use distillation::distillation;
 pub use dropout::{Dropout, dropout};
 pub use embedding::embedding;
 pub(crate) use fake_quant::first_step;

@@ -6,7 +6,7 @@ mod refusals;
 use rin_engine::tokenizer::{DecodeOptions, EncodeOptions, Tokenizer};
 use rin_engine::{Engine, LoadOptions};
 use rin_model::{ModelFile, TokenizerSource};
-use rin_train::config::TrainConfig;
+use rin_train::config::{DistillConfig, TrainConfig};
 use rin_train::train::{Summary, run_config};
 use rin_train::{Error, Event, Outcome, RunOptions};
 use std::path::{Path, PathBuf};
@@ -112,6 +112,36 @@ fn a_training_learns_and_its_result_runs() {
     let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
     let next = tokenizer.decode_with(&[u32::try_from(best).unwrap()], DecodeOptions::default());
     assert_eq!(next, "c");
+}
+
+/// The text says little after two steps; a teacher that knows it says more. A share of 0 changes no bit.
+#[test]
+fn a_student_learns_from_its_teacher() {
+    let folder = Folder::new("student");
+    let teacher = folder.config("tokenizer = 'char'", "steps = 120\nlr = 0.01\neval_every = 30");
+    let mut toml = teacher.clone();
+    (toml.output.name, toml.output.dir) = ("teacher".to_owned(), PathBuf::from("."));
+    std::fs::write(folder.file("teacher.toml"), toml::to_string(&toml).unwrap()).unwrap();
+    let mut student = folder.config("tokenizer = 'char'", "steps = 20\nlr = 0.01\nseed = 1");
+    let distill = |weight| DistillConfig { teacher: folder.file("teacher.toml"), weight, temperature: 2.0 };
+    student.distill = Some(distill(1.0));
+    let refused = run_config(student.clone(), RunOptions::default(), &mut |_: &Event<'_>| {}, never());
+    assert!(matches!(refused, Err(Error::ConfigValue { key: "distill.teacher", .. })), "{refused:?}");
+    (toml.output.dir, toml.data) = (folder.0.clone(), teacher.data);
+    finish(toml, RunOptions::default());
+
+    let again = RunOptions { overwrite: true, ..RunOptions::default() };
+    // The text is not seen: what is learned of it comes from the teacher.
+    let taught = finish(student.clone(), RunOptions::default());
+    assert!(taught.evaluation.nats_per_char < 2.8, "{}", taught.evaluation.nats_per_char);
+    let with_teacher = losses(&folder.file("tiny.jsonl"));
+    student.distill = Some(distill(0.0));
+    finish(student.clone(), again);
+    let of_text = losses(&folder.file("tiny.jsonl"));
+    student.distill = None;
+    finish(student, again);
+    assert_eq!(of_text, losses(&folder.file("tiny.jsonl")));
+    assert_ne!(of_text, with_teacher);
 }
 
 #[test]

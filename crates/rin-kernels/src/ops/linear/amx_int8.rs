@@ -153,7 +153,12 @@ fn tile<const F: usize, H: Tiles>(
                 }
             }
         } else {
-            super_block::<F, H>(&mut acc, block, record, x, t0, b, &mut c, &mut lines);
+            let d = if format.scales_at_end() {
+                blocks * record.bytes + b * 2 * LANES
+            } else {
+                b * record.bytes + record.d
+            };
+            super_block::<F, H>(&mut acc, block, &panel[d..], record, x, t0, b, &mut c, &mut lines);
         }
     }
     for (t, acc) in acc.iter().enumerate() {
@@ -167,6 +172,7 @@ fn tile<const F: usize, H: Tiles>(
 fn super_block<const F: usize, H: Tiles>(
     acc: &mut [[f32; LANES]; TOKENS],
     block: &[u8],
+    d: &[u8],
     record: Record,
     x: QuantRows<'_>,
     t0: usize,
@@ -178,23 +184,25 @@ fn super_block<const F: usize, H: Tiles>(
     let blocks = x.cols / x.block;
     let sub = format.sub_block_len();
     let mut products = [[0_i32; LANES]; TOKENS];
-    for j in 0..256 / sub {
-        let column = j * sub;
+    let step = sub.min(32);
+    for j in 0..256 / step {
+        let column = j * step;
         if column % 32 == 0 {
             avx512_vnni::expand::<F>(block, record, column / 32, &mut lines.0);
         }
-        let w = &lines.0[column % 32 / 4..][..sub / 4];
+        let w = &lines.0[column % 32 / 4..][..step / 4];
         H::product(c, &x.q[t0 * x.cols + b * 256 + column..], x.cols, w);
-        let sc = &block[record.sc + j * LANES..][..LANES];
+        // Codes that share one scale need no other.
+        let sc = if sub > 32 { &[1; LANES] } else { &block[record.sc + j * LANES..][..LANES] };
         for t in 0..TOKENS {
-            let sums = &x.sums[(t0 + t) * x.cols / 16 + b * 16 + column / 16..];
-            let offset = format.code_offset() * i32::from(sums[0]);
+            let sums = &x.sums[(t0 + t) * x.cols / 16 + b * 16 + column / 16..][..step / 16];
+            let offset = format.code_offset() * sums.iter().map(|sum| i32::from(*sum)).sum::<i32>();
             for r in 0..LANES {
                 products[t][r] += (c.0[t][r] - offset) * i32::from(sc[r].cast_signed());
             }
         }
     }
-    let d = avx512_vnni::halves(&block[record.d..]);
+    let d = avx512_vnni::halves(d);
     for t in 0..TOKENS {
         let dx = x.d[(t0 + t) * blocks + b];
         for r in 0..LANES {

@@ -168,6 +168,8 @@ quant_products! {
     LinearQ4K, Q4_K, q4_k;
     LinearQ5K, Q5_K, q5_k;
     LinearQ6K, Q6_K, q6_k;
+    LinearTQ1, TQ1_0, tq1_0;
+    LinearTQ2, TQ2_0, tq2_0;
 }
 
 float_products! {
@@ -240,7 +242,10 @@ macro_rules! handles {
 }
 
 handles! {
-    quant { Q8_0: LinearQ8_0, Q4_0: LinearQ4_0, Q5_0: LinearQ5_0, Q4_K: LinearQ4K, Q5_K: LinearQ5K, Q6_K: LinearQ6K }
+    quant {
+        Q8_0: LinearQ8_0, Q4_0: LinearQ4_0, Q5_0: LinearQ5_0, Q4_K: LinearQ4K, Q5_K: LinearQ5K, Q6_K: LinearQ6K,
+        TQ1_0: LinearTQ1, TQ2_0: LinearTQ2,
+    }
     float { F32: LinearF32, F16: LinearF16, BF16: LinearBF16 }
 }
 

@@ -4,15 +4,16 @@
 //! flipped is the code less its offset of 128, so those sums start from 0.
 
 use super::{Epilogue, QuantRows};
-use crate::pack::{LANES, LINE, Record};
+use crate::pack::{LANES, LINE, QUARTERS, Record};
 use crate::{Format, MatMut};
 use std::arch::aarch64::{
-    float32x4_t, int8x16_t, int16x4_t, int32x4_t, uint8x8_t, uint8x16_t, vaddq_f32, vandq_u8, vcreate_u8, vcvt_f32_f16,
-    vcvtq_f32_s32, vdupq_n_f32, vdupq_n_s8, vdupq_n_s32, vdupq_n_u8, veorq_u8, vfmaq_f32, vfmaq_n_f32, vfmsq_f32,
-    vget_high_s16, vget_high_u8, vget_low_s16, vget_low_u8, vget_low_u16, vld1_u8, vld1q_s8, vld1q_s16, vld1q_u8,
-    vmlal_s16, vmlaq_s32, vmovl_s8, vmovl_s16, vmovl_u8, vmovl_u16, vmulq_n_f32, vorrq_u8, vpaddq_s16, vpaddq_s32,
-    vreinterpret_f16_u8, vreinterpret_s8_u8, vreinterpret_u16_u8, vreinterpretq_f32_u8, vreinterpretq_f32_u32,
-    vreinterpretq_s8_u8, vreinterpretq_s16_u16, vreinterpretq_s32_u32, vshll_n_u16, vshlq_u8, vshrq_n_u8, vst1q_f32,
+    float32x4_t, int8x16_t, int16x4_t, int32x4_t, uint8x8_t, uint8x16_t, vaddq_f32, vaddq_s32, vandq_u8, vcreate_u8,
+    vcvt_f32_f16, vcvtq_f32_s32, vdupq_n_f32, vdupq_n_s8, vdupq_n_s32, vdupq_n_u8, veorq_u8, vfmaq_f32, vfmaq_n_f32,
+    vfmsq_f32, vget_high_s16, vget_high_u8, vget_low_s16, vget_low_u8, vget_low_u16, vld1_u8, vld1q_s8, vld1q_s16,
+    vld1q_u8, vmlal_s16, vmlaq_s32, vmovl_s8, vmovl_s16, vmovl_u8, vmovl_u16, vmulq_n_f32, vorrq_u8, vpaddq_s16,
+    vpaddq_s32, vreinterpret_f16_u8, vreinterpret_s8_u8, vreinterpret_u16_u8, vreinterpretq_f32_u8,
+    vreinterpretq_f32_u32, vreinterpretq_s8_u8, vreinterpretq_s16_u16, vreinterpretq_s32_u32, vshll_n_u16, vshlq_u8,
+    vshrq_n_u8, vst1q_f32,
 };
 
 /// Rows in a quarter of a line.
@@ -56,7 +57,12 @@ pub(super) fn tile<const F: usize, const T: usize>(
                 let d = half_scales(&panel[blocks * record.bytes + (b * LANES + quarter * QUARTER) * 2..]);
                 (product_of_32::<F, T>(block, record, x, t0, b, quarter), d)
             } else {
-                let d = half_scales(&block[record.d + quarter * QUARTER * 2..]);
+                let d = if format.scales_at_end() {
+                    blocks * record.bytes + b * 2 * LANES
+                } else {
+                    b * record.bytes + record.d
+                };
+                let d = half_scales(&panel[d + quarter * QUARTER * 2..]);
                 (product_of_256::<F, T>(block, record, x, t0, b, quarter), d)
             };
             for (t, products) in products.into_iter().enumerate() {
@@ -111,7 +117,11 @@ fn product_of_256<const F: usize, const T: usize>(
         for t in 0..T {
             let row = t0 + t;
             let q = &x.q[row * x.cols + b * 256 + group * 32..][..32];
-            if format.sub_block_len() == 32 {
+            if format.scales_at_end() {
+                let sums = &x.sums[row * x.cols / 16 + b * 16 + group * 2..][..2];
+                let start = start::<F>(i32::from(sums[0]) + i32::from(sums[1]));
+                products[t] = vaddq_s32(products[t], dot::<8>(start, &lines, q));
+            } else if format.sub_block_len() == 32 {
                 let sc = unsigned(&block[record.sc + group * LANES + quarter * QUARTER..]);
                 products[t] = vmlaq_s32(products[t], dot::<8>(vdupq_n_s32(0), &lines, q), sc);
             } else {
@@ -197,6 +207,15 @@ pub(super) fn lines_of_32<const F: usize>(
         0 => {
             for (line, byte) in lines.iter_mut().zip(quarters::<8>(block, quarter)) {
                 *line = veorq_u8(byte, vdupq_n_u8(0x80));
+            }
+        }
+        QUARTERS => {
+            let two_bits = vdupq_n_u8(3);
+            for (i, all) in quarters::<2>(&block[group * 2 * LINE..], quarter).into_iter().enumerate() {
+                lines[4 * i] = vandq_u8(all, two_bits);
+                lines[4 * i + 1] = vandq_u8(vshrq_n_u8::<2>(all), two_bits);
+                lines[4 * i + 2] = vandq_u8(vshrq_n_u8::<4>(all), two_bits);
+                lines[4 * i + 3] = vshrq_n_u8::<6>(all);
             }
         }
         32 => {

@@ -9,8 +9,9 @@ use super::{Epilogue, QuantRows};
 use crate::pack::{LANES, Record};
 use crate::{Format, MatMut};
 use std::arch::aarch64::{
-    int8x16_t, int32x4_t, vdupq_n_f32, vdupq_n_s32, vld1q_s8, vmlaq_s32, vreinterpretq_s8_s32, vreinterpretq_s8_s64,
-    vreinterpretq_s32_s8, vreinterpretq_s64_s8, vuzp1q_s32, vuzp2q_s32, vzip1q_s32, vzip1q_s64, vzip2q_s32, vzip2q_s64,
+    int8x16_t, int32x4_t, vaddq_s32, vdupq_n_f32, vdupq_n_s32, vld1q_s8, vmlaq_s32, vreinterpretq_s8_s32,
+    vreinterpretq_s8_s64, vreinterpretq_s32_s8, vreinterpretq_s64_s8, vuzp1q_s32, vuzp2q_s32, vzip1q_s32, vzip1q_s64,
+    vzip2q_s32, vzip2q_s64,
 };
 
 /// Two rows of weights × 8 columns, for each half of a quarter.
@@ -57,7 +58,12 @@ fn tile<const F: usize, const PAIRS: usize>(
                 let d = half_scales(&panel[blocks * record.bytes + (b * LANES + quarter * QUARTER) * 2..]);
                 (product_of_32::<F, PAIRS>(block, record, x, t0, b, quarter), d)
             } else {
-                let d = half_scales(&block[record.d + quarter * QUARTER * 2..]);
+                let d = if format.scales_at_end() {
+                    blocks * record.bytes + b * 2 * LANES
+                } else {
+                    b * record.bytes + record.d
+                };
+                let d = half_scales(&panel[d + quarter * QUARTER * 2..]);
                 (product_of_256::<F, PAIRS>(block, record, x, t0, b, quarter), d)
             };
             for (pair, products) in products.into_iter().enumerate() {
@@ -114,7 +120,14 @@ fn product_of_256<const F: usize, const PAIRS: usize>(
         for (pair, products) in products.iter_mut().enumerate() {
             let tokens = [t0 + 2 * pair, t0 + 2 * pair + 1];
             let q = tokens.map(|t| &x.q[t * x.cols + b * 256 + group * 32..][..32]);
-            if format.sub_block_len() == 32 {
+            if format.scales_at_end() {
+                let sums = tokens.map(|t| &x.sums[t * x.cols / 16 + b * 16 + group * 2..][..2]);
+                let start = starts::<F>(sums.map(|s| i32::from(s[0]) + i32::from(s[1])));
+                let of_group = multiply(start, &w, q);
+                for i in 0..2 {
+                    products[i] = vaddq_s32(products[i], of_group[i]);
+                }
+            } else if format.sub_block_len() == 32 {
                 let sc = twice(unsigned(&block[record.sc + group * LANES + quarter * QUARTER..]));
                 add_scaled(products, multiply(vdupq_n_s32(0), &w, q), sc);
             } else {

@@ -184,6 +184,7 @@ impl Simd for Avx2 {
             2 => _mm256_srli_epi16::<2>(a),
             3 => _mm256_srli_epi16::<3>(a),
             4 => _mm256_srli_epi16::<4>(a),
+            6 => _mm256_srli_epi16::<6>(a),
             8 => _mm256_srli_epi16::<8>(a),
             _ => a,
         })
@@ -261,7 +262,7 @@ impl Simd for Avx2 {
         }
         // The largest code times 127, twice, so many times, stays below 2^15.
         let together = match bits {
-            4 => 8,
+            2 | 4 => 8,
             5 => 4,
             _ => 2,
         };

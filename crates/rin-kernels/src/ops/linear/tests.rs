@@ -134,6 +134,8 @@ fn for_each_case(format: Format, mut f: impl FnMut(Case)) {
                 Format::Q8_0 | Format::Q4_0 | Format::Q5_0 => 0..2,
                 Format::Q4_K | Format::Q5_K => 0..4,
                 Format::Q6_K => 208..210,
+                Format::TQ1_0 => 52..54,
+                Format::TQ2_0 => 64..66,
                 _ => 0..format.block_bytes(),
             };
             for (i, b) in block.iter_mut().enumerate() {
@@ -195,6 +197,7 @@ cases! {
     quant {
         q8_0 LinearQ8_0 Q8_0; q4_0 LinearQ4_0 Q4_0; q5_0 LinearQ5_0 Q5_0;
         q4_k LinearQ4K Q4_K; q5_k LinearQ5K Q5_K; q6_k LinearQ6K Q6_K;
+        tq1_0 LinearTQ1 TQ1_0; tq2_0 LinearTQ2 TQ2_0;
     }
     float { f32 LinearF32 F32; f16 LinearF16 F16; bf16 LinearBF16 BF16; }
 }
@@ -311,5 +314,7 @@ mod emulated_tiles {
         check::<{ id(Format::Q4_K) }>();
         check::<{ id(Format::Q5_K) }>();
         check::<{ id(Format::Q6_K) }>();
+        check::<{ id(Format::TQ1_0) }>();
+        check::<{ id(Format::TQ2_0) }>();
     }
 }

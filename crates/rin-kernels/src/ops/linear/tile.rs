@@ -6,7 +6,7 @@
 use super::simd::Simd;
 use super::{Epilogue, QuantRows};
 use crate::ops::prefetch::Ahead;
-use crate::pack::{LANES, LINE, Record};
+use crate::pack::{LANES, LINE, QUARTERS, Record};
 use crate::{Format, MatMut};
 
 /// Up to this many tokens memory limits a product, not arithmetic.
@@ -44,7 +44,7 @@ pub(super) fn quant<S: Simd, const F: usize>(
         for group in w[p * panel_bytes..].chunks_exact(4 * panel_bytes) {
             match x.rows() {
                 // Two of the larger K panels: what is asked for then fits the first cache until it is read.
-                1 if const { Format::ALL[F].block_len() == 32 } => tile::<S, F, 1, 4>(y, p, group, x, 0, e),
+                1 if const { Format::ALL[F].scales_at_end() } => tile::<S, F, 1, 4>(y, p, group, x, 0, e),
                 1 => {
                     let (first, second) = group.split_at(2 * panel_bytes);
                     tile::<S, F, 1, 2>(y, p, first, x, 0, e);
@@ -253,6 +253,16 @@ fn blocks_of_256<S: Simd, const F: usize, const T: usize, const P: usize, const 
     let mut acc = [[[S::zero_float(); T]; P]; N];
     for b in 0..blocks {
         let mut products = [[[S::zero(); T]; P]; N];
+        if format.scales_at_end() {
+            // One scale a block: the offset of all its codes is taken off at once. The sum of 256 bytes fits 16 bits.
+            let offset = S::splat16(-const { i16_of(Format::ALL[F].code_offset()) });
+            for t in 0..T {
+                let start = S::dot_pairs(S::zero(), offset, [sums[t][b].iter().sum(), 0]);
+                for products in products.as_flattened_mut() {
+                    products[t] = start;
+                }
+            }
+        }
         for group in 0..8 {
             for (panel, products) in panels.iter().zip(&mut products) {
                 let block = &panel[b * record.bytes..][..record.bytes];
@@ -266,12 +276,17 @@ fn blocks_of_256<S: Simd, const F: usize, const T: usize, const P: usize, const 
         }
         for ((panel, products), acc) in panels.iter().zip(&mut products).zip(&mut acc) {
             let block = &panel[b * record.bytes..][..record.bytes];
+            let d = if format.scales_at_end() {
+                &panel[blocks * record.bytes + b * 2 * LANES..][..2 * LANES]
+            } else {
+                &block[record.d..][..2 * LANES]
+            };
             for ((i, products), acc) in products.iter_mut().enumerate().zip(acc) {
                 let part = first + i;
                 if format.sub_block_len() == 16 {
                     subtract_offsets::<S, T>(products, &block[record.sc..], part, sums.map(|sums| &sums[b]));
                 }
-                let d = S::load_f16(&block[record.d + part * S::ROWS * 2..]);
+                let d = S::load_f16(&d[part * S::ROWS * 2..]);
                 for t in 0..T {
                     acc[t] = S::mul_add(S::to_float(products[t]), S::mul(d, S::splat(dx[t][b])), acc[t]);
                 }
@@ -301,6 +316,12 @@ fn add_group<S: Simd, const F: usize, const T: usize>(
 ) {
     let lines: [S::Int; 8] = lines::<S, F, 8>(block, record, group, part);
     let columns = group * 32;
+    if const { Format::ALL[F].scales_at_end() } {
+        for t in 0..T {
+            products[t] = S::dot::<F, 8>(products[t], &lines, &q[t][columns..][..32]);
+        }
+        return;
+    }
     if const { Format::ALL[F].sub_block_len() == 32 } {
         let sc = S::unsigned(&block[record.sc + group * LANES + part * S::ROWS..]);
         for t in 0..T {
@@ -392,6 +413,16 @@ pub(super) fn code_line<S: Simd, const F: usize>(
     part: usize,
     i: usize,
 ) -> S::Int {
+    if record.nibble_group == QUARTERS {
+        let all = line_part::<S>(block, group * 2 + i / 4, part);
+        let code = match i % 4 {
+            0 => all,
+            1 => S::shift_right16::<2>(all),
+            2 => S::shift_right16::<4>(all),
+            _ => S::shift_right16::<6>(all),
+        };
+        return S::and(code, S::splat8(3));
+    }
     // Which line, and whether its high nibbles are meant.
     let (line, high) = match record.nibble_group {
         0 => (i, false),
