@@ -279,7 +279,7 @@ impl Codes {
                         let mut power = *byte;
                         for n in 0..each {
                             // The byte is a fraction of 256; its digits to the base of 3 come out at the top.
-                            c.q[first + n * bytes.len() + i] = (u16::from(power) * 3 >> 8).to_le_bytes()[0];
+                            c.q[first + n * bytes.len() + i] = ((u16::from(power) * 3) >> 8).to_le_bytes()[0];
                             power = power.wrapping_mul(3);
                         }
                     }

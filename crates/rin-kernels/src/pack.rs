@@ -380,7 +380,7 @@ pub(crate) mod tests {
                 Format::TQ1_0 => {
                     scale(52, block);
                     // Not every byte is one that ggml writes.
-                    Codes::read(format, &block.to_vec()).write(format, block);
+                    Codes::read(format, block).write(format, block);
                 }
             }
         }

@@ -44,7 +44,11 @@ fn scalar(sums: &mut [[i32; LANES]; CHAINS], w: &[u8; LINE], x: &[[i8; 4]; CHAIN
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{CHAINS, LANES, LINE};
-    use std::arch::x86_64::*;
+    use std::arch::x86_64::{
+        _mm256_add_epi32, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_set1_epi16,
+        _mm256_set1_epi32, _mm256_setzero_si256, _mm256_storeu_si256, _mm512_dpbusd_epi32, _mm512_loadu_si512,
+        _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    };
 
     /// Half of the lanes at a time.
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -52,13 +56,15 @@ mod x86 {
         const HALF: usize = LANES / 2;
         let ones = _mm256_set1_epi16(1);
         for half in 0..2 {
-            // SAFETY: 32 bytes of the 64, from their start or from their middle.
-            let w = unsafe { _mm256_loadu_si256(w.as_ptr().add(half * LINE / 2).cast()) };
+            let w = &w[half * LINE / 2..][..LINE / 2];
+            // SAFETY: 32 bytes are read of 32.
+            let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
             let mut acc = [_mm256_setzero_si256(); CHAINS];
             let mut columns = [_mm256_setzero_si256(); CHAINS];
             for i in 0..CHAINS {
-                // SAFETY: 8 sums of the 16, from their start or from their middle.
-                acc[i] = unsafe { _mm256_loadu_si256(sums[i].as_ptr().add(half * HALF).cast()) };
+                let sums = &sums[i][half * HALF..][..HALF];
+                // SAFETY: 8 sums are read of 8.
+                acc[i] = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
                 columns[i] = _mm256_set1_epi32(i32::from_ne_bytes(x[i].map(i8::cast_unsigned)));
             }
             for _ in 0..times {
@@ -70,8 +76,9 @@ mod x86 {
                 std::hint::black_box(&mut columns);
             }
             for i in 0..CHAINS {
-                // SAFETY: as they were loaded.
-                unsafe { _mm256_storeu_si256(sums[i].as_mut_ptr().add(half * HALF).cast(), acc[i]) };
+                let sums = &mut sums[i][half * HALF..][..HALF];
+                // SAFETY: 8 sums are written of 8.
+                unsafe { _mm256_storeu_si256(sums.as_mut_ptr().cast(), acc[i]) };
             }
         }
     }

@@ -33,12 +33,11 @@ pub(super) fn prefetch(at: &[u8], ahead: usize, cache: NearCache) {
     {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
         let line = at.as_ptr().wrapping_add(ahead).cast();
-        // SAFETY: a prefetch reads nothing that the program could see, and no address makes it fail.
-        unsafe {
-            match cache {
-                NearCache::First => _mm_prefetch::<_MM_HINT_T0>(line),
-                NearCache::Second => _mm_prefetch::<_MM_HINT_T1>(line),
-            }
+        match cache {
+            // SAFETY: a prefetch reads nothing that the program could see, and no address makes it fail.
+            NearCache::First => unsafe { _mm_prefetch::<_MM_HINT_T0>(line) },
+            // SAFETY: as above.
+            NearCache::Second => unsafe { _mm_prefetch::<_MM_HINT_T1>(line) },
         }
     }
     #[cfg(not(target_arch = "x86_64"))]

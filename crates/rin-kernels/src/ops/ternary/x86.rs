@@ -16,8 +16,10 @@ use std::arch::x86_64::{
 #[inline(always)]
 fn twice(bytes: &[u8]) -> __m256i {
     let bytes = &bytes[..16];
-    // SAFETY: 16 bytes are read of 16; only the AVX2 variant calls this.
-    unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast())) }
+    // SAFETY: 16 bytes are read of 16; every x86-64 has the instruction.
+    let bytes = unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) };
+    // SAFETY: only the AVX2 variant calls this.
+    unsafe { _mm256_broadcastsi128_si256(bytes) }
 }
 
 /// 32 bytes.
@@ -55,13 +57,14 @@ pub(super) fn avx2(y: &mut [f32], w: &[u8], q: &[i8], d: &[f32], tables: &mut [u
                     // Sixteen even rows of this side, then sixteen odd ones.
                     let at = i / 2 * (ROWS / 2) + side * 16 + i % 2 * 8;
                     let (of_rows, acc) = (&scales[2 * at..][..16], &mut acc[at..][..8]);
-                    // SAFETY: 16 bytes are read of 16, 8 numbers read and written of 8.
-                    unsafe {
-                        let dw = _mm256_cvtph_ps(_mm_loadu_si128(of_rows.as_ptr().cast()));
-                        let scale = _mm256_mul_ps(dw, _mm256_set1_ps(*dx));
-                        let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, _mm256_loadu_ps(acc.as_ptr()));
-                        _mm256_storeu_ps(acc.as_mut_ptr(), sum);
-                    }
+                    // SAFETY: 16 bytes are read of 16.
+                    let dw = unsafe { _mm_loadu_si128(of_rows.as_ptr().cast()) };
+                    let scale = _mm256_mul_ps(_mm256_cvtph_ps(dw), _mm256_set1_ps(*dx));
+                    // SAFETY: 8 numbers are read of 8.
+                    let before = unsafe { _mm256_loadu_ps(acc.as_ptr()) };
+                    let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, before);
+                    // SAFETY: 8 numbers are written of 8.
+                    unsafe { _mm256_storeu_ps(acc.as_mut_ptr(), sum) };
                 }
             }
         }
@@ -120,12 +123,12 @@ pub(super) fn avx512(y: &mut [f32], w: &[u8], q: &[i8], d: &[f32], tables: &mut 
             let sums = sums_of_64(lines, &tables[b * BLOCK / 2 * TABLE..][..BLOCK / 2 * TABLE]);
             for (i, sum) in sums.into_iter().enumerate() {
                 let (of_rows, acc) = (&scales[32 * i..][..32], &mut acc[16 * i..][..16]);
-                // SAFETY: 16 numbers are read and written of 16.
-                unsafe {
-                    let scale = _mm512_mul_ps(_mm512_cvtph_ps(half(of_rows)), _mm512_set1_ps(*dx));
-                    let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, _mm512_loadu_ps(acc.as_ptr()));
-                    _mm512_storeu_ps(acc.as_mut_ptr(), sum);
-                }
+                let scale = _mm512_mul_ps(_mm512_cvtph_ps(half(of_rows)), _mm512_set1_ps(*dx));
+                // SAFETY: 16 numbers are read of 16.
+                let before = unsafe { _mm512_loadu_ps(acc.as_ptr()) };
+                let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, before);
+                // SAFETY: 16 numbers are written of 16.
+                unsafe { _mm512_storeu_ps(acc.as_mut_ptr(), sum) };
             }
         }
         finish(y, p, &acc);
