@@ -296,17 +296,20 @@ fn million(options: &Options) -> Result<(), Anything> {
         let id = u32::try_from(rin_train::random::stream(7, &[position]) % vocab)?;
         let start = Instant::now();
         engine.feed(&sequence, &[id])?;
-        nanoseconds.push(start.elapsed().as_nanos() as u64);
+        nanoseconds.push(u64::try_from(start.elapsed().as_nanos())?);
     }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positions, far below 2^53")]
+    let place = |x: f64| (x as usize).min(tokens);
     let (mut points, mut first) = (Vec::new(), 1024_f64);
     while first * 1.19 < tokens as f64 {
         let end = first * libm::exp2(0.25);
-        let bucket = &mut nanoseconds[first as usize..(end as usize).min(tokens)];
+        let bucket = &mut nanoseconds[place(first)..place(end)];
         bucket.sort_unstable();
         points.push((first * libm::exp2(0.125), bucket[bucket.len() / 2]));
         first = end;
     }
-    let (slope, half) = slope(&points.iter().map(|&(x, y)| (x.ln(), (y as f64).ln())).collect::<Vec<_>>());
+    let logarithms: Vec<_> = points.iter().map(|&(x, y)| (libm::log(x), libm::log(y as f64))).collect();
+    let (slope, half) = slope(&logarithms);
     println!(
         "{}",
         json!({

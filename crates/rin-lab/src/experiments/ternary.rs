@@ -258,7 +258,7 @@ struct Sized {
 
 fn sized(results: &Results, name: &str, rows: usize) -> Result<Sized, Error> {
     let mut table = Table::new(
-        format!("One row of activations, {} × {COLS} weights {name}, one thread:", rows),
+        format!("One row of activations, {rows} × {COLS} weights {name}, one thread:"),
         &["weights", "MB", "ms", "GB/s", "10⁹ weights/s", "time over TQ2_0 multiplied", "95 % interval"],
     );
     let arms = results.at(name, "/arms")?.as_array().cloned().unwrap_or_default();
