@@ -9,6 +9,7 @@
 pub mod arch;
 pub mod arena;
 pub mod cache;
+pub mod chain;
 pub mod digest;
 pub mod engine;
 mod error;
