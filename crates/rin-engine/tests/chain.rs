@@ -48,7 +48,9 @@ impl Chain {
         let stage = |(link, stage): (Box<dyn Link>, _)| {
             let options = LoadOptions { stage: Some(stage), tier: tier(stage.index), ..options() };
             let mut engine = Engine::load(open(model), &options, |_| {}).unwrap();
-            engine.join(link).unwrap();
+            if count > 1 {
+                engine.join(link).unwrap();
+            }
             engine
         };
         let mut stages = in_process(count).into_iter().zip(stages).map(stage);

@@ -218,8 +218,9 @@ impl<'f> Builder<'f> {
         Ok(entry)
     }
 
-    /// `x` goes to the next stage.
+    /// `x` goes to the next stage, so it stays up to here even where no step of this stage reads it.
     pub fn hand_on(&mut self, x: SlotId) {
+        self.s.uses([x]);
         if let Some(ports) = &mut self.ports {
             ports.exit = x;
         }
