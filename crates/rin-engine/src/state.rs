@@ -15,7 +15,8 @@
 
 use crate::Error;
 use crate::chain::Order;
-use crate::engine::{Engine, Sequence};
+use crate::engine::Engine;
+use crate::feed::Sequence;
 use crate::run::Runner;
 use rin_kernels::ops::attention::PAGE;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,8 @@
 use super::Chain;
 use super::message::{self, Order, POLICIES};
 use crate::Error;
-use crate::engine::{Engine, Sequence};
+use crate::engine::Engine;
+use crate::feed::Sequence;
 use crate::run::BatchToken;
 use rin_kernels::Tier;
 use sha2::{Digest, Sha256};
@@ -164,7 +165,9 @@ impl Engine {
 /// are. So files of different texts are never mixed up, whenever a job dies.
 fn beside(path: &Path, stage: usize, count: usize, tokens: &[u32]) -> PathBuf {
     let mut hash = Sha256::new();
-    tokens.iter().for_each(|id| hash.update(id.to_le_bytes()));
+    for id in tokens {
+        hash.update(id.to_le_bytes());
+    }
     let hash = rin_model::rin_format::hex(&hash.finalize());
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".stage-{stage}-of-{count}.{}", &hash[..16]));
