@@ -104,7 +104,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let energy = gauge.record(began.as_ref(), ended.as_ref(), outcome.tokens.len(), seconds)?;
     let power = listener.pacing.as_ref().map(|pacing| pacing.result(began.as_ref(), ended.as_ref()));
     if let Some(path) = &args.context.save_state {
-        engine.save(&sequence, &outcome.context, path).map_err(rin_engine::Error::from)?;
+        engine.save(&sequence, &outcome.context, path)?;
     }
     let Heard { steps, failure } = listener.finish()?;
     let reader_gone = failure.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);

@@ -4,8 +4,10 @@ use crate::Error;
 use crate::arch::rope;
 use crate::arena::{Arena, ArenaOptions, cast_mut};
 use crate::cache::PageCache;
+use crate::chain::Chain;
+use crate::feed::{Feed, Rows, Sequence, Trace};
 use crate::limits::MemoryLimit;
-use crate::plan::{Plan, PlanOptions, Step};
+use crate::plan::{Plan, PlanOptions, Stage, Step};
 use crate::pool::{MAX_THREADS, Pool, PoolOptions};
 use crate::run::{BatchToken, Kernels, Runner};
 use crate::sampler::{Sampler, SamplingParams};
@@ -38,6 +40,8 @@ pub struct LoadOptions {
     pub kv_positions: Option<usize>,
     /// How keys and values are stored.
     pub kv_type: Option<KvType>,
+    /// The stage of a pipeline that this process is; none: the whole network. See [`Engine::join`].
+    pub stage: Option<Stage>,
     /// How tokens are drawn where text is made beside the engine: the plan then counts the tokenizer and one sampler.
     pub text: Option<SamplingParams>,
     /// A limit in bytes beside those of the machine.
@@ -76,6 +80,7 @@ impl Default for LoadOptions {
             n_logits: 1,
             kv_positions: None,
             kv_type: None,
+            stage: None,
             text: None,
             memory_limit: None,
             arena: ArenaOptions { prefault: true, ..ArenaOptions::default() },
@@ -102,6 +107,7 @@ impl LoadOptions {
             n_logits: self.n_logits.max(self.n_sequences),
             kv_positions: self.kv_positions,
             kv_type: self.kv_type,
+            stage: self.stage,
         };
         let mut plan = Plan::new(file, options)?;
         if let Some(sampling) = &self.text {
@@ -140,70 +146,14 @@ fn vocabulary_bytes(file: &ModelFile, sampling: &SamplingParams, n_vocab: usize)
     tokenizer.unwrap_or(0).saturating_add(Sampler::bytes(sampling, n_vocab))
 }
 
-/// Tokens in the KV cache. Made by [`Engine::sequence`] or [`Engine::admit`], given back to [`Engine::release`].
-#[derive(Debug, PartialEq, Eq)]
-pub struct Sequence {
-    row: usize,
-}
-
-/// Which logits of a [`Feed`] are wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Rows {
-    /// None: the tokens are only stored.
-    None,
-    /// Those after the last token.
-    #[default]
-    Last,
-    /// Those after every token.
-    All,
-}
-
-/// What one sequence takes part in a step with.
-#[derive(Clone, Copy, Debug)]
-pub struct Feed<'a> {
-    /// The sequence.
-    pub sequence: &'a Sequence,
-    /// Its next tokens.
-    pub tokens: &'a [u32],
-    /// The logits that are wanted.
-    pub rows: Rows,
-}
-
-/// A row that a step of the plan wrote.
-#[derive(Clone, Copy, Debug)]
-pub struct Trace<'a> {
-    /// Which [`Feed`] it belongs to.
-    pub feed: usize,
-    /// Position of its token.
-    pub position: usize,
-    /// The step of the plan.
-    pub step: usize,
-    /// The layer of that step.
-    pub layer: Option<usize>,
-    /// What the step computes.
-    pub operation: &'static str,
-    /// Which of its outputs: queries, keys, values of one product.
-    pub part: usize,
-    /// The values.
-    pub values: &'a [f32],
-}
-
-impl Feed<'_> {
-    fn n_rows(&self) -> usize {
-        match self.rows {
-            Rows::None => 0,
-            Rows::Last => usize::from(!self.tokens.is_empty()),
-            Rows::All => self.tokens.len(),
-        }
-    }
-}
-
 /// A model in memory, ready to run. Nothing allocates after [`Engine::load`].
 #[derive(Debug)]
 pub struct Engine {
-    runner: Runner,
+    pub(crate) runner: Runner,
     tier: Tier,
-    batch: Vec<BatchToken>,
+    pub(crate) batch: Vec<BatchToken>,
+    /// The other stages, where this is one of several.
+    pub(crate) chain: Option<Chain>,
 }
 
 impl Engine {
@@ -239,7 +189,7 @@ impl Engine {
             #[cfg(test)]
             fault: None,
         };
-        Ok(Self { runner, tier: cpu.best(), batch })
+        Ok(Self { runner, tier: cpu.best(), batch, chain: None })
     }
 
     /// The plan that is held.
@@ -271,6 +221,7 @@ impl Engine {
     /// others sleep. Allocates nothing, and the bits stay.
     pub fn set_active_threads(&mut self, threads: usize) {
         self.runner.pool.set_active(threads);
+        self.tell_active(threads);
     }
 
     /// Workers that compute, the caller among them.
@@ -300,7 +251,9 @@ impl Engine {
     ///
     /// [`Error::NoSequenceLeft`], [`Error::CacheFull`]; [`Error::PromptTooLong`] when `limit` is larger than the context.
     pub fn admit(&mut self, prompt: &[u32], limit: usize) -> Result<Sequence, Error> {
-        Ok(Sequence { row: self.runner.admit(prompt, limit)? })
+        let row = self.runner.admit(prompt, limit)?;
+        self.tell_admitted(prompt, limit, row)?;
+        Ok(Sequence { row })
     }
 
     /// Tokens that a sequence holds: the position of the next one.
@@ -317,6 +270,7 @@ impl Engine {
     #[expect(clippy::needless_pass_by_value, reason = "a released sequence must not be fed again")]
     pub fn release(&mut self, sequence: Sequence) {
         self.runner.cache.release(sequence.row);
+        self.tell_released(sequence.row);
     }
 
     /// Gives a sequence's place back and begins another one in it; see [`admit`](Self::admit).
@@ -326,11 +280,12 @@ impl Engine {
     /// As for [`admit`](Self::admit); the sequence is empty then.
     pub fn restart(&mut self, sequence: &mut Sequence, prompt: &[u32], limit: usize) -> Result<(), Error> {
         self.runner.cache.release(sequence.row);
-        sequence.row = match self.runner.admit(prompt, limit) {
-            Ok(row) => row,
+        self.tell_released(sequence.row);
+        sequence.row = match self.admit(prompt, limit) {
+            Ok(Sequence { row }) => row,
             Err(error) => {
                 // The place that was given back a moment ago; without room in it, nothing can be fed.
-                sequence.row = self.runner.admit(&[], 0)?;
+                sequence.row = self.admit(&[], 0)?.row;
                 return Err(error);
             }
         };
@@ -357,6 +312,12 @@ impl Engine {
     ///
     /// [`Error::BadOption`] for a number of threads out of range; when threads cannot be started.
     pub fn reconfigure(&mut self, tier: Tier, threads: usize, affinity: Policy) -> Result<(), Error> {
+        self.reconfigure_own(tier, threads, affinity)?;
+        self.tell_reconfigured(tier, threads, affinity)
+    }
+
+    /// [`reconfigure`](Self::reconfigure) of this stage alone.
+    pub(crate) fn reconfigure_own(&mut self, tier: Tier, threads: usize, affinity: Policy) -> Result<(), Error> {
         let cpu = Cpu::detect().up_to(tier);
         if threads != self.threads() {
             check_threads(threads)?;
@@ -370,6 +331,7 @@ impl Engine {
     /// Forgets the pages that no sequence uses: prompts begin from nothing again.
     pub fn forget_prefixes(&mut self) {
         self.runner.cache.clear();
+        self.tell_forgotten();
     }
 
     /// Goes back to the first `n` tokens of a sequence.
@@ -380,7 +342,8 @@ impl Engine {
     /// shared and there is no room for own ones; [`Error::NotRewindable`] where layers have memories of a fixed size, which
     /// go back to nothing or not at all. Nothing changes then.
     pub fn truncate(&mut self, sequence: &Sequence, n: usize) -> Result<(), Error> {
-        self.runner.truncate(sequence.row, n)
+        self.runner.truncate(sequence.row, n)?;
+        self.tell_truncated(sequence.row, n)
     }
 
     /// A new sequence that holds the tokens of another one, to go on with otherwise.
@@ -389,7 +352,9 @@ impl Engine {
     ///
     /// [`Error::NoSequenceLeft`], [`Error::CacheFull`].
     pub fn fork(&mut self, sequence: &Sequence) -> Result<Sequence, Error> {
-        Ok(Sequence { row: self.runner.fork(sequence.row)? })
+        let row = self.runner.fork(sequence.row)?;
+        self.tell_forked(sequence.row, row)?;
+        Ok(Sequence { row })
     }
 
     /// Runs one step over several sequences, each with its own tokens at its own positions; returns the rows of logits
@@ -402,7 +367,8 @@ impl Engine {
     /// twice or has no room; nothing is fed then.
     pub fn step(&mut self, feeds: &[Feed<'_>]) -> Result<&[f32], Error> {
         let rows = self.take_batch(feeds)?;
-        self.runner.forward(&self.batch)?;
+        let Self { runner, batch, chain, .. } = self;
+        forward(runner, chain.as_mut(), batch, |_, _| {})?;
         self.commit(feeds, rows)
     }
 
@@ -413,8 +379,9 @@ impl Engine {
     /// As for [`step`](Self::step).
     pub fn step_traced(&mut self, feeds: &[Feed<'_>], mut trace: impl FnMut(&Trace<'_>)) -> Result<&[f32], Error> {
         let rows = self.take_batch(feeds)?;
-        let batch = &self.batch;
-        self.runner.forward_watched(batch, |runner, step| {
+        let Self { runner, batch, chain, .. } = self;
+        let batch = &*batch;
+        forward(runner, chain.as_mut(), batch, |runner, step| {
             let of = &runner.plan.steps[step];
             let selected = step >= runner.plan.head || matches!(of, Step::Select { .. });
             let written = || batch.iter().filter(|token| token.logits || !selected);
@@ -441,7 +408,8 @@ impl Engine {
     pub fn step_timed(&mut self, feeds: &[Feed<'_>], mut heard: impl FnMut(usize, Duration)) -> Result<&[f32], Error> {
         let rows = self.take_batch(feeds)?;
         let mut start = Instant::now();
-        self.runner.forward_watched(&self.batch, |_, step| {
+        let Self { runner, batch, chain, .. } = self;
+        forward(runner, chain.as_mut(), batch, |_, step| {
             heard(step, start.elapsed());
             start = Instant::now();
         })?;
@@ -450,6 +418,7 @@ impl Engine {
 
     /// Checks a step, takes its pages of the cache and lays out its batch; returns its rows of logits.
     fn take_batch(&mut self, feeds: &[Feed<'_>]) -> Result<usize, Error> {
+        self.check_leads()?;
         let rows = self.check_step(feeds)?;
         self.batch.clear();
         for feed in feeds {
@@ -547,6 +516,19 @@ impl Engine {
             Some(&id) => Err(Error::UnknownToken { id, n_vocab: config.vocab }),
             None => Ok(()),
         }
+    }
+}
+
+/// Runs a step over the stages that there are; `watch` hears after each step of this one which it was.
+fn forward(
+    runner: &mut Runner,
+    chain: Option<&mut Chain>,
+    batch: &[BatchToken],
+    watch: impl FnMut(&Runner, usize),
+) -> Result<(), Error> {
+    match chain {
+        None => runner.run_all(batch, watch),
+        Some(chain) => chain.lead(runner, batch, watch),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What can go wrong between a model file and its text.
 
 use crate::arena::ArenaError;
+use crate::chain::ChainError;
 use crate::eval::EvalError;
 use crate::limits::LimitError;
 use crate::network::NetworkError;
@@ -154,6 +155,9 @@ pub enum Error {
     /// A saved sequence that cannot be used or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// What goes wrong between the stages of a network over several processes.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
     /// Arithmetic on sizes left the address space.
     #[error("the plan's {what} is larger than the address space")]
     PlanOverflow {
@@ -198,6 +202,8 @@ impl Error {
             Self::Network(_) => "BadInput",
             Self::CacheFull { .. } => "CacheFull",
             Self::OtherVocabulary { .. } => "OtherVocabulary",
+            Self::Chain(ChainError::Lost { .. }) => "RankLost",
+            Self::Chain(_) => "RanksDisagree",
             Self::State(StateError::Io { .. }) => "Io",
             Self::State(StateError::Other { .. }) => "OtherState",
             Self::State(StateError::Damaged { .. }) => "DamagedState",

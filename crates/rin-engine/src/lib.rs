@@ -9,10 +9,12 @@
 pub mod arch;
 pub mod arena;
 pub mod cache;
+pub mod chain;
 pub mod digest;
 pub mod engine;
 mod error;
 pub mod eval;
+mod feed;
 pub mod generate;
 pub mod graph;
 pub mod limits;
@@ -29,7 +31,8 @@ pub mod topology;
 pub mod verify;
 pub mod weights;
 
-pub use engine::{Engine, Feed, LoadOptions, Rows, Sequence, Trace};
+pub use engine::{Engine, LoadOptions};
 pub use error::Error;
+pub use feed::{Feed, Rows, Sequence, Trace};
 pub use network::NetworkEngine;
 pub use plan::{Plan, PlanOptions};

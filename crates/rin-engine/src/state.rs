@@ -14,7 +14,9 @@
 //! of storing keys and values, or another version of RIN (whose bits may differ) is refused.
 
 use crate::Error;
-use crate::engine::{Engine, Sequence};
+use crate::chain::Order;
+use crate::engine::Engine;
+use crate::feed::Sequence;
 use crate::run::Runner;
 use rin_kernels::ops::attention::PAGE;
 use serde::{Deserialize, Serialize};
@@ -122,6 +124,8 @@ impl Engine {
             return Err(Error::NotRewindable { position: mark.position });
         }
         runner.truncate_pages(row, mark.position)?;
+        self.tell_truncated(row, mark.position)?;
+        let (runner, row) = self.runner_and_row(sequence);
         let mut rest = mark.held.as_slice();
         runner.each_held_part(row, |arena, part| {
             let (own, after) = rest.split_at(part.len());
@@ -136,7 +140,16 @@ impl Engine {
     /// # Errors
     ///
     /// What the operating system says; an earlier file at `path` stands then.
-    pub fn save(&mut self, sequence: &Sequence, tokens: &[u32], path: &Path) -> Result<(), StateError> {
+    pub fn save(&mut self, sequence: &Sequence, tokens: &[u32], path: &Path) -> Result<(), Error> {
+        // The file of the first stage is written last: what it names is whole wherever a job dies.
+        let row = self.runner_and_row(sequence).1;
+        self.tell_about_file(Order::Save, row, tokens, path)?;
+        self.save_own(sequence, tokens, path)?;
+        self.tell_about_file(Order::Settle, row, tokens, path)
+    }
+
+    /// [`save`](Self::save) of this stage alone.
+    pub(crate) fn save_own(&mut self, sequence: &Sequence, tokens: &[u32], path: &Path) -> Result<(), StateError> {
         let at = |source| StateError::Io { path: path.to_owned(), source };
         let beside = path.with_extension(format!("tmp-{}", std::process::id()));
         let written = self.write(sequence, tokens, &beside).and_then(|()| std::fs::rename(&beside, path));
@@ -197,6 +210,14 @@ impl Engine {
     /// [`StateError`] where the file cannot be used, [`Error::NoSequenceLeft`] and [`Error::CacheFull`] where there is no
     /// place for it, [`Error::PromptTooLong`] where it is longer than the context.
     pub fn restore(&mut self, path: &Path) -> Result<Restored, Error> {
+        let restored = self.restore_own(path)?;
+        let row = self.runner_and_row(&restored.sequence).1;
+        self.tell_about_file(Order::Restore, row, &restored.tokens, path)?;
+        Ok(restored)
+    }
+
+    /// [`restore`](Self::restore) of this stage alone.
+    pub(crate) fn restore_own(&mut self, path: &Path) -> Result<Restored, Error> {
         let at = |source| StateError::Io { path: path.to_owned(), source };
         let damaged = |reason: String| StateError::Damaged { path: path.to_owned(), reason };
         let file = File::open(path).map_err(at)?;
@@ -230,7 +251,8 @@ impl Engine {
         if header.position > limit {
             return Err(Error::PromptTooLong { tokens: header.position, ctx: limit });
         }
-        let sequence = self.admit(&[], limit)?;
+        let (runner, _) = self.runner_and_row(&Sequence::of_row(0));
+        let sequence = Sequence::of_row(runner.admit(&[], limit)?);
         let outcome = self.read_pages(&sequence, &header, &mut from).map_err(cut).and_then(|()| {
             let computed = from.hash.finalize_reset();
             let mut stored = [0; 32];
@@ -250,7 +272,8 @@ impl Engine {
         match outcome {
             Ok(()) => Ok(Restored { sequence, tokens: header.tokens }),
             Err(error) => {
-                self.release(sequence);
+                let (runner, row) = self.runner_and_row(&sequence);
+                runner.cache.release(row);
                 Err(error)
             }
         }

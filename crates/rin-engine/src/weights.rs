@@ -59,6 +59,8 @@ pub struct WeightTable {
     /// Tensors of the file.
     arrays: Vec<usize>,
     bytes: usize,
+    /// Whether they are some of the file's only.
+    partial: bool,
 }
 
 /// The kernel format of a file type.
@@ -123,6 +125,12 @@ impl WeightTable {
         Ok(ArrayId(self.arrays.len() - 1))
     }
 
+    /// The tensors of the file that are used.
+    fn tensors(&self) -> impl Iterator<Item = usize> {
+        let of_matrices = self.matrices.iter().map(|m| m.tensor);
+        of_matrices.chain(self.vectors.iter().map(|v| v.tensor)).chain(self.arrays.iter().copied())
+    }
+
     /// The number of an array's tensor in the file.
     pub(crate) fn tensor_of(&self, id: ArrayId) -> usize {
         self.arrays[id.0]
@@ -140,6 +148,11 @@ impl WeightTable {
         let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
         self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
         Ok(VectorId(self.vectors.len() - 1))
+    }
+
+    /// They are some of the file's: no other is touched.
+    pub(crate) fn set_partial(&mut self) {
+        self.partial = true;
     }
 
     fn reserve(&mut self, bytes: usize) -> Result<Range<usize>, Error> {
@@ -367,6 +380,15 @@ impl Weights {
         let mapped = table.matrices.iter().all(|m| file.tensors()[m.tensor].packed);
         if mapped {
             let mut notes = Vec::new();
+            if table.partial {
+                if options.mlock {
+                    notes.push("a stage of a .rin file is not locked: a lock takes the whole file".to_owned());
+                }
+                if options.prefault {
+                    table.tensors().for_each(|i| file.populate_tensor(&file.tensors()[i]));
+                }
+                return Ok(Self { table, file, packed: None, notes });
+            }
             if options.mlock
                 && let Err(answer) = file.lock()
             {

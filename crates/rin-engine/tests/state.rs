@@ -106,7 +106,7 @@ fn files_that_are_not_sound_are_refused() {
     let mut model = engine("q8_0", |_| {});
     let sequence = model.sequence().unwrap();
     let nowhere = place("folder").join("none").join("x.state");
-    assert!(matches!(model.save(&sequence, &[], &nowhere), Err(StateError::Io { .. })));
+    assert!(matches!(model.save(&sequence, &[], &nowhere), Err(Error::State(StateError::Io { .. }))));
 }
 
 #[test]

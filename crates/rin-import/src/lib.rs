@@ -141,7 +141,7 @@ pub fn import(
     // Of the plan only the list of its weights is wanted, and that does not depend on these sizes.
     let plan = Plan::new(
         &file,
-        PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_positions: None, kv_type: None },
+        PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_positions: None, kv_type: None, stage: None },
     )?;
     let mut layout = Layout::new(&file, &plan.weights, options.quant)?;
     vocabulary::add(&file, &mut layout)?;

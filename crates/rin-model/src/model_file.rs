@@ -240,6 +240,13 @@ impl ModelFile {
         }
     }
 
+    /// Reads the pages of a tensor into memory, so that no later look waits for one or faults.
+    pub fn populate_tensor(&self, tensor: &TensorInfo) {
+        if let (Some(file), Some(range)) = (self.files.get(tensor.shard), range_of(tensor)) {
+            file.populate(range);
+        }
+    }
+
     /// Gives the memory of all pages back, those of the tokenizer among them; a later look reads them from the file again.
     pub fn release_all(&self) {
         self.all_files().for_each(|file| file.not_needed(0..file.bytes().len()));

@@ -7,7 +7,7 @@
 use super::memory;
 use crate::Error;
 use crate::plan::{Builder, Columns, MemoryStep, Plan, PlanOptions, SlotId};
-use crate::weights::VectorId;
+use crate::weights::{VectorId, format_of};
 use rin_kernels::Format;
 use rin_kernels::ops::attention::KvType;
 use rin_kernels::ops::memory::Gating;
@@ -16,13 +16,21 @@ use rin_model::{Arch, Config, ModelFile};
 pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Result<Plan, Error> {
     let c = &config;
     let mut p = Builder::new(file, options);
-    let embedding = p.matrix("token_embd.weight")?;
-    let kv_type = options.kv_type.unwrap_or(if p.format(embedding) == Format::F32 { KvType::F32 } else { KvType::F16 });
+    let stage = options.stage.filter(|stage| stage.count > 1);
+    let layers = stage.map_or(0..c.n_layers, |stage| stage.first_layer..stage.end_layer);
+    let kv_type = options.kv_type.unwrap_or(kv_type_of(file));
     let inv_freq = p.state("rope inv_freq", c.rope.dims / 2, 4);
 
-    let mut x = p.embed(embedding, c.dim);
+    let ports = stage.map(|stage| p.ports(stage, c.dim)).transpose()?;
+    let mut x = match (stage, ports) {
+        (Some(stage), Some(rows)) if !stage.is_first() => rows,
+        _ => {
+            let embedding = p.matrix("token_embd.weight")?;
+            p.embed(embedding, c.dim)
+        }
+    };
     let angles = p.rope_table(c.rope.dims / 2);
-    for layer in 0..c.n_layers {
+    for layer in layers {
         let name = |part: &str| format!("blk.{layer}.{part}");
         p.layer(Some(layer));
         let norm = p.vector(&name("attn_norm.weight"))?;
@@ -46,12 +54,32 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
         p.linear_add(&f, down, bd, x);
     }
     p.layer(None);
-    x = p.select(x, c.dim);
+    match (stage, ports) {
+        (Some(stage), Some(rows)) if stage.is_first() => {
+            p.hand_on(x);
+            p.take_back();
+            x = rows;
+        }
+        (Some(stage), _) => {
+            if stage.is_last() {
+                x = p.select(x, c.dim);
+            }
+            p.hand_on(x);
+            return p.finish(config, kv_type, inv_freq, x);
+        }
+        (None, _) => x = p.select(x, c.dim),
+    }
     let output = p.matrix(if c.tied_embeddings { "token_embd.weight" } else { "output.weight" })?;
     let norm = p.vector("output_norm.weight")?;
     let h = p.norm(x, norm, &[output]);
     let logits = p.linear(&h, &[(output, None, "logits")])[0];
     p.finish(config, kv_type, inv_freq, logits)
+}
+
+/// How keys and values are stored where nobody says: with all bits beside weights that have all.
+fn kv_type_of(file: &ModelFile) -> KvType {
+    let embedding = file.tensor("token_embd.weight").and_then(|t| format_of(t.dtype));
+    if embedding == Some(Format::F32) { KvType::F32 } else { KvType::F16 }
 }
 
 /// Adds grouped-query attention to the residual `x`; `norm` are the weights of the norm before it.

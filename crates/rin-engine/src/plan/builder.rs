@@ -2,7 +2,7 @@
 
 use super::memory::Held;
 use super::slots::{Placed, Slots};
-use super::{MAX_PARTS, Part, Plan, PlanOptions, SlotId, Step};
+use super::{MAX_PARTS, Part, Plan, PlanOptions, Ports, SlotId, Step};
 use crate::Error;
 use crate::weights::{MatrixId, VectorId};
 use rin_kernels::ops::activation::Function;
@@ -45,6 +45,7 @@ pub struct Builder<'f> {
     /// Where layers begin and end: the first step, and the layer from there on.
     marks: Vec<(usize, Option<usize>)>,
     head: Option<usize>,
+    ports: Option<Ports>,
 }
 
 impl<'f> Builder<'f> {
@@ -57,6 +58,7 @@ impl<'f> Builder<'f> {
             held: Vec::new(),
             marks: Vec::new(),
             head: None,
+            ports: None,
         }
     }
 
@@ -198,6 +200,38 @@ impl<'f> Builder<'f> {
         out
     }
 
+    /// The rows of the stage before, `(tokens, dim)`; where there is none, the rows whose logits are wanted, which come back
+    /// from the last stage.
+    ///
+    /// # Errors
+    ///
+    /// When a size leaves the address space.
+    pub fn ports(&mut self, stage: super::Stage, dim: usize) -> Result<SlotId, Error> {
+        let o = self.options;
+        let rows = if stage.is_first() { o.n_logits } else { o.n_batch };
+        // Beside all others: rows come back while others are computed.
+        let entry = self.s.slot("rows in".to_owned(), rows.checked_mul(dim), 4, false);
+        let bytes = crate::chain::message_bytes(&o, dim).ok_or(Error::PlanOverflow { what: "message" })?;
+        let message = self.state("message between stages", bytes, 1);
+        self.ports = Some(Ports { entry, exit: entry, message });
+        self.s.partial();
+        Ok(entry)
+    }
+
+    /// `x` goes to the next stage, so it stays up to here even where no step of this stage reads it.
+    pub fn hand_on(&mut self, x: SlotId) {
+        self.s.uses([x]);
+        if let Some(ports) = &mut self.ports {
+            ports.exit = x;
+        }
+    }
+
+    /// From here on the rows that have come back.
+    pub fn take_back(&mut self) {
+        self.head = Some(self.steps.len());
+        self.s.rows = self.options.n_logits;
+    }
+
     /// The cache of one layer: `(kv heads, pages, K page | V page)`.
     pub fn kv_cache(&mut self, layer: usize, config: &Config, kv: KvType) -> SlotId {
         let page = kv.k_page_bytes(config.head_dim) + kv.v_page_bytes(config.head_dim);
@@ -224,6 +258,7 @@ impl<'f> Builder<'f> {
             kv_type,
             head: self.head.unwrap_or(self.steps.len()),
             steps: self.steps,
+            ports: self.ports,
             slots,
             inv_freq,
             page_tokens,

@@ -9,11 +9,13 @@ mod layout;
 mod memory;
 mod memory_builder;
 mod slots;
+mod stage;
 
 pub use builder::{Act, Builder, QuantAct};
 pub use memory::{Columns, CorrectionOf, DecayOf, Held, HeldId, MemoryStep, RecurOf, SlotsOf};
 pub(crate) use memory_builder::column_block;
 pub(crate) use slots::{Placed, Slots};
+pub use stage::{LayerBytes, Stage};
 
 use crate::Error;
 use crate::cache::CacheShape;
@@ -38,6 +40,8 @@ pub struct PlanOptions {
     pub kv_positions: Option<usize>,
     /// How keys and values are stored; none: f32 beside F32 weights, f16 otherwise.
     pub kv_type: Option<KvType>,
+    /// The layers that this process has; none: the whole network.
+    pub stage: Option<Stage>,
 }
 
 /// A slot of the plan.
@@ -206,6 +210,17 @@ impl Step {
     }
 }
 
+/// Where a stage takes rows in and hands them on. Rows are f32 `(tokens, dim)`.
+#[derive(Clone, Copy, Debug)]
+pub struct Ports {
+    /// Rows from the stage before.
+    pub entry: SlotId,
+    /// Rows for the next stage.
+    pub exit: SlotId,
+    /// Messages between stages: what is to be done, and rows.
+    pub message: SlotId,
+}
+
 /// A forward pass with all its bytes.
 #[derive(Debug)]
 pub struct Plan {
@@ -221,6 +236,8 @@ pub struct Plan {
     pub layers: Vec<Option<usize>>,
     /// The steps from here on run over the selected rows.
     pub head: usize,
+    /// Where rows come from the stage before and go to the next one; none: the whole network is here.
+    pub ports: Option<Ports>,
     /// Slots of the arena.
     pub slots: Vec<Slot>,
     /// Rotation frequencies `(rope dims / 2)`, filled at load.
@@ -251,6 +268,7 @@ impl Plan {
         let config = file.config()?.clone();
         check_options(&config, &options)?;
         check_memory(&config, &options)?;
+        check_stage(&config, &options)?;
         crate::arch::plan(file, config, options)
     }
 
@@ -300,6 +318,17 @@ fn check_memory(config: &Config, options: &PlanOptions) -> Result<(), Error> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Whether the network can be run in stages.
+fn check_stage(config: &Config, options: &PlanOptions) -> Result<(), Error> {
+    let Some(stage) = options.stage else { return Ok(()) };
+    stage.check(config.n_layers)?;
+    if stage.count > 1 && config.memory.iter().any(Option::is_some) {
+        let expected = "1: layers with memories of a fixed size run in one process".to_owned();
+        return Err(Error::BadOption { field: "ranks", expected, found: stage.count.to_string() });
+    }
+    Ok(())
 }
 
 fn check_options(config: &Config, o: &PlanOptions) -> Result<(), Error> {

@@ -70,6 +70,11 @@ impl<'f> Slots<'f> {
         self.weights.get(id).format
     }
 
+    /// The plan is of some of the network only.
+    pub(crate) fn partial(&mut self) {
+        self.weights.set_partial();
+    }
+
     /// A scratch slot of `cols` elements per row.
     pub(crate) fn scratch(&mut self, name: impl Into<String>, cols: usize, elem_bytes: usize) -> SlotId {
         let n = self.rows.checked_mul(cols);

@@ -126,27 +126,35 @@ pub struct Runner {
 }
 
 impl Runner {
-    /// Runs all steps over `batch`; the logits of the tokens that want them lie in the plan's slot, in order.
+    /// Runs all steps over `batch`; the logits of the tokens that want them lie in the plan's slot, in order. `watch` hears
+    /// after each step which it was.
     ///
     /// # Errors
     ///
     /// Only where the plan and the arena do not fit each other.
-    pub fn forward(&mut self, batch: &[BatchToken]) -> Result<(), Error> {
-        self.forward_watched(batch, |_, _| {})
+    pub fn run_all(&mut self, batch: &[BatchToken], mut watch: impl FnMut(&Self, usize)) -> Result<(), Error> {
+        let (head, end) = (self.plan.head, self.plan.steps.len());
+        let wanted = batch.iter().filter(|t| t.logits).count();
+        self.run_steps(0..head, batch, batch.len(), &mut watch)?;
+        if wanted == 0 {
+            return Ok(());
+        }
+        self.run_steps(head..end, batch, wanted, &mut watch)
     }
 
-    /// As [`Runner::forward`]; `watch` hears after each step which it was.
+    /// Runs some steps over `rows` rows.
     ///
     /// # Errors
     ///
-    /// As for [`Runner::forward`].
-    pub fn forward_watched(&mut self, batch: &[BatchToken], mut watch: impl FnMut(&Self, usize)) -> Result<(), Error> {
-        let wanted = batch.iter().filter(|t| t.logits).count();
-        for i in 0..self.plan.steps.len() {
-            if i >= self.plan.head && wanted == 0 {
-                break;
-            }
-            let rows = if i >= self.plan.head { wanted } else { batch.len() };
+    /// Only where the plan and the arena do not fit each other.
+    pub(crate) fn run_steps(
+        &mut self,
+        steps: Range<usize>,
+        batch: &[BatchToken],
+        rows: usize,
+        watch: &mut impl FnMut(&Self, usize),
+    ) -> Result<(), Error> {
+        for i in steps {
             self.step(i, batch, rows)?;
             #[cfg(test)]
             self.go_wrong(i, rows);
@@ -155,7 +163,7 @@ impl Runner {
         Ok(())
     }
 
-    /// The logits of the last [`Runner::forward`], `(rows, vocab)`.
+    /// The logits of the last [`Runner::run_all`], `(rows, vocab)`.
     ///
     /// # Errors
     ///

@@ -128,7 +128,7 @@ pub fn export(
     // Making a plan checks types, shapes and sizes; it does not depend on these numbers.
     Plan::new(
         &file,
-        PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_positions: None, kv_type: None },
+        PlanOptions { ctx: 1, n_batch: 1, n_sequences: 1, n_logits: 1, kv_positions: None, kv_type: None, stage: None },
     )?;
     let tokenizer = if options.without_tokenizer { None } else { tokenizer(&file)? };
     let source = Source { file: &file, options, tokenizer };
