@@ -29,16 +29,20 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// A configuration of a tiny network; `train` are further keys of its section.
-    fn config(&self, model: &str, train: &str) -> TrainConfig {
+    /// The configuration file of a tiny network; `train` are further keys of its section.
+    fn toml(&self, name: &str, model: &str, train: &str) -> String {
         let dir = self.0.to_str().unwrap();
-        let text = format!(
+        format!(
             "[model]\ndim = 32\nlayers = 1\nheads = 2\nffn = 32\nctx = 16\n{model}\n\
              [data]\nfiles = ['{dir}/text.txt']\n\
              [train]\nbatch = 4\nwarmup = 1\nlog_every = 1\n{train}\n\
-             [output]\ndir = '{dir}'\nname = 'tiny'\n"
-        );
-        TrainConfig::parse(&text, Path::new("tiny.toml")).unwrap()
+             [output]\ndir = '{dir}'\nname = '{name}'\n"
+        )
+    }
+
+    /// As [`Folder::toml`], read.
+    fn config(&self, model: &str, train: &str) -> TrainConfig {
+        TrainConfig::parse(&self.toml("tiny", model, train), Path::new("tiny.toml")).unwrap()
     }
 }
 
@@ -118,17 +122,14 @@ fn a_training_learns_and_its_result_runs() {
 #[test]
 fn a_student_learns_from_its_teacher() {
     let folder = Folder::new("student");
-    let teacher = folder.config("tokenizer = 'char'", "steps = 120\nlr = 0.01\neval_every = 30");
-    let mut toml = teacher.clone();
-    (toml.output.name, toml.output.dir) = ("teacher".to_owned(), PathBuf::from("."));
-    std::fs::write(folder.file("teacher.toml"), toml::to_string(&toml).unwrap()).unwrap();
+    let teacher = folder.toml("teacher", "tokenizer = 'char'", "steps = 120\nlr = 0.01\neval_every = 30");
+    std::fs::write(folder.file("teacher.toml"), &teacher).unwrap();
     let mut student = folder.config("tokenizer = 'char'", "steps = 20\nlr = 0.01\nseed = 1");
     let distill = |weight| DistillConfig { teacher: folder.file("teacher.toml"), weight, temperature: 2.0 };
     student.distill = Some(distill(1.0));
     let refused = run_config(student.clone(), RunOptions::default(), &mut |_: &Event<'_>| {}, never());
     assert!(matches!(refused, Err(Error::ConfigValue { key: "distill.teacher", .. })), "{refused:?}");
-    (toml.output.dir, toml.data) = (folder.0.clone(), teacher.data);
-    finish(toml, RunOptions::default());
+    finish(TrainConfig::read(&folder.file("teacher.toml")).unwrap(), RunOptions::default());
 
     let again = RunOptions { overwrite: true, ..RunOptions::default() };
     // The text is not seen: what is learned of it comes from the teacher.
