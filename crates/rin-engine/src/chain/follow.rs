@@ -17,7 +17,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`ChainError`] where the other stages are gone or disagree; whatever goes wrong in a step. The chain cannot go on
+    /// [`ChainError`](super::ChainError) where the other stages are gone or disagree; whatever goes wrong in a step. The chain cannot go on
     /// then, and this stage is to end with the failure.
     pub fn follow(&mut self) -> Result<(), Error> {
         let Some(mut chain) = self.chain.take() else {

@@ -1,4 +1,4 @@
-//! One network over several processes: each has a [`Stage`](crate::plan::Stage) of it, and rows go round from one to the next.
+//! One network over several processes: each has a [`Stage`] of it, and rows go round from one to the next.
 //!
 //! The first stage leads: whoever holds its [`Engine`] uses it as any other. Everything that changes a sequence is told to
 //! the others, who do the same over their layers, and so have the same pages of the cache; tokens travel with their rows of
