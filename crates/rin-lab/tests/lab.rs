@@ -79,7 +79,9 @@ fn results_of_something_else_are_not_gone_on_with() {
     quickly(&folder, false, &go).unwrap();
     let file = path(&folder.0, "power", Scale::Quick);
     let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replacen("\"revision\":1", "\"revision\":0", 1)).unwrap();
+    let other = text.replacen("\"revision\":", "\"revision\":99", 1);
+    assert_ne!(other, text);
+    fs::write(&file, other).unwrap();
     assert!(matches!(quickly(&folder, false, &go), Err(Error::OtherResults { .. })));
     assert_eq!(quickly(&folder, true, &go).unwrap().resumed, 0);
     let damaged = text.replacen("\"case\"", "\"cas\"", 1);
