@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use rin_engine::limits::MemoryLimit;
 use rin_engine::network::{NetworkPlan, rows_at_once};
-use rin_engine::plan::Slot;
+use rin_engine::plan::{LayerBytes, Slot};
 use rin_engine::sampler::SamplingParams;
 use rin_engine::snn::{Piece, Simulator};
 use rin_engine::tokenizer::Tokenizer;
@@ -15,7 +15,8 @@ use rin_model::{Array, Config, FileFormat, Mode, ModelFile, RopeScaling, Value};
 use serde_json::{Map, Value as Json, json};
 
 use crate::args::InspectArgs;
-use crate::json::{Inspect, Model, PlanInfo, SpecialInfo, Tensor, TokenizerInfo};
+use crate::exit::Usage;
+use crate::json::{Inspect, Model, PlanInfo, RankInfo, SpecialInfo, Tensor, TokenizerInfo};
 use crate::output::{Size, shown};
 use crate::{model_path, output};
 
@@ -46,6 +47,11 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         None if args.plan => plan = Some(options.plan(&file)?),
         _ => {}
     }
+    let ranks = match (args.ranks, &plan) {
+        (None, _) => Vec::new(),
+        (Some(count), Some(_)) => ranks(&file, &options, count.into())?,
+        (Some(_), None) => return Err(Usage("--ranks is of networks that continue text".to_owned()).into()),
+    };
     let mut problems = Vec::new();
     // The plan is known from the header alone; a look at what the file holds reads it.
     if file.format() == FileFormat::Rin && !args.plan {
@@ -71,6 +77,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
             (.., Some(plan)) => Some(PlanInfo::of(&plan.sizes(), &options)),
             (None, None, None) => None,
         },
+        ranks,
     };
     if args.output.json {
         return output::json(&object);
@@ -89,7 +96,29 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         }
         write_plan(&mut text, info)?;
     }
+    write_ranks(&mut text, &object.ranks)?;
     output::text(&text)
+}
+
+/// The plans of processes of equal speed, each with a share of the layers; text is the first one's matter.
+fn ranks(file: &ModelFile, options: &LoadOptions, count: usize) -> Result<Vec<RankInfo>> {
+    let stages = LayerBytes::of(file)?.share_out(&vec![1.0; count])?;
+    let rank = |stage: rin_engine::plan::Stage| {
+        let text = options.text.clone().filter(|_| stage.is_first());
+        let plan = LoadOptions { stage: Some(stage), text, ..options.clone() }.plan(file)?;
+        let sizes = Sizes::of(&plan);
+        Ok(RankInfo {
+            rank: stage.index,
+            first_layer: stage.first_layer,
+            end_layer: stage.end_layer,
+            total_bytes: sizes.total_bytes,
+            weights_bytes: sizes.weights_bytes,
+            state_bytes: sizes.state_bytes,
+            scratch_bytes: sizes.scratch_bytes,
+            vocabulary_bytes: sizes.vocabulary_bytes,
+        })
+    };
+    stages.into_iter().map(rank).collect()
 }
 
 impl<'a> Tensor<'a> {
@@ -383,4 +412,24 @@ fn write_plan(text: &mut String, info: &PlanInfo<'_>) -> std::fmt::Result {
         Some(refusal) => writeln!(text, "fits       no: {refusal}"),
         None => writeln!(text, "fits       yes"),
     }
+}
+
+fn write_ranks(text: &mut String, ranks: &[RankInfo]) -> std::fmt::Result {
+    if ranks.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        text,
+        "  {:<6} {:>9} {:>14} {:>14} {:>14} {:>14}",
+        "rank", "layers", "weights", "state", "scratch", "total"
+    )?;
+    for rank in ranks {
+        let layers = format!("{}-{}", rank.first_layer, rank.end_layer);
+        writeln!(
+            text,
+            "  {:<6} {layers:>9} {:>14} {:>14} {:>14} {:>14}",
+            rank.rank, rank.weights_bytes, rank.state_bytes, rank.scratch_bytes, rank.total_bytes,
+        )?;
+    }
+    Ok(())
 }

@@ -155,6 +155,21 @@ pub(crate) struct Inspect<'a> {
     pub(crate) problems: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) plan: Option<PlanInfo<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ranks: Vec<RankInfo>,
+}
+
+/// What one of several processes holds.
+#[derive(Debug, Serialize)]
+pub(crate) struct RankInfo {
+    pub(crate) rank: usize,
+    pub(crate) first_layer: usize,
+    pub(crate) end_layer: usize,
+    pub(crate) total_bytes: usize,
+    pub(crate) weights_bytes: usize,
+    pub(crate) state_bytes: usize,
+    pub(crate) scratch_bytes: usize,
+    pub(crate) vocabulary_bytes: usize,
 }
 
 /// A tensor.

@@ -198,6 +198,9 @@ pub(crate) struct InspectArgs {
     /// Show every byte that a run would take, without loading the model
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Show the plan of each of N processes that share the layers out among them
+    #[arg(long, value_name = "N", requires = "plan")]
+    pub(crate) ranks: Option<u16>,
     /// List the tensors
     #[arg(long)]
     pub(crate) tensors: bool,

@@ -36,6 +36,27 @@ fn inspect_tells_what_the_file_holds() {
 }
 
 #[test]
+fn ranks_hold_together_what_one_process_holds() {
+    let place = Place::new();
+    let inspect = |more: &[&str]| {
+        let mut command = place.on("inspect", &conformance(TINY), &["--plan", "--ctx", "256", "--json"]);
+        command.args(more);
+        json(&output(command))
+    };
+    let one = inspect(&[]);
+    assert!(one.get("ranks").is_none());
+    let ranks = inspect(&["--ranks", "2"])["ranks"].as_array().unwrap().clone();
+    let sum = |key: &str| ranks.iter().map(|rank| rank[key].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(ranks.len(), 2);
+    assert_eq!(sum("weights_bytes"), one["plan"]["weights_bytes"].as_u64().unwrap());
+    assert!(ranks.iter().all(|rank| rank["total_bytes"].as_u64() < one["plan"]["total_bytes"].as_u64()));
+    assert_eq!(ranks[0]["end_layer"], ranks[1]["first_layer"]);
+    let mut command = place.on("inspect", &conformance(TINY), &["--plan", "--ranks", "60"]);
+    let refused = command.output().unwrap();
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("ranks"));
+}
+
+#[test]
 fn the_plan_is_exact_and_follows_the_flags() {
     let place = Place::new();
     let plan = |more: &[&str]| {
