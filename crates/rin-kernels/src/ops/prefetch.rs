@@ -1,19 +1,21 @@
 //! Asking memory for what is read soon.
 
-use crate::cpu::{NearCache, prefetches_into};
+use crate::cpu::NearCache;
 
 /// How far ahead is asked, and for which cache.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ahead {
     bytes: usize,
     cache: NearCache,
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Ahead {
     /// So many bytes ahead; 0 asks for nothing.
     #[inline(always)]
     pub(super) fn by(bytes: usize) -> Self {
-        Self { bytes, cache: prefetches_into() }
+        Self { bytes, cache: crate::cpu::prefetches_into() }
     }
 
     /// Asks for the line that lies so far behind the start of `at`, and `more` bytes further.
