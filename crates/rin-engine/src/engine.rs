@@ -297,10 +297,6 @@ impl Engine {
         &self.runner.weights
     }
 
-    pub(crate) fn runner_and_row(&mut self, sequence: &Sequence) -> (&mut Runner, usize) {
-        (&mut self.runner, sequence.row)
-    }
-
     #[cfg(test)]
     pub(crate) fn break_step(&mut self, step: Option<usize>) {
         self.runner.fault = step;

@@ -1,17 +1,11 @@
 //! What an engine is fed with, and what it shows of a step.
 
-/// Tokens in the KV cache. Made by [`Engine::sequence`](crate::Engine::sequence) or [`Engine::admit`](crate::Engine::admit), given back to
-/// [`Engine::release`](crate::Engine::release).
+/// Tokens in the KV cache. Made by [`Engine::sequence`](crate::Engine::sequence) or [`Engine::admit`](crate::Engine::admit), given
+/// back to [`Engine::release`](crate::Engine::release).
 #[derive(Debug, PartialEq, Eq)]
 pub struct Sequence {
+    /// Its place in the cache; the stages of a chain have one sequence in the same.
     pub(crate) row: usize,
-}
-
-impl Sequence {
-    /// The sequence that the first stage has in a row, for the stages behind it.
-    pub(crate) fn of_row(row: usize) -> Self {
-        Self { row }
-    }
 }
 
 /// Which logits of a [`Feed`] are wanted.

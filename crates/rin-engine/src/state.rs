@@ -105,7 +105,7 @@ impl Engine {
     /// Remembers where a sequence is. It allocates what its memories of a fixed size hold, and nothing where there are none.
     pub fn mark(&mut self, sequence: &Sequence) -> Mark {
         let position = self.position(sequence);
-        let (runner, row) = self.runner_and_row(sequence);
+        let (runner, row) = (&mut self.runner, sequence.row);
         let mut held = Vec::with_capacity(runner.plan.held_bytes());
         runner.each_held_part(row, |arena, part| held.extend_from_slice(&arena[part]));
         Mark { position, held }
@@ -119,13 +119,13 @@ impl Engine {
     /// [`truncate`](Self::truncate) otherwise.
     pub fn rewind(&mut self, sequence: &Sequence, mark: &Mark) -> Result<(), Error> {
         let position = self.position(sequence);
-        let (runner, row) = self.runner_and_row(sequence);
+        let (runner, row) = (&mut self.runner, sequence.row);
         if position < mark.position || mark.held.len() != runner.plan.held_bytes() {
             return Err(Error::NotRewindable { position: mark.position });
         }
         runner.truncate_pages(row, mark.position)?;
         self.tell_truncated(row, mark.position)?;
-        let (runner, row) = self.runner_and_row(sequence);
+        let (runner, row) = (&mut self.runner, sequence.row);
         let mut rest = mark.held.as_slice();
         runner.each_held_part(row, |arena, part| {
             let (own, after) = rest.split_at(part.len());
@@ -142,7 +142,7 @@ impl Engine {
     /// What the operating system says; an earlier file at `path` stands then.
     pub fn save(&mut self, sequence: &Sequence, tokens: &[u32], path: &Path) -> Result<(), Error> {
         // The file of the first stage is written last: what it names is whole wherever a job dies.
-        let row = self.runner_and_row(sequence).1;
+        let row = sequence.row;
         self.tell_about_file(Order::Save, row, tokens, path)?;
         self.save_own(sequence, tokens, path)?;
         self.tell_about_file(Order::Settle, row, tokens, path)
@@ -161,7 +161,7 @@ impl Engine {
     }
 
     fn write(&mut self, sequence: &Sequence, tokens: &[u32], path: &Path) -> io::Result<()> {
-        let (runner, row) = self.runner_and_row(sequence);
+        let (runner, row) = (&mut self.runner, sequence.row);
         let held = runner.cache.held(row);
         let header = Header {
             rin: env!("CARGO_PKG_VERSION").to_owned(),
@@ -211,7 +211,7 @@ impl Engine {
     /// place for it, [`Error::PromptTooLong`] where it is longer than the context.
     pub fn restore(&mut self, path: &Path) -> Result<Restored, Error> {
         let restored = self.restore_own(path)?;
-        let row = self.runner_and_row(&restored.sequence).1;
+        let row = restored.sequence.row;
         self.tell_about_file(Order::Restore, row, &restored.tokens, path)?;
         Ok(restored)
     }
@@ -251,8 +251,7 @@ impl Engine {
         if header.position > limit {
             return Err(Error::PromptTooLong { tokens: header.position, ctx: limit });
         }
-        let (runner, _) = self.runner_and_row(&Sequence::of_row(0));
-        let sequence = Sequence::of_row(runner.admit(&[], limit)?);
+        let sequence = Sequence { row: self.runner.admit(&[], limit)? };
         let outcome = self.read_pages(&sequence, &header, &mut from).map_err(cut).and_then(|()| {
             let computed = from.hash.finalize_reset();
             let mut stored = [0; 32];
@@ -264,7 +263,7 @@ impl Engine {
                 (false, _) => Err(damaged("its checksum does not fit".to_owned())),
             }
         });
-        let (runner, row) = self.runner_and_row(&sequence);
+        let (runner, row) = (&mut self.runner, sequence.row);
         let outcome = match outcome {
             Ok(()) => runner.index_restored(row, &header.tokens),
             Err(error) => Err(error.into()),
@@ -272,8 +271,7 @@ impl Engine {
         match outcome {
             Ok(()) => Ok(Restored { sequence, tokens: header.tokens }),
             Err(error) => {
-                let (runner, row) = self.runner_and_row(&sequence);
-                runner.cache.release(row);
+                self.runner.cache.release(sequence.row);
                 Err(error)
             }
         }
@@ -308,7 +306,7 @@ impl Engine {
     }
 
     fn read_pages(&mut self, sequence: &Sequence, header: &Header, from: &mut impl Read) -> io::Result<()> {
-        let (runner, row) = self.runner_and_row(sequence);
+        let (runner, row) = (&mut self.runner, sequence.row);
         runner.cache.restore(row, header.position).map_err(io::Error::other)?;
         for i in runner.cache.held(row) {
             let page = runner.cache.row(row)[i];

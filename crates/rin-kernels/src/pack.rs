@@ -119,7 +119,8 @@ const fn high_place(high_group: usize, lane: usize, col: usize) -> (usize, u32) 
 }
 
 /// Where block `b` of row `lane` keeps its f16 scale.
-fn scale_place(format: Format, blocks: usize, b: usize, lane: usize) -> usize {
+#[inline(always)]
+pub(crate) const fn scale_place(format: Format, blocks: usize, b: usize, lane: usize) -> usize {
     let r = format.record();
     if format.scales_at_end() { blocks * r.bytes + (b * LANES + lane) * 2 } else { b * r.bytes + r.d + lane * 2 }
 }

@@ -71,7 +71,7 @@ impl Engine {
         if order == Order::Admit && !chain.stage.is_last() {
             chain.send(&self.runner, len)?;
         }
-        let sequence = || Sequence::of_row(a);
+        let sequence = Sequence { row: a };
         match order {
             Order::Stop => return Ok(false),
             Order::Admit => {
@@ -95,10 +95,10 @@ impl Engine {
                 };
                 self.reconfigure_own(*tier, b, *policy)?;
             }
-            Order::Save => self.save_own(&sequence(), ids, &path)?,
+            Order::Save => self.save_own(&sequence, ids, &path)?,
             Order::Restore => {
                 let restored = self.restore_own(&path)?;
-                if restored.sequence != sequence() || self.position(&restored.sequence) != b {
+                if restored.sequence != sequence || self.position(&restored.sequence) != b {
                     return Err(chain.disagree("a saved text"));
                 }
             }

@@ -6,7 +6,7 @@
 //! tiles in plain Rust.
 
 use super::{Epilogue, QuantRows, avx512_vnni};
-use crate::pack::{LANES, LINE, Record};
+use crate::pack::{LANES, LINE, Record, scale_place};
 use crate::{Format, MatMut};
 
 /// Tokens in a tile.
@@ -139,10 +139,10 @@ fn tile<const F: usize, H: Tiles>(
     let mut lines = Lines([[0; LINE]; 8]);
     for b in 0..blocks {
         let block = &panel[b * record.bytes..][..record.bytes];
+        let d = avx512_vnni::halves(&panel[scale_place(format, blocks, b, 0)..]);
         if format.block_len() == 32 {
             avx512_vnni::expand::<F>(block, record, 0, &mut lines.0);
             H::product(&mut c, &x.q[t0 * x.cols + b * 32..], x.cols, &lines.0);
-            let d = avx512_vnni::halves(&panel[blocks * record.bytes + b * 2 * LANES..]);
             for t in 0..TOKENS {
                 let row = t0 + t;
                 let sums = &x.sums[row * x.cols / 16 + b * 2..][..2];
@@ -153,12 +153,7 @@ fn tile<const F: usize, H: Tiles>(
                 }
             }
         } else {
-            let d = if format.scales_at_end() {
-                blocks * record.bytes + b * 2 * LANES
-            } else {
-                b * record.bytes + record.d
-            };
-            super_block::<F, H>(&mut acc, block, &panel[d..], record, x, t0, b, &mut c, &mut lines);
+            super_block::<F, H>(&mut acc, block, &d, record, x, t0, b, &mut c, &mut lines);
         }
     }
     for (t, acc) in acc.iter().enumerate() {
@@ -172,7 +167,7 @@ fn tile<const F: usize, H: Tiles>(
 fn super_block<const F: usize, H: Tiles>(
     acc: &mut [[f32; LANES]; TOKENS],
     block: &[u8],
-    d: &[u8],
+    d: &[f32; LANES],
     record: Record,
     x: QuantRows<'_>,
     t0: usize,
@@ -202,7 +197,6 @@ fn super_block<const F: usize, H: Tiles>(
             }
         }
     }
-    let d = avx512_vnni::halves(d);
     for t in 0..TOKENS {
         let dx = x.d[(t0 + t) * blocks + b];
         for r in 0..LANES {

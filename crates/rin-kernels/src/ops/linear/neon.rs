@@ -4,7 +4,7 @@
 //! flipped is the code less its offset of 128, so those sums start from 0.
 
 use super::{Epilogue, QuantRows};
-use crate::pack::{LANES, LINE, QUARTERS, Record};
+use crate::pack::{LANES, LINE, QUARTERS, Record, scale_place};
 use crate::{Format, MatMut};
 use std::arch::aarch64::{
     float32x4_t, int8x16_t, int16x4_t, int32x4_t, uint8x8_t, uint8x16_t, vaddq_f32, vaddq_s32, vandq_u8, vcreate_u8,
@@ -53,17 +53,11 @@ pub(super) fn tile<const F: usize, const T: usize>(
     for b in 0..blocks {
         let block = &panel[b * record.bytes..][..record.bytes];
         for quarter in 0..4 {
-            let (products, d) = if format.block_len() == 32 {
-                let d = half_scales(&panel[blocks * record.bytes + (b * LANES + quarter * QUARTER) * 2..]);
-                (product_of_32::<F, T>(block, record, x, t0, b, quarter), d)
+            let d = half_scales(&panel[scale_place(format, blocks, b, quarter * QUARTER)..]);
+            let products = if format.block_len() == 32 {
+                product_of_32::<F, T>(block, record, x, t0, b, quarter)
             } else {
-                let d = if format.scales_at_end() {
-                    blocks * record.bytes + b * 2 * LANES
-                } else {
-                    b * record.bytes + record.d
-                };
-                let d = half_scales(&panel[d + quarter * QUARTER * 2..]);
-                (product_of_256::<F, T>(block, record, x, t0, b, quarter), d)
+                product_of_256::<F, T>(block, record, x, t0, b, quarter)
             };
             for (t, products) in products.into_iter().enumerate() {
                 let sum = &mut acc[t][quarter];

@@ -6,7 +6,7 @@
 
 use super::neon::{self, QUARTER, add_block, half_scales, lines_of_32, signed, start, to_array, unsigned};
 use super::{Epilogue, QuantRows};
-use crate::pack::{LANES, Record};
+use crate::pack::{LANES, Record, scale_place};
 use crate::{Format, MatMut};
 use std::arch::aarch64::{
     int8x16_t, int32x4_t, vaddq_s32, vdupq_n_f32, vdupq_n_s32, vld1q_s8, vmlaq_s32, vreinterpretq_s8_s32,
@@ -54,17 +54,11 @@ fn tile<const F: usize, const PAIRS: usize>(
     for b in 0..blocks {
         let block = &panel[b * record.bytes..][..record.bytes];
         for quarter in 0..4 {
-            let (products, d) = if format.block_len() == 32 {
-                let d = half_scales(&panel[blocks * record.bytes + (b * LANES + quarter * QUARTER) * 2..]);
-                (product_of_32::<F, PAIRS>(block, record, x, t0, b, quarter), d)
+            let d = half_scales(&panel[scale_place(format, blocks, b, quarter * QUARTER)..]);
+            let products = if format.block_len() == 32 {
+                product_of_32::<F, PAIRS>(block, record, x, t0, b, quarter)
             } else {
-                let d = if format.scales_at_end() {
-                    blocks * record.bytes + b * 2 * LANES
-                } else {
-                    b * record.bytes + record.d
-                };
-                let d = half_scales(&panel[d + quarter * QUARTER * 2..]);
-                (product_of_256::<F, PAIRS>(block, record, x, t0, b, quarter), d)
+                product_of_256::<F, PAIRS>(block, record, x, t0, b, quarter)
             };
             for (pair, products) in products.into_iter().enumerate() {
                 for (i, products) in by_token(products).into_iter().enumerate() {

@@ -8,7 +8,7 @@ use super::simd::{Avx512, Simd, number};
 use super::tile::{self, ask_ahead, code_line, i16_of, minima, minima_pairs, rows, scales};
 use super::{Epilogue, QuantRows};
 use crate::ops::prefetch::Ahead;
-use crate::pack::{LANES, LINE, Record};
+use crate::pack::{LANES, LINE, Record, scale_place};
 use crate::{Format, MatMut};
 
 /// Tokens that two panels meet at once.
@@ -106,7 +106,7 @@ fn blocks_of_32<const F: usize, const T: usize>(
     let mut acc = [[Avx512::zero_float(); T]; 2];
     for b in 0..blocks {
         let records = [&panels[0][b * record.bytes..][..record.bytes], &panels[1][b * record.bytes..][..record.bytes]];
-        let at = blocks * record.bytes + b * 2 * LANES;
+        let at = scale_place(const { Format::ALL[F] }, blocks, b, 0);
         let d = [&panels[0][at..][..2 * LANES], &panels[1][at..][..2 * LANES]];
         for n in 0..2 {
             ask_ahead(records[n], 0, record.bytes / LINE, ahead);

@@ -6,7 +6,7 @@
 use super::simd::Simd;
 use super::{Epilogue, QuantRows};
 use crate::ops::prefetch::Ahead;
-use crate::pack::{LANES, LINE, QUARTERS, Record};
+use crate::pack::{LANES, LINE, QUARTERS, Record, scale_place};
 use crate::{Format, MatMut};
 
 /// Up to this many tokens memory limits a product, not arithmetic.
@@ -197,7 +197,7 @@ fn blocks_of_32<S: Simd, const F: usize, const T: usize, const P: usize, const N
     for b in 0..blocks {
         for (panel, acc) in panels.iter().zip(&mut acc) {
             let block = &panel[b * record.bytes..][..record.bytes];
-            let d = &panel[blocks * record.bytes + b * 2 * LANES..][..2 * LANES];
+            let d = &panel[scale_place(format, blocks, b, 0)..][..2 * LANES];
             ask_ahead(block, 0, record.bytes / LINE, ahead);
             if b.is_multiple_of(2) {
                 // Two blocks share a line of scales.
@@ -276,11 +276,7 @@ fn blocks_of_256<S: Simd, const F: usize, const T: usize, const P: usize, const 
         }
         for ((panel, products), acc) in panels.iter().zip(&mut products).zip(&mut acc) {
             let block = &panel[b * record.bytes..][..record.bytes];
-            let d = if format.scales_at_end() {
-                &panel[blocks * record.bytes + b * 2 * LANES..][..2 * LANES]
-            } else {
-                &block[record.d..][..2 * LANES]
-            };
+            let d = &panel[scale_place(format, blocks, b, 0)..][..2 * LANES];
             for ((i, products), acc) in products.iter_mut().enumerate().zip(acc) {
                 let part = first + i;
                 if format.sub_block_len() == 16 {
