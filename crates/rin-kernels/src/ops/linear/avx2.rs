@@ -1,7 +1,7 @@
 //! The tier of AVX2 with FMA and F16C: the two halves of a line one after the other.
 
 use super::simd::Avx2;
-use super::{Epilogue, QuantRows, tile};
+use super::{Epilogue, QuantRows, float, tile};
 use crate::MatMut;
 
 /// Quantised weights.
@@ -13,5 +13,5 @@ pub(super) fn quant<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantR
 /// Float weights.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn float<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: &[f32], cols: usize, e: Epilogue<'_>) {
-    tile::float::<Avx2, F>(y, w, x, cols, e);
+    float::float::<Avx2, F>(y, w, x, cols, e);
 }

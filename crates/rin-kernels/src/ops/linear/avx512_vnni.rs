@@ -1,7 +1,7 @@
 //! The tier of AVX-512 with VNNI: a line at a time, 64 products per instruction.
 
 use super::simd::{Avx512, Simd};
-use super::{Epilogue, QuantRows, pairs, tile};
+use super::{Epilogue, QuantRows, float, pairs, tile};
 use crate::MatMut;
 use crate::pack::{LANES, LINE, Record};
 use std::arch::x86_64::_mm512_storeu_si512;
@@ -16,7 +16,7 @@ pub(super) fn quant<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: QuantR
 /// Float weights.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn float<const F: usize>(y: &mut MatMut<'_, f32>, w: &[u8], x: &[f32], cols: usize, e: Epilogue<'_>) {
-    tile::float::<Avx512, F>(y, w, x, cols, e);
+    float::float::<Avx512, F>(y, w, x, cols, e);
 }
 
 /// The codes of 32 columns (`group` of the block) written out as 8 lines, for the AMX variant.

@@ -38,8 +38,6 @@ pub(super) trait Simd: Copy {
     const ROWS: usize = LANES / Self::PARTS;
     /// Tokens for which the accumulators, and the codes of 32 columns beside them, fit the registers.
     const TOKENS: usize;
-    /// The same for four sums per token, as float weights take.
-    const FLOAT_TOKENS: usize;
     /// Whether [`Simd::dot`] takes bytes for weights, its offset of 128 taken off, rather than for codes.
     const DOT_OF_WEIGHTS: bool;
 
@@ -83,6 +81,8 @@ pub(super) trait Simd: Copy {
     fn mul_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
     /// `c − a * b`, rounded once.
     fn neg_mul_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
+    /// As [`Simd::store`] left them.
+    fn load_lanes(sums: &[f32]) -> Self::Float;
     fn store(x: Self::Float, out: &mut [f32]);
 }
 
@@ -131,7 +131,6 @@ impl Simd for Avx2 {
 
     const PARTS: usize = 2;
     const TOKENS: usize = 4;
-    const FLOAT_TOKENS: usize = 3;
     const DOT_OF_WEIGHTS: bool = true;
 
     #[inline(always)]
@@ -336,6 +335,13 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn load_lanes(sums: &[f32]) -> __m256 {
+        let sums = &sums[..LANES / 2];
+        // SAFETY: `sums` is 32 bytes and the load is unaligned; the tier as in `tier!`.
+        unsafe { _mm256_loadu_ps(sums.as_ptr()) }
+    }
+
+    #[inline(always)]
     fn store(x: __m256, out: &mut [f32]) {
         let out = &mut out[..8];
         // SAFETY: `out` is 32 bytes and the store is unaligned; the tier as in `tier!`.
@@ -375,7 +381,6 @@ impl Simd for Avx512 {
 
     const PARTS: usize = 1;
     const TOKENS: usize = 8;
-    const FLOAT_TOKENS: usize = 6;
     const DOT_OF_WEIGHTS: bool = false;
 
     #[inline(always)]
@@ -530,6 +535,13 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn neg_mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
         tier!(_mm512_fnmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn load_lanes(sums: &[f32]) -> __m512 {
+        let sums = &sums[..LANES];
+        // SAFETY: `sums` is 64 bytes and the load is unaligned; the tier as in `tier!`.
+        unsafe { _mm512_loadu_ps(sums.as_ptr()) }
     }
 
     #[inline(always)]

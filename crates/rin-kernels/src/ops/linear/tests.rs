@@ -157,6 +157,10 @@ fn for_each_case(format: Format, mut f: impl FnMut(Case)) {
             f(Case::new(format, 17, cols, 5, &mut noise));
             f(Case::new(format, 74, cols, 1, &mut noise));
         }
+        // Many tokens take blocks of 256 columns: two of them, a part of one, and columns that are no whole four.
+        for tokens in [2, 3, 6, 12, 29] {
+            f(Case::new(format, 49, 523, tokens, &mut noise));
+        }
     }
 }
 
