@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rin_cluster::Ranks;
 use rin_engine::generate::{Drafter, Listener, Outcome, Request, Shift, continue_with};
 use rin_engine::state::Restored;
 use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -16,6 +17,7 @@ use crate::args::{ModelArgs, RunArgs};
 use crate::energy::{Gauge, Pacing, Power};
 use crate::exit::{ReaderGone, Usage};
 use crate::npy::NpyWriter;
+use crate::ranks::refuse_ranks;
 use crate::{interrupt, json, model_path, output, report, snn};
 
 /// What continues text takes no rows of numbers.
@@ -30,9 +32,10 @@ fn refuse_rows(args: &RunArgs) -> Result<(), Usage> {
 ///
 /// # Errors
 /// Whatever goes wrong on the way; see [`crate::exit`].
-pub(crate) fn run(args: &RunArgs) -> Result<()> {
+pub(crate) fn run(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     interrupt::install()?;
     if snn::is_asked_for(args)? {
+        refuse_ranks(ranks)?;
         return snn::run(args);
     }
     let gauge = Gauge::open(&args.energy)?;
@@ -41,6 +44,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let file = model_path::open(&args.model)?;
     let mode = args.machine.mode(&file)?;
     if let Some(network) = file.network().cloned() {
+        refuse_ranks(ranks)?;
         return crate::network::run(args, file, &network, &gauge, pacing);
     }
     refuse_rows(args)?;
@@ -60,6 +64,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     if args.guess.lookup || args.guess.draft.is_some() {
         options.n_logits = args.guess.draft_max.saturating_add(1).min(MAX_DRAFT);
     }
+    options.stage = ranks.first_stage(&file)?;
     let plan = options.plan(&file)?;
     if let Some(logits) = &args.logits {
         refuse_the_model(logits, &file)?;
@@ -76,7 +81,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     }
     let start = Instant::now();
     let mut draft = load_draft(args, &plan, &options)?;
-    let mut engine = load(file, &options, plan.weights.bytes(), args.output.quiet)?;
+    let mut engine = load(ranks, file, &options, plan.weights.bytes(), args.output.quiet)?;
     let mut sequence = match &args.context.load_state {
         None => engine.sequence()?,
         Some(path) => {
@@ -128,10 +133,11 @@ fn check_folder(path: &Path) -> Result<()> {
 fn load_draft(args: &RunArgs, target: &Plan, options: &LoadOptions) -> Result<Option<Engine>> {
     let Some(path) = &args.guess.draft else { return Ok(None) };
     let file = model_path::open(&ModelArgs { model: Some(path.clone()) })?;
-    let options = LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, text: None, ..options.clone() };
+    let options =
+        LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, text: None, stage: None, ..options.clone() };
     let plan = options.plan(&file)?;
     options.admit(&[target, &plan])?;
-    load(file, &options, plan.weights.bytes(), args.output.quiet).map(Some)
+    load(&Ranks::alone(), file, &options, plan.weights.bytes(), args.output.quiet).map(Some)
 }
 
 /// Most tokens of a step with guesses.
@@ -268,10 +274,13 @@ pub(crate) fn prompt_text(prompt: Option<&str>, other: &str) -> Result<String> {
     Ok(text)
 }
 
-fn load(file: ModelFile, options: &LoadOptions, weights_bytes: usize, quiet: bool) -> Result<Engine> {
+fn load(ranks: &Ranks, file: ModelFile, options: &LoadOptions, weights_bytes: usize, quiet: bool) -> Result<Engine> {
     let bar = report::byte_progress(weights_bytes as u64, "loading", quiet);
-    let engine = Engine::load(file, options, |bytes| bar.inc(bytes as u64));
+    let engine = ranks.load(0, file, options, |bytes| bar.inc(bytes as u64));
     bar.finish_and_clear();
+    if !quiet {
+        ranks.notes().iter().for_each(|note| output::tell(&format!("note: {note}")));
+    }
     Ok(engine?)
 }
 

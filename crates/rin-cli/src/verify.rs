@@ -4,13 +4,15 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
-use rin_engine::Engine;
+use rin_cluster::Ranks;
+use rin_engine::LoadOptions;
 use rin_engine::verify::{Axes, Case, Mismatch, Report, StepDigest, VerifyOptions, default_prompt, load_options};
 use rin_kernels::{Cpu, Tier};
 use rin_model::ModelFile;
 use serde::Serialize;
 
 use crate::args::VerifyArgs;
+use crate::ranks::refuse_ranks;
 use crate::{exit, interrupt, model_path, output, report, run};
 
 /// `rin verify --json`, as the contract has it, and then some.
@@ -80,19 +82,24 @@ const fn cache_name(hit: bool) -> &'static str {
 ///
 /// # Errors
 /// [`exit::Mismatch`] where bits differ; whatever goes wrong on the way.
-pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
+pub(crate) fn verify(args: &VerifyArgs, ranks: &Ranks) -> Result<()> {
     interrupt::install()?;
     let file = model_path::open(&args.model)?;
     args.machine.mode(&file)?;
     if file.network().is_some() {
+        refuse_ranks(ranks)?;
         return crate::network::verify(file, &args.machine, args.output);
+    }
+    if args.trace && ranks.several() {
+        return Err(exit::Usage("--trace is of one process: it shows the steps of rank 0 alone".to_owned()).into());
     }
     let options = options(args, &file)?;
     let name = file.path().display().to_string();
     let load = load_options(&args.machine.load_options(), &options);
+    let load = LoadOptions { stage: ranks.first_stage(&file)?, ..load };
     let bytes = load.plan(&file)?.weights.bytes();
     let bar = report::byte_progress(bytes as u64, "loading", args.output.quiet);
-    let mut engine = Engine::load(file, &load, |bytes| bar.inc(bytes as u64))?;
+    let mut engine = ranks.load(0, file, &load, |bytes| bar.inc(bytes as u64))?;
     bar.finish_and_clear();
     let bar = report::case_progress(0, "verifying", args.output.quiet);
     let found = rin_engine::verify::verify(&mut engine, &options, |i, n, _| {

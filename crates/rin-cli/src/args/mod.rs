@@ -9,7 +9,6 @@ mod spiking;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
@@ -28,7 +27,6 @@ pub(crate) use measure::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs, Veri
 pub(crate) use spiking::SpikingArgs;
 
 use crate::config_file::ConfigFiles;
-use crate::exit;
 use crate::values::{self, Ids, NamedFile, NamedSize};
 
 const SOURCES: &str = "\
@@ -375,14 +373,30 @@ fn with_sources(command: clap::Command, name: &str, config: &ConfigFiles) -> cla
     command.mut_subcommands(|sub| with_sources(sub, name, config))
 }
 
-/// Reads configuration files, variables and flags. What goes wrong is reported; the exit code comes back.
-pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, ExitCode> {
-    let wants_json = arguments.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
-    let config = ConfigFiles::read(&bare_command()).map_err(|error| exit::report(&error, wants_json))?;
+/// What is wrong with a command line, or help in its place.
+#[derive(Debug)]
+pub(crate) enum ParseError {
+    /// A configuration file is damaged.
+    Config(anyhow::Error),
+    /// The flags cannot be done; or they ask for help, or for the version.
+    Usage(Box<clap::Error>),
+}
+
+/// Whether a command line asks for JSON, as far as that can be told before it is read.
+pub(crate) fn wants_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
+}
+
+/// Reads configuration files, variables and flags.
+///
+/// # Errors
+/// What [`exit`](crate::exit) reports.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, ParseError> {
+    let config = ConfigFiles::read(&bare_command()).map_err(ParseError::Config)?;
     command(&config)
         .try_get_matches_from(arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches)?.command.settle(&matches))
-        .map_err(|error| exit::report_usage(&error, wants_json))
+        .map_err(|error| ParseError::Usage(Box::new(error)))
 }
 
 impl Command {
