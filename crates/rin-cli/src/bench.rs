@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use rin_bench::report::Form;
 use rin_bench::{EngineLoader, Event, Grid, Model, Workload, compare, inference, profile, read};
 use rin_cluster::Ranks;
+use rin_energy::Error as MeterError;
 use rin_engine::LoadOptions;
 
 use crate::args::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs};
@@ -62,12 +63,16 @@ fn measure(args: &BenchArgs, ranks: &Arc<Ranks>) -> Result<()> {
     let settings = grid.settings(&workload)?;
     loader.check(&settings)?;
     let gauge = Gauge::open(&args.energy)?;
+    // The sensors of this machine say nothing about the others.
+    let elsewhere =
+        || MeterError::NoSensor { looked_for: vec!["bench measures no energy over several ranks".to_owned()] };
+    let meter = if ranks.several() { &Err(elsewhere()) } else { &gauge.meter };
     let bar = report::case_progress(0, "measuring", args.output().quiet);
     let tell = |event| show(&bar, event);
     let found = if on_rows {
-        inference::run(&loader.models, &loader.options, &settings, &workload, &gauge.meter, tell)
+        inference::run(&loader.models, &loader.options, &settings, &workload, meter, tell)
     } else {
-        rin_bench::run_with_energy(&loader, &settings, &workload, &gauge.meter, tell)
+        rin_bench::run_with_energy(&loader, &settings, &workload, meter, tell)
     };
     bar.finish_and_clear();
     let mut found = found?;

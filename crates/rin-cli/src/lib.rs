@@ -22,6 +22,7 @@ mod model_path;
 mod network;
 mod npy;
 mod output;
+mod plan_cluster;
 mod progress;
 mod ranks;
 mod report;
@@ -58,6 +59,7 @@ fn command(command: &args::Command, ranks: &Arc<Ranks>) -> anyhow::Result<()> {
         args::Command::Bench(args) => bench::bench(args, ranks),
         args::Command::Energy(args) => energy::energy(args),
         args::Command::Verify(args) => verify::verify(args, ranks),
+        args::Command::PlanCluster(args) => plan_cluster::plan_cluster(args),
         args::Command::Train(args) => train::train(args),
         args::Command::Lab(args) => lab::lab(args),
         args::Command::Doctor(args) => doctor::doctor(args),

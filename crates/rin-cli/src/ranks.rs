@@ -91,14 +91,17 @@ mod several {
     use std::path::PathBuf;
     use std::sync::Arc;
 
+    use rin_cluster::energy::{self, HostEnergy};
     use rin_cluster::mpi::Process;
     use rin_cluster::{Failure, Follower, Hello, LoadOrder, Program, Ranks, World};
+    use rin_energy::Reading;
     use rin_engine::LoadOptions;
     use rin_kernels::Tier;
     use rin_model::ModelFile;
 
     use super::{Command, OsString, Result, Usage, args, exit, lead};
     use crate::args::{MachineArgs, ModelArgs};
+    use crate::energy::Gauge;
     use crate::model_path;
 
     /// Does a command line as one of several processes.
@@ -127,12 +130,24 @@ mod several {
 
     fn follow(arguments: Vec<OsString>, world: &Arc<dyn World>) -> Result<u8> {
         let parsed = args::parse(arguments);
-        let failure = parsed.as_ref().err().and_then(|error| exit::parse_failure(error, world.rank(), world.host()));
+        let mut failure =
+            parsed.as_ref().err().and_then(|error| exit::parse_failure(error, world.rank(), world.host()));
+        // Before an engine is made, as in the first process.
+        let gauge = match &parsed {
+            Ok(Command::Run(args)) => match Gauge::open(&args.energy) {
+                Ok(gauge) => Some(gauge),
+                Err(error) => {
+                    failure = Some(exit::failure(&error, world.rank(), world.host()));
+                    None
+                }
+            },
+            _ => None,
+        };
         let speed = parsed.as_ref().ok().and_then(speed);
         #[cfg(unix)]
         rin_model::exit_on_lost_page(i32::from(exit::Code::Model as u8))?;
         let follower = Follower::greet(Arc::clone(world), &hello(world.as_ref(), speed, failure))?;
-        let mut rank = Rank { number: world.rank(), host: world.host(), command: parsed.ok() };
+        let mut rank = Rank { world: Arc::clone(world), command: parsed.ok(), gauge, began: None };
         Ok(follower.serve(&mut rank)?)
     }
 
@@ -154,14 +169,15 @@ mod several {
 
     /// A process that is not the first.
     struct Rank {
-        number: usize,
-        host: String,
+        world: Arc<dyn World>,
         command: Option<Command>,
+        gauge: Option<Gauge>,
+        began: Option<Reading>,
     }
 
     impl Rank {
         fn tells(&self, error: &anyhow::Error) -> Failure {
-            exit::failure(error, self.number, self.host.clone())
+            exit::failure(error, self.world.rank(), self.world.host())
         }
 
         /// The model and the options of this process.
@@ -199,6 +215,18 @@ mod several {
 
         fn failure(&self, error: rin_engine::Error) -> Failure {
             self.tells(&error.into())
+        }
+
+        fn hear(&mut self, noted: u32) -> Result<(), rin_engine::Error> {
+            let Some(gauge) = &self.gauge else { return Ok(()) };
+            if noted == energy::BEGIN {
+                self.began = gauge.edge();
+            } else if noted == energy::END {
+                let found = gauge.between(self.began.as_ref(), gauge.edge().as_ref());
+                let figure = HostEnergy::of(self.world.rank(), self.world.host(), &found);
+                energy::send(self.world.as_ref(), &figure)?;
+            }
+            Ok(())
         }
     }
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rin_cluster::Ranks;
+use rin_cluster::{Ranks, energy};
 use rin_engine::generate::{Drafter, Listener, Outcome, Request, Shift, continue_with};
 use rin_engine::state::Restored;
 use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
-use rin_engine::{Engine, LoadOptions, Plan};
+use rin_engine::{Engine, LoadOptions, Plan, Sequence};
 use rin_model::ModelFile;
 
 use crate::args::{ModelArgs, RunArgs};
@@ -37,6 +37,9 @@ pub(crate) fn run(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     if snn::is_asked_for(args)? {
         refuse_ranks(ranks)?;
         return snn::run(args);
+    }
+    if ranks.several() && (args.energy.estimate_power.is_some() || args.power_budget.is_some()) {
+        return Err(Usage("--estimate-power and --power-budget are of one process: leave them out".to_owned()).into());
     }
     let gauge = Gauge::open(&args.energy)?;
     let pacing = args.power_budget.map(|budget| Pacing::new(budget, &gauge)).transpose()?;
@@ -82,15 +85,7 @@ pub(crate) fn run(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     let start = Instant::now();
     let mut draft = load_draft(args, &plan, &options)?;
     let mut engine = load(ranks, file, &options, plan.weights.bytes(), args.output.quiet)?;
-    let mut sequence = match &args.context.load_state {
-        None => engine.sequence()?,
-        Some(path) => {
-            let Restored { sequence, mut tokens } = engine.restore(path)?;
-            tokens.append(&mut request.prompt);
-            request.prompt = tokens;
-            sequence
-        }
-    };
+    let mut sequence = begin(&mut engine, args, &mut request)?;
     let mut drafter = match &mut draft {
         Some(draft) => Some(Drafter::model(draft, &engine)?),
         None => args.guess.lookup.then_some(Drafter::Lookup),
@@ -101,21 +96,33 @@ pub(crate) fn run(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     let mut listener = Stream::new(args, engine.plan().config.vocab, pacing)?;
     interrupt::begin();
     let (clock, began) = (Instant::now(), gauge.edge());
+    engine.note(energy::BEGIN)?;
     let outcome =
         continue_with(&mut engine, &mut sequence, tokenizer.as_ref(), &request, drafter.as_mut(), &mut listener);
     let (seconds, ended) = (clock.elapsed().as_secs_f64(), gauge.edge());
     interrupt::end();
     let outcome = outcome?;
-    let energy = gauge.record(began.as_ref(), ended.as_ref(), outcome.tokens.len(), seconds)?;
+    engine.note(energy::END)?;
+    let (energy, energy_by_host) =
+        gauge.record_of_all(ranks, began.as_ref(), ended.as_ref(), outcome.tokens.len(), seconds)?;
     let power = listener.pacing.as_ref().map(|pacing| pacing.result(began.as_ref(), ended.as_ref()));
     if let Some(path) = &args.context.save_state {
         engine.save(&sequence, &outcome.context, path)?;
     }
     let Heard { steps, failure } = listener.finish()?;
     let reader_gone = failure.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-    let spent = Spent { energy, power };
+    let spent = Spent { energy, energy_by_host, power };
     tell(args, description, &engine, request.prompt.len(), steps, load, outcome, spent)?;
     if reader_gone { Err(ReaderGone.into()) } else { Ok(()) }
+}
+
+/// A sequence, new or as it was saved; then its tokens come before the prompt.
+fn begin(engine: &mut Engine, args: &RunArgs, request: &mut Request) -> Result<Sequence> {
+    let Some(path) = &args.context.load_state else { return Ok(engine.sequence()?) };
+    let Restored { sequence, mut tokens } = engine.restore(path)?;
+    tokens.append(&mut request.prompt);
+    request.prompt = tokens;
+    Ok(sequence)
 }
 
 /// Says before anything is computed that its result could not be kept.
@@ -146,6 +153,7 @@ const MAX_DRAFT: usize = 256;
 /// What a run took, and what became of its power cap.
 struct Spent {
     energy: rin_energy::Record,
+    energy_by_host: Option<energy::Sum>,
     power: Option<Power>,
 }
 
@@ -184,6 +192,7 @@ fn tell(
         accepted_tokens: outcome.accepted,
         allocations_during_inference: outcome.allocations,
         energy: spent.energy,
+        energy_by_host: spent.energy_by_host,
         power: spent.power,
         digest: outcome.digest.to_string(),
         tier: engine.tier().name(),

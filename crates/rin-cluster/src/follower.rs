@@ -35,7 +35,13 @@ pub trait Program {
     fn failure(&self, error: Error) -> Failure;
 
     /// Rank 0 has [noted](Engine::note) a number: everything before it is done.
-    fn hear(&mut self, _noted: u32) {}
+    ///
+    /// # Errors
+    ///
+    /// What went wrong; the rank fails then.
+    fn hear(&mut self, _noted: u32) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 impl Follower {

@@ -13,13 +13,16 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used, clippy::unwrap_used))]
 
+pub mod energy;
 mod fingerprint;
 mod follower;
 mod memory;
 #[cfg(feature = "mpi")]
 pub mod mpi;
+pub mod predict;
 mod ranks;
 mod ring;
+mod stages;
 mod wire;
 mod world;
 
@@ -28,5 +31,6 @@ pub use follower::{Follower, Program};
 pub use memory::in_memory;
 pub use ranks::Ranks;
 pub use rin_engine::chain::Failure;
+pub use stages::Stages;
 pub use wire::{Hello, LoadOrder};
 pub use world::{Tag, World, launched_size};

@@ -50,6 +50,10 @@ impl Ranks {
         Ok(Self { world, hellos, ..Self::alone() })
     }
 
+    pub(crate) fn world(&self) -> Option<&Arc<dyn World>> {
+        self.world.as_ref()
+    }
+
     /// Whether there are others.
     pub fn several(&self) -> bool {
         self.world.is_some()

@@ -60,8 +60,9 @@ impl Program for Of {
         self.fails(error.to_string())
     }
 
-    fn hear(&mut self, noted: u32) {
+    fn hear(&mut self, noted: u32) -> Result<(), Error> {
         self.heard.lock().unwrap().push((self.rank, noted));
+        Ok(())
     }
 }
 

@@ -64,6 +64,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Measure how well a model predicts a text, and how far it is from a reference
     Eval(EvalArgs),
+    /// Predict what a network takes over hosts that share it
+    PlanCluster(PlanClusterArgs),
     /// Train a network that rin runs
     Train(TrainArgs),
     /// Measure speed and memory, or compare two measurements
@@ -93,6 +95,7 @@ impl Command {
             Self::Bench(args) => args.output(),
             Self::Energy(args) => args.output(),
             Self::Verify(args) => args.output,
+            Self::PlanCluster(args) => args.output,
             Self::Train(args) => args.output,
             Self::Lab(args) => args.output(),
             Self::Doctor(args) => args.output,
@@ -284,6 +287,26 @@ pub(crate) struct EvalArgs {
     #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true,
         value_parser = clap::value_parser!(u64).range(2..))]
     pub(crate) max_tokens: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
+pub(crate) struct PlanClusterArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The hosts, with what was measured on one of each kind, and the link between them: a TOML file (see docs/cluster.md)
+    #[arg(long, value_name = "FILE.toml", required = true)]
+    pub(crate) hosts: PathBuf,
+    /// Sequences that generate at once
+    #[arg(short = 'b', long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub(crate) parallel: usize,
+    /// Tokens of the prompt
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    pub(crate) n_prompt: usize,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     #[command(flatten)]

@@ -20,7 +20,7 @@ impl Engine {
     /// [`ChainError`](super::ChainError) where the other stages are gone or disagree; whatever goes wrong in a step. The chain cannot go on
     /// then, and this stage is to end with the failure.
     pub fn follow(&mut self) -> Result<(), Error> {
-        self.follow_and_hear(|_| {})
+        self.follow_and_hear(|_| Ok(()))
     }
 
     /// As [`follow`](Self::follow); `hear` gets the numbers that the first stage has [noted](Self::note), each when all that
@@ -28,8 +28,8 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As for [`follow`](Self::follow).
-    pub fn follow_and_hear(&mut self, mut hear: impl FnMut(u32)) -> Result<(), Error> {
+    /// As for [`follow`](Self::follow); what `hear` gives.
+    pub fn follow_and_hear(&mut self, mut hear: impl FnMut(u32) -> Result<(), Error>) -> Result<(), Error> {
         let Some(mut chain) = self.chain.take() else {
             let expected = "one that has joined a chain".to_owned();
             return Err(Error::BadOption { field: "the engine", expected, found: "another".to_owned() });
@@ -53,7 +53,7 @@ impl Engine {
         chain: &mut Chain,
         batch: &mut Vec<BatchToken>,
         ids: &mut Vec<u32>,
-        hear: &mut impl FnMut(u32),
+        hear: &mut impl FnMut(u32) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         let len = chain.receive(&mut self.runner)?;
         let words = chain.words(&self.runner, len)?;
@@ -103,7 +103,7 @@ impl Engine {
                     return Err(chain.disagree("what the cache holds"));
                 }
             }
-            Order::Note => hear(noted),
+            Order::Note => hear(noted)?,
             Order::Forget => self.runner.cache.clear(),
             Order::Active => self.runner.pool.set_active(a.min(self.runner.pool.threads())),
             Order::Reconfigure => {

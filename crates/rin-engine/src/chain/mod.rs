@@ -6,8 +6,8 @@
 //! memory ([`in_process`]), or MPI in `rin-cluster`.
 //!
 //! A step of many tokens travels in several messages, so that the stages work at the same time on different tokens. No
-//! stage waits for one that waits for it: at most as many messages whose rows come back are under way as there are other
-//! stages, and each can hold one.
+//! stage waits for one that waits for it: from the oldest message whose rows have not come back on, at most as many are under
+//! way as there are other stages, and each can hold one.
 
 mod channel;
 mod follow;
@@ -235,18 +235,19 @@ impl Chain {
         let wanted = batch.iter().filter(|token| token.logits).count();
         let most = MESSAGES_PER_STAGE * self.stage.count;
         let cut = batch.len().div_ceil((batch.len() / LEAST_TOKENS).clamp(1, most)).max(1);
-        let (mut got, mut flying) = (0, 0);
-        for tokens in batch.chunks(cut) {
+        let mut got = 0;
+        let messages = || batch.chunks(cut).enumerate();
+        // The messages whose rows are still to come back, in order.
+        let mut awaited = messages().filter(|(_, tokens)| tokens.iter().any(|token| token.logits)).peekable();
+        for (i, tokens) in messages() {
             runner.run_steps(0..head, tokens, tokens.len(), &mut watch)?;
-            let comes_back = tokens.iter().any(|token| token.logits);
-            if comes_back && flying + 1 == self.stage.count {
+            // Behind rows that nobody takes, each of the other stages can hold one message.
+            while awaited.next_if(|(oldest, _)| oldest + self.stage.count <= i + 1).is_some() {
                 got += self.take_result(runner, got)?;
-                flying -= 1;
             }
             self.send_step(runner, tokens)?;
-            flying += usize::from(comes_back);
         }
-        for _ in 0..flying {
+        for _ in awaited {
             got += self.take_result(runner, got)?;
         }
         if got != wanted {
