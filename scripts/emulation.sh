@@ -1,5 +1,5 @@
-# Sourced by the tests under emulation. They set `what`, the name of what is tested, and `required`: 1 where a skip is a
-# failure.
+# Sourced by the tests that take what a machine may lack: emulators, MPI. They set `what`, the name of what is tested, and
+# `required`: 1 where a skip is a failure.
 # shellcheck shell=bash
 
 # Says why nothing is tested, and ends.

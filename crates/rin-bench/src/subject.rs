@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use rin_cluster::Ranks;
 use rin_engine::state::Mark;
 use rin_engine::{Engine, Feed, LoadOptions, Rows, Sequence};
 use rin_kernels::{Cpu, Tier};
@@ -137,9 +139,16 @@ pub struct EngineLoader {
     pub models: Vec<Model>,
     /// What the settings do not say. A context that is none becomes the shortest that the tests need.
     pub options: LoadOptions,
+    /// The processes that an engine is spread over.
+    pub ranks: Arc<Ranks>,
 }
 
 impl EngineLoader {
+    /// Loads engines in this process.
+    pub fn alone(models: Vec<Model>, options: LoadOptions) -> Self {
+        Self { models, options, ranks: Arc::new(Ranks::alone()) }
+    }
+
     /// Refuses what no configuration could be measured with: tiers that cannot run here, a context that is too short.
     ///
     /// # Errors
@@ -167,7 +176,7 @@ impl EngineLoader {
     /// When the configuration cannot be had.
     pub(crate) fn engine(&self, setting: &Setting) -> Result<Engine, Error> {
         let (file, options) = self.open(setting)?;
-        Ok(Engine::load(file, &options, |_| {})?)
+        Ok(self.ranks.load(setting.model, file, &options, |_| {})?)
     }
 
     fn open(&self, setting: &Setting) -> Result<(ModelFile, LoadOptions), Error> {
@@ -192,10 +201,19 @@ impl EngineLoader {
 
 impl Loader for EngineLoader {
     fn load(&self, setting: &Setting) -> Result<Box<dyn Subject>, Error> {
-        Ok(Box::new(EngineSubject::new(self.engine(setting)?)))
+        let mut subject = EngineSubject::new(self.engine(setting)?);
+        if self.ranks.several() {
+            // Of all ranks, where this one has a part.
+            let (file, options) = self.open(setting)?;
+            subject.whole = Some(Cost::of(&options.plan(&file)?));
+        }
+        Ok(Box::new(subject))
     }
 
     fn fit_together(&self, settings: &[Setting]) -> Result<bool, Error> {
+        if self.ranks.several() {
+            return Ok(false);
+        }
         let mut bytes = 0_u64;
         for setting in settings {
             let (file, options) = self.open(setting)?;
@@ -205,7 +223,8 @@ impl Loader for EngineLoader {
     }
 
     fn peaks(&self, threads: usize, tier: &str) -> Result<Option<peak::Peaks>, Error> {
-        let Ok(tier) = tier.parse::<Tier>() else { return Ok(None) };
+        // What one machine can do says nothing about several.
+        let Some(tier) = tier.parse::<Tier>().ok().filter(|_| !self.ranks.several()) else { return Ok(None) };
         peak::measure(threads, tier, self.options.affinity).map(Some)
     }
 }
@@ -219,6 +238,8 @@ pub struct EngineSubject {
     depth: usize,
     /// Where each sequence was then.
     marks: Vec<Mark>,
+    /// What the steps of the whole network have to read and multiply, where the engine has a part of it.
+    whole: Option<Cost>,
 }
 
 impl EngineSubject {
@@ -226,7 +247,7 @@ impl EngineSubject {
     pub fn new(engine: Engine) -> Self {
         let sequences = Vec::with_capacity(engine.plan().options.n_sequences);
         let marks = Vec::with_capacity(engine.plan().options.n_sequences);
-        Self { engine, sequences, depth: 0, marks }
+        Self { engine, sequences, depth: 0, marks, whole: None }
     }
 }
 
@@ -277,7 +298,8 @@ impl Subject for EngineSubject {
     }
 
     fn facts(&self) -> Facts {
-        Facts::of(&self.engine)
+        let facts = Facts::of(&self.engine);
+        Facts { cost: self.whole.unwrap_or(facts.cost), ..facts }
     }
 }
 
@@ -348,7 +370,7 @@ mod tests {
     use rin_testkit::data::conformance;
 
     fn loader(options: LoadOptions) -> EngineLoader {
-        EngineLoader { models: vec![Model::at(conformance("models/tiny-llama"))], options }
+        EngineLoader::alone(vec![Model::at(conformance("models/tiny-llama"))], options)
     }
 
     fn settings(grid: Grid) -> Vec<Setting> {

@@ -34,7 +34,7 @@ fn a_tiny_model_is_measured() {
         depths: Vec::new(),
     };
     let options = LoadOptions { n_batch: 16, ..LoadOptions::default() };
-    let loader = EngineLoader { models: vec![Model::at(conformance("models/tiny-llama"))], options };
+    let loader = EngineLoader::alone(vec![Model::at(conformance("models/tiny-llama"))], options);
     let settings = grid.settings(&workload).unwrap();
     loader.check(&settings).unwrap();
     let report = run(&loader, &settings, &workload, |_| {}).unwrap();

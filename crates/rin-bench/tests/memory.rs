@@ -23,7 +23,7 @@ fn a_depth_is_come_back_to_before_every_repetition() {
     };
     let grid = Grid { models: 1, parallel: vec![1, 2], depths: vec![0, 100, 1000], ..Grid::default() };
     let options = LoadOptions { n_batch: 64, ..LoadOptions::default() };
-    let loader = EngineLoader { models: vec![Model::at(conformance("memory/gated-delta.rin"))], options };
+    let loader = EngineLoader::alone(vec![Model::at(conformance("memory/gated-delta.rin"))], options);
     let settings = grid.settings(&workload).unwrap();
     loader.check(&settings).unwrap();
     // A repetition with other logits than the first one would end it.

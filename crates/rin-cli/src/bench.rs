@@ -2,39 +2,43 @@
 //! profile`: where the time of a step goes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rin_bench::report::Form;
 use rin_bench::{EngineLoader, Event, Grid, Model, Workload, compare, inference, profile, read};
+use rin_cluster::Ranks;
+use rin_energy::Error as MeterError;
 use rin_engine::LoadOptions;
 
 use crate::args::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs};
 use crate::energy::Gauge;
 use crate::exit::Usage;
 use crate::progress::ProgressBar;
+use crate::ranks::refuse_ranks;
 use crate::{interrupt, model_path, output, report};
 
 /// Measures, or compares measurements.
 ///
 /// # Errors
 /// Whatever goes wrong on the way; see [`crate::exit`].
-pub(crate) fn bench(args: &BenchArgs) -> Result<()> {
+pub(crate) fn bench(args: &BenchArgs, ranks: &Arc<Ranks>) -> Result<()> {
     // Half a measurement is none: the first interrupt ends the program.
     interrupt::install()?;
     match &args.what {
         Some(BenchCommand::Compare(args)) => compare_files(args),
-        Some(BenchCommand::Profile(args)) => profile(args),
-        None => measure(args),
+        Some(BenchCommand::Profile(args)) => profile(args, ranks),
+        None => measure(args, ranks),
     }
 }
 
-fn measure(args: &BenchArgs) -> Result<()> {
+fn measure(args: &BenchArgs, ranks: &Arc<Ranks>) -> Result<()> {
     let mut workload = args.workload.workload();
     if args.rates_only {
         workload = Workload { latency_budget: Duration::ZERO, machine: false, ..workload };
     }
-    let loader = loader(&args.models, args.place.load_options())?;
+    let loader = loader(&args.models, args.place.load_options(), ranks)?;
     let networks = loader.models.iter().map(|model| Ok(model.file()?.network().is_some()));
     let networks = networks.collect::<Result<Vec<bool>>>()?;
     let on_rows = networks.iter().all(|&is| is);
@@ -51,6 +55,7 @@ fn measure(args: &BenchArgs) -> Result<()> {
         depths: args.depth.clone(),
     };
     if on_rows {
+        refuse_ranks(ranks)?;
         // Rows have neither prompts nor a cache.
         workload = Workload { n_prompt: 0, n_gen: 1, ..workload };
         (grid.kv_types, grid.depths) = (Vec::new(), Vec::new());
@@ -58,12 +63,16 @@ fn measure(args: &BenchArgs) -> Result<()> {
     let settings = grid.settings(&workload)?;
     loader.check(&settings)?;
     let gauge = Gauge::open(&args.energy)?;
+    // The sensors of this machine say nothing about the others.
+    let elsewhere =
+        || MeterError::NoSensor { looked_for: vec!["bench measures no energy over several ranks".to_owned()] };
+    let meter = if ranks.several() { &Err(elsewhere()) } else { &gauge.meter };
     let bar = report::case_progress(0, "measuring", args.output().quiet);
     let tell = |event| show(&bar, event);
     let found = if on_rows {
-        inference::run(&loader.models, &loader.options, &settings, &workload, &gauge.meter, tell)
+        inference::run(&loader.models, &loader.options, &settings, &workload, meter, tell)
     } else {
-        rin_bench::run_with_energy(&loader, &settings, &workload, &gauge.meter, tell)
+        rin_bench::run_with_energy(&loader, &settings, &workload, meter, tell)
     };
     bar.finish_and_clear();
     let mut found = found?;
@@ -72,10 +81,11 @@ fn measure(args: &BenchArgs) -> Result<()> {
     output::text(&found.write(form)?)
 }
 
-fn profile(args: &ProfileArgs) -> Result<()> {
+fn profile(args: &ProfileArgs, ranks: &Arc<Ranks>) -> Result<()> {
+    refuse_ranks(ranks)?;
     let workload = args.workload.workload();
     let models: Vec<_> = args.model.model.iter().cloned().collect();
-    let loader = loader(&models, args.machine.load_options())?;
+    let loader = loader(&models, args.machine.load_options(), ranks)?;
     let settings = Grid { models: 1, ..Grid::default() }.settings(&workload)?;
     loader.check(&settings)?;
     let Some(setting) = settings.first() else { return Err(rin_bench::Error::NothingToMeasure.into()) };
@@ -96,7 +106,7 @@ fn profile(args: &ProfileArgs) -> Result<()> {
 }
 
 /// The models that are named, or the one inside the binary.
-fn loader(models: &[PathBuf], options: LoadOptions) -> Result<EngineLoader> {
+fn loader(models: &[PathBuf], options: LoadOptions, ranks: &Arc<Ranks>) -> Result<EngineLoader> {
     let models = if models.is_empty() {
         vec![Model::new(model_path::embedded_source()?)]
     } else {
@@ -111,7 +121,7 @@ fn loader(models: &[PathBuf], options: LoadOptions) -> Result<EngineLoader> {
         };
         models.iter().map(at).collect::<Result<_>>()?
     };
-    Ok(EngineLoader { models, options })
+    Ok(EngineLoader { models, options, ranks: Arc::clone(ranks) })
 }
 
 fn show(bar: &ProgressBar, event: Event) {

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use rin_cluster::Ranks;
 use rin_engine::engine::DEFAULT_CTX;
 use rin_engine::eval::{EvalText, Evaluation, MIN_BLOCKS, check_vocabularies, evaluate, logit_rows};
 use rin_engine::{Engine, LoadOptions};
@@ -13,6 +14,7 @@ use rin_model::ModelFile;
 use serde::Serialize;
 
 use crate::args::{EvalArgs, ModelArgs};
+use crate::exit::Usage;
 use crate::output::Size;
 use crate::progress::ProgressBar;
 use crate::{interrupt, model_path, output, report};
@@ -40,9 +42,13 @@ struct EvalJson {
 ///
 /// # Errors
 /// Whatever goes wrong on the way; see [`crate::exit`].
-pub(crate) fn eval(args: &EvalArgs) -> Result<()> {
+pub(crate) fn eval(args: &EvalArgs, ranks: &Ranks) -> Result<()> {
     // There is no half result: the first interrupt ends the program.
     interrupt::install()?;
+    if args.reference.is_some() && ranks.several() {
+        let text = "--reference takes one process: over several ranks one model runs at a time";
+        return Err(Usage(text.to_owned()).into());
+    }
     let text = read(&args.text)?;
     let model = model_path::open(&args.model)?;
     let reference = match &args.reference {
@@ -51,7 +57,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<()> {
     };
     let text = encode(args, &text, &model, reference.as_ref())?;
     let (bits_per_weight, file_bytes) = (bits_per_weight(&model), model.file_bytes());
-    let (mut model, mut reference) = load(args, model, reference)?;
+    let (mut model, mut reference) = load(args, ranks, model, reference)?;
 
     let bar = report::token_progress(text.scored() as u64, "evaluating", args.output.quiet);
     let found = evaluate(&mut model, reference.as_mut(), &text, |scored| {
@@ -123,29 +129,35 @@ fn bits_per_weight(file: &ModelFile) -> f64 {
 }
 
 /// Loads both models, within one limit.
-fn load(args: &EvalArgs, model: ModelFile, reference: Option<ModelFile>) -> Result<(Engine, Option<Engine>)> {
+fn load(
+    args: &EvalArgs,
+    ranks: &Ranks,
+    model: ModelFile,
+    reference: Option<ModelFile>,
+) -> Result<(Engine, Option<Engine>)> {
     let mut options = args.machine.load_options();
     let contexts = [Some(&model), reference.as_ref()].into_iter().flatten().map(|file| file.config().map(|c| c.ctx));
     let shortest = contexts.collect::<Result<Vec<_>, _>>()?.into_iter().min();
     options.ctx = options.ctx.or(shortest.map(|ctx| ctx.min(DEFAULT_CTX)));
     options.n_logits = logit_rows(model.config()?.vocab, options.n_batch);
+    options.stage = ranks.first_stage(&model)?;
     let plans = [Some(&model), reference.as_ref()].into_iter().flatten().map(|file| options.plan(file));
     let plans = plans.collect::<Result<Vec<_>, _>>()?;
     options.admit(&plans.iter().collect::<Vec<_>>())?;
     let weights = plans.iter().map(|plan| plan.weights.bytes() as u64).fold(0, u64::saturating_add);
     let bar = report::byte_progress(weights, "loading", args.output.quiet);
     let reference = match reference {
-        Some(file) => Some(one(file, &options, &bar)?),
+        Some(file) => Some(one(ranks, file, &options, &bar)?),
         None => None,
     };
-    let model = one(model, &options, &bar)?;
+    let model = one(ranks, model, &options, &bar)?;
     bar.finish_and_clear();
     Ok((model, reference))
 }
 
-fn one(file: ModelFile, options: &LoadOptions, bar: &ProgressBar) -> Result<Engine> {
+fn one(ranks: &Ranks, file: ModelFile, options: &LoadOptions, bar: &ProgressBar) -> Result<Engine> {
     let name = file.path().display().to_string();
-    Engine::load(file, options, |bytes| bar.inc(bytes as u64)).with_context(|| name)
+    ranks.load(0, file, options, |bytes| bar.inc(bytes as u64)).with_context(|| name)
 }
 
 impl EvalJson {

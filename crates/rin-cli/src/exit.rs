@@ -1,7 +1,6 @@
 //! From failures to exit codes, messages and JSON.
 
 use std::io;
-use std::process::ExitCode;
 
 use anyhow::Error;
 use rin_bench::Error as BenchError;
@@ -9,6 +8,7 @@ use rin_energy::Error as EnergyError;
 use rin_energy::tuner::TunerError;
 use rin_engine::Error as EngineError;
 use rin_engine::arena::ArenaError;
+use rin_engine::chain::ChainError;
 use rin_engine::eval::EvalError;
 use rin_engine::sampler::SamplingError;
 use rin_engine::state::StateError;
@@ -69,6 +69,14 @@ pub(crate) enum Code {
     Interrupted = 130,
 }
 
+impl Code {
+    /// The code of a number.
+    fn of(number: u8) -> Self {
+        let all = [Self::Usage, Self::Model, Self::Memory, Self::Energy, Self::Interrupted];
+        all.into_iter().find(|code| *code as u8 == number).unwrap_or(Self::Failed)
+    }
+}
+
 /// A class of failures: its code, and its name in JSON.
 type Class = (Code, &'static str);
 
@@ -109,12 +117,14 @@ fn class_of_engine(error: &EngineError) -> Class {
         EngineError::Model(error) => return class_of_model(error),
         EngineError::Tokenizer(error) => return class_of_tokenizer(error),
         EngineError::Eval(error) => return class_of_eval(error),
+        EngineError::Chain(ChainError::Failed(failure)) => return (Code::of(failure.code), "OtherRank"),
         EngineError::UnsupportedType { .. }
         | EngineError::NoPlan(_)
         | EngineError::BadShape { .. }
         | EngineError::NonFiniteWeight { .. }
         | EngineError::PackedSize { .. } => Code::Model,
         EngineError::BadOption { .. }
+        | EngineError::Chain(ChainError::OneAtATime)
         | EngineError::Sampling(SamplingError::Parameter { .. })
         | EngineError::UnknownToken { .. }
         | EngineError::PromptTooLong { .. }
@@ -285,14 +295,31 @@ struct ErrorFields<'a> {
 }
 
 /// Tells what went wrong: on standard error, and with `--json` also as an object on standard output.
-pub(crate) fn report(error: &Error, wants_json: bool) -> ExitCode {
+pub(crate) fn report(error: &Error, wants_json: bool) -> u8 {
     if error.is::<ReaderGone>() {
-        return ExitCode::SUCCESS;
+        return 0;
     }
     let (code, kind) = classify(error);
     let causes = causes(error);
     output::tell(&format!("error: {}", causes.join("\n  because: ")));
     finish(code, kind, &causes.join(": "), wants_json)
+}
+
+/// What a process that is one of several tells the first of them.
+#[cfg(feature = "mpi")]
+pub(crate) fn failure(error: &Error, rank: usize, host: String) -> rin_cluster::Failure {
+    let (code, kind) = classify(error);
+    rin_cluster::Failure { rank, host, code: code as u8, kind: kind.to_owned(), message: causes(error).join(": ") }
+}
+
+/// As [`failure`], of a command line that cannot be done; none where it asks for help.
+#[cfg(feature = "mpi")]
+pub(crate) fn parse_failure(error: &args::ParseError, rank: usize, host: String) -> Option<rin_cluster::Failure> {
+    match error {
+        args::ParseError::Config(error) => Some(failure(error, rank, host)),
+        args::ParseError::Usage(error) if !error.use_stderr() => None,
+        args::ParseError::Usage(error) => Some(failure(&Usage(usage_message(error)).into(), rank, host)),
+    }
 }
 
 /// The chain of an error, without causes that the message above them has quoted.
@@ -334,28 +361,37 @@ fn option_of(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> 
     sampling().or_else(engine).or_else(|| cause.downcast_ref().and_then(of_bench))
 }
 
-fn finish(code: Code, kind: &str, message: &str, wants_json: bool) -> ExitCode {
+fn finish(code: Code, kind: &str, message: &str, wants_json: bool) -> u8 {
     let exit_code = code as u8;
     if wants_json {
         // Nobody is left to be told that this could not be written either.
         drop(output::json(&ErrorJson { error: ErrorFields { kind, message, exit_code } }));
     }
-    ExitCode::from(exit_code)
+    exit_code
 }
 
 /// Prints help, version, or what is wrong with the command line.
-pub(crate) fn report_usage(error: &clap::Error, wants_json: bool) -> ExitCode {
+pub(crate) fn report_parse(error: &args::ParseError, wants_json: bool) -> u8 {
+    let error = match error {
+        args::ParseError::Config(error) => return report(error, wants_json),
+        args::ParseError::Usage(error) => error,
+    };
     let printed = error.print();
     if !error.use_stderr() {
         let closed = printed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-        return if printed.is_ok() || closed { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if printed.is_ok() || closed { 0 } else { Code::Failed as u8 };
     }
-    let text = error.render().to_string();
-    let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    let message = usage_message(error);
     if let Some(note) = source_of(error) {
         output::tell(&note);
     }
     finish(Code::Usage, "Usage", &message, wants_json)
+}
+
+/// The first line of what is wrong with a command line.
+fn usage_message(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
 /// Says that a bad value comes from a variable, where it does.

@@ -74,6 +74,9 @@ pub(crate) struct Run {
     pub(crate) accepted_tokens: usize,
     pub(crate) allocations_during_inference: u64,
     pub(crate) energy: rin_energy::Record,
+    /// Over several ranks: each host once, and the sums of their domains.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) energy_by_host: Option<rin_cluster::energy::Sum>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) power: Option<crate::energy::Power>,
     pub(crate) digest: String,

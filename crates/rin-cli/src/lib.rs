@@ -22,7 +22,9 @@ mod model_path;
 mod network;
 mod npy;
 mod output;
+mod plan_cluster;
 mod progress;
+mod ranks;
 mod report;
 mod rows;
 mod run;
@@ -34,32 +36,33 @@ mod verify;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use rin_cluster::Ranks;
 
 /// Does what a command line says; its first word is the name of the program. Handles interrupts of the process where it
-/// runs something that takes time.
+/// runs something that takes time; joins the other processes where a launcher of MPI programs has started several.
 pub fn run_command(arguments: Vec<OsString>) -> ExitCode {
-    let command = match args::parse(arguments) {
-        Ok(command) => command,
-        Err(code) => return code,
-    };
-    let wants_json = command.output().json;
-    let result = match command {
-        args::Command::Run(args) => run::run(&args),
-        args::Command::Tokens(args) => tokens::tokens(&args),
-        args::Command::Inspect(args) => inspect::inspect(&args),
-        args::Command::Import(args) => import::import(&args),
-        args::Command::Export(args) => export::export(&args),
-        args::Command::Eval(args) => eval::eval(&args),
-        args::Command::Bench(args) => bench::bench(&args),
-        args::Command::Energy(args) => energy::energy(&args),
-        args::Command::Verify(args) => verify::verify(&args),
-        args::Command::Train(args) => train::train(&args),
-        args::Command::Lab(args) => lab::lab(&args),
-        args::Command::Doctor(args) => doctor::doctor(&args),
-        args::Command::Completions(args) => completions::completions(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error, wants_json),
+    ranks::run(arguments).into()
+}
+
+/// Does a command as the only process, or as the first of several.
+fn command(command: &args::Command, ranks: &Arc<Ranks>) -> anyhow::Result<()> {
+    ranks::check_command(command, ranks)?;
+    match command {
+        args::Command::Run(args) => run::run(args, ranks),
+        args::Command::Tokens(args) => tokens::tokens(args),
+        args::Command::Inspect(args) => inspect::inspect(args),
+        args::Command::Import(args) => import::import(args),
+        args::Command::Export(args) => export::export(args),
+        args::Command::Eval(args) => eval::eval(args, ranks),
+        args::Command::Bench(args) => bench::bench(args, ranks),
+        args::Command::Energy(args) => energy::energy(args),
+        args::Command::Verify(args) => verify::verify(args, ranks),
+        args::Command::PlanCluster(args) => plan_cluster::plan_cluster(args),
+        args::Command::Train(args) => train::train(args),
+        args::Command::Lab(args) => lab::lab(args),
+        args::Command::Doctor(args) => doctor::doctor(args),
+        args::Command::Completions(args) => completions::completions(args),
     }
 }

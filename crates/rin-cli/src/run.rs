@@ -6,16 +6,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rin_cluster::{Ranks, energy};
 use rin_engine::generate::{Drafter, Listener, Outcome, Request, Shift, continue_with};
 use rin_engine::state::Restored;
 use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
-use rin_engine::{Engine, LoadOptions, Plan};
+use rin_engine::{Engine, LoadOptions, Plan, Sequence};
 use rin_model::ModelFile;
 
 use crate::args::{ModelArgs, RunArgs};
 use crate::energy::{Gauge, Pacing, Power};
 use crate::exit::{ReaderGone, Usage};
 use crate::npy::NpyWriter;
+use crate::ranks::refuse_ranks;
 use crate::{interrupt, json, model_path, output, report, snn};
 
 /// What continues text takes no rows of numbers.
@@ -30,10 +32,14 @@ fn refuse_rows(args: &RunArgs) -> Result<(), Usage> {
 ///
 /// # Errors
 /// Whatever goes wrong on the way; see [`crate::exit`].
-pub(crate) fn run(args: &RunArgs) -> Result<()> {
+pub(crate) fn run(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     interrupt::install()?;
     if snn::is_asked_for(args)? {
+        refuse_ranks(ranks)?;
         return snn::run(args);
+    }
+    if ranks.several() && (args.energy.estimate_power.is_some() || args.power_budget.is_some()) {
+        return Err(Usage("--estimate-power and --power-budget are of one process: leave them out".to_owned()).into());
     }
     let gauge = Gauge::open(&args.energy)?;
     let pacing = args.power_budget.map(|budget| Pacing::new(budget, &gauge)).transpose()?;
@@ -41,6 +47,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let file = model_path::open(&args.model)?;
     let mode = args.machine.mode(&file)?;
     if let Some(network) = file.network().cloned() {
+        refuse_ranks(ranks)?;
         return crate::network::run(args, file, &network, &gauge, pacing);
     }
     refuse_rows(args)?;
@@ -60,6 +67,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     if args.guess.lookup || args.guess.draft.is_some() {
         options.n_logits = args.guess.draft_max.saturating_add(1).min(MAX_DRAFT);
     }
+    options.stage = ranks.first_stage(&file)?;
     let plan = options.plan(&file)?;
     if let Some(logits) = &args.logits {
         refuse_the_model(logits, &file)?;
@@ -76,16 +84,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     }
     let start = Instant::now();
     let mut draft = load_draft(args, &plan, &options)?;
-    let mut engine = load(file, &options, plan.weights.bytes(), args.output.quiet)?;
-    let mut sequence = match &args.context.load_state {
-        None => engine.sequence()?,
-        Some(path) => {
-            let Restored { sequence, mut tokens } = engine.restore(path)?;
-            tokens.append(&mut request.prompt);
-            request.prompt = tokens;
-            sequence
-        }
-    };
+    let mut engine = load(ranks, file, &options, plan.weights.bytes(), args.output.quiet)?;
+    let mut sequence = begin(&mut engine, args, &mut request)?;
     let mut drafter = match &mut draft {
         Some(draft) => Some(Drafter::model(draft, &engine)?),
         None => args.guess.lookup.then_some(Drafter::Lookup),
@@ -96,21 +96,33 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let mut listener = Stream::new(args, engine.plan().config.vocab, pacing)?;
     interrupt::begin();
     let (clock, began) = (Instant::now(), gauge.edge());
+    engine.note(energy::BEGIN)?;
     let outcome =
         continue_with(&mut engine, &mut sequence, tokenizer.as_ref(), &request, drafter.as_mut(), &mut listener);
     let (seconds, ended) = (clock.elapsed().as_secs_f64(), gauge.edge());
     interrupt::end();
     let outcome = outcome?;
-    let energy = gauge.record(began.as_ref(), ended.as_ref(), outcome.tokens.len(), seconds)?;
+    engine.note(energy::END)?;
+    let (energy, energy_by_host) =
+        gauge.record_of_all(ranks, began.as_ref(), ended.as_ref(), outcome.tokens.len(), seconds)?;
     let power = listener.pacing.as_ref().map(|pacing| pacing.result(began.as_ref(), ended.as_ref()));
     if let Some(path) = &args.context.save_state {
         engine.save(&sequence, &outcome.context, path)?;
     }
     let Heard { steps, failure } = listener.finish()?;
     let reader_gone = failure.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-    let spent = Spent { energy, power };
+    let spent = Spent { energy, energy_by_host, power };
     tell(args, description, &engine, request.prompt.len(), steps, load, outcome, spent)?;
     if reader_gone { Err(ReaderGone.into()) } else { Ok(()) }
+}
+
+/// A sequence, new or as it was saved; then its tokens come before the prompt.
+fn begin(engine: &mut Engine, args: &RunArgs, request: &mut Request) -> Result<Sequence> {
+    let Some(path) = &args.context.load_state else { return Ok(engine.sequence()?) };
+    let Restored { sequence, mut tokens } = engine.restore(path)?;
+    tokens.append(&mut request.prompt);
+    request.prompt = tokens;
+    Ok(sequence)
 }
 
 /// Says before anything is computed that its result could not be kept.
@@ -128,10 +140,11 @@ fn check_folder(path: &Path) -> Result<()> {
 fn load_draft(args: &RunArgs, target: &Plan, options: &LoadOptions) -> Result<Option<Engine>> {
     let Some(path) = &args.guess.draft else { return Ok(None) };
     let file = model_path::open(&ModelArgs { model: Some(path.clone()) })?;
-    let options = LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, text: None, ..options.clone() };
+    let options =
+        LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, text: None, stage: None, ..options.clone() };
     let plan = options.plan(&file)?;
     options.admit(&[target, &plan])?;
-    load(file, &options, plan.weights.bytes(), args.output.quiet).map(Some)
+    load(&Ranks::alone(), file, &options, plan.weights.bytes(), args.output.quiet).map(Some)
 }
 
 /// Most tokens of a step with guesses.
@@ -140,6 +153,7 @@ const MAX_DRAFT: usize = 256;
 /// What a run took, and what became of its power cap.
 struct Spent {
     energy: rin_energy::Record,
+    energy_by_host: Option<energy::Sum>,
     power: Option<Power>,
 }
 
@@ -178,6 +192,7 @@ fn tell(
         accepted_tokens: outcome.accepted,
         allocations_during_inference: outcome.allocations,
         energy: spent.energy,
+        energy_by_host: spent.energy_by_host,
         power: spent.power,
         digest: outcome.digest.to_string(),
         tier: engine.tier().name(),
@@ -268,10 +283,13 @@ pub(crate) fn prompt_text(prompt: Option<&str>, other: &str) -> Result<String> {
     Ok(text)
 }
 
-fn load(file: ModelFile, options: &LoadOptions, weights_bytes: usize, quiet: bool) -> Result<Engine> {
+fn load(ranks: &Ranks, file: ModelFile, options: &LoadOptions, weights_bytes: usize, quiet: bool) -> Result<Engine> {
     let bar = report::byte_progress(weights_bytes as u64, "loading", quiet);
-    let engine = Engine::load(file, options, |bytes| bar.inc(bytes as u64));
+    let engine = ranks.load(0, file, options, |bytes| bar.inc(bytes as u64));
     bar.finish_and_clear();
+    if !quiet {
+        ranks.notes().iter().for_each(|note| output::tell(&format!("note: {note}")));
+    }
     Ok(engine?)
 }
 

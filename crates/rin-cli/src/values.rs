@@ -215,6 +215,14 @@ pub(crate) fn affinity() -> impl TypedValueParser<Value = Policy> {
     one_of(&POLICIES, policy_name)
 }
 
+/// `--rank-speed`.
+pub(crate) fn speed() -> impl TypedValueParser<Value = f64> {
+    |text: &str| {
+        let speed = text.parse::<f64>().ok().filter(|speed| speed.is_finite() && *speed > 0.0);
+        speed.ok_or_else(|| "expected a number above 0".to_owned())
+    }
+}
+
 /// `--mode`.
 pub(crate) fn mode() -> impl TypedValueParser<Value = Mode> {
     one_of(&Mode::ALL, Mode::name)

@@ -4,13 +4,15 @@ use std::fmt::Write;
 use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
-use rin_engine::Engine;
+use rin_cluster::{Ranks, Stages};
+use rin_engine::LoadOptions;
 use rin_engine::verify::{Axes, Case, Mismatch, Report, StepDigest, VerifyOptions, default_prompt, load_options};
 use rin_kernels::{Cpu, Tier};
 use rin_model::ModelFile;
 use serde::Serialize;
 
 use crate::args::VerifyArgs;
+use crate::ranks::refuse_ranks;
 use crate::{exit, interrupt, model_path, output, report, run};
 
 /// `rin verify --json`, as the contract has it, and then some.
@@ -24,9 +26,20 @@ struct VerifyJson<'a> {
     model: &'a str,
     prompt_tokens: usize,
     tokens: &'a [u32],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ranks: Vec<RanksJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<Vec<StepJson>>,
     version: &'static str,
+}
+
+/// The same in stages.
+#[derive(Debug, Serialize)]
+struct RanksJson {
+    ranks: usize,
+    cases: usize,
+    equal: usize,
+    digest: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -80,19 +93,25 @@ const fn cache_name(hit: bool) -> &'static str {
 ///
 /// # Errors
 /// [`exit::Mismatch`] where bits differ; whatever goes wrong on the way.
-pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
+pub(crate) fn verify(args: &VerifyArgs, ranks: &Ranks) -> Result<()> {
     interrupt::install()?;
     let file = model_path::open(&args.model)?;
     args.machine.mode(&file)?;
     if file.network().is_some() {
+        refuse_ranks(ranks)?;
         return crate::network::verify(file, &args.machine, args.output);
+    }
+    if (args.trace || !args.ranks.is_empty()) && ranks.several() {
+        let text = "--trace and --ranks are of one process: leave them out, or start one";
+        return Err(exit::Usage(text.to_owned()).into());
     }
     let options = options(args, &file)?;
     let name = file.path().display().to_string();
     let load = load_options(&args.machine.load_options(), &options);
+    let load = LoadOptions { stage: ranks.first_stage(&file)?, ..load };
     let bytes = load.plan(&file)?.weights.bytes();
     let bar = report::byte_progress(bytes as u64, "loading", args.output.quiet);
-    let mut engine = Engine::load(file, &load, |bytes| bar.inc(bytes as u64))?;
+    let mut engine = ranks.load(0, file, &load, |bytes| bar.inc(bytes as u64))?;
     bar.finish_and_clear();
     let bar = report::case_progress(0, "verifying", args.output.quiet);
     let found = rin_engine::verify::verify(&mut engine, &options, |i, n, _| {
@@ -102,21 +121,36 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
     });
     bar.finish_and_clear();
     let found = found?;
+    let in_ranks = args.ranks.iter().map(|&n| in_stages(args, n, &load, &options)).collect::<Result<Vec<_>>>()?;
     let trace = if args.trace { Some(rin_engine::verify::step_digests(&mut engine, &options)?) } else { None };
+    let digest = found.digest.to_string();
+    let unlike = in_ranks.iter().filter(|found| found.cases != found.equal || found.digest != digest);
+    let unlike_ranks: Vec<String> = unlike.map(|found| found.ranks.to_string()).collect();
     if args.output.json {
-        output::json(&VerifyJson::of(&found, &options, &name, trace))?;
+        output::json(&VerifyJson { ranks: in_ranks, ..VerifyJson::of(&found, &options, &name, trace) })?;
     } else {
-        output::text(&lines(&found, &options, trace.as_deref())?)?;
+        output::text(&lines(&found, &options, &in_ranks, trace.as_deref())?)?;
     }
-    if found.mismatches.is_empty() {
+    if found.mismatches.is_empty() && unlike_ranks.is_empty() {
         return Ok(());
     }
     let differ = found.cases - found.equal;
+    let ranks =
+        if unlike_ranks.is_empty() { String::new() } else { format!(", and stages: {}", unlike_ranks.join(", ")) };
     Err(exit::Mismatch(format!(
-        "{differ} of {} cases have other bits than the definition; this is a fault of rin or of the machine, please report it",
+        "{differ} of {} cases{ranks} have other bits than the definition; this is a fault of rin or of the machine, please report it",
         found.cases
     ))
     .into())
+}
+
+/// The same in `n` stages on threads of this process: their own baseline and all cases.
+fn in_stages(args: &VerifyArgs, n: usize, load: &LoadOptions, options: &VerifyOptions) -> Result<RanksJson> {
+    let mut stages = Stages::load(n, load, || model_path::open(&args.model))?;
+    let found = rin_engine::verify::verify(stages.engine(), options, |_, _, _| ControlFlow::Continue(()))?;
+    stages.end()?;
+    let Report { cases, equal, digest, .. } = found;
+    Ok(RanksJson { ranks: n, cases, equal, digest: digest.to_string() })
 }
 
 /// What to verify: the axes of the contract, within what the machine flags say.
@@ -162,6 +196,7 @@ impl<'a> VerifyJson<'a> {
             model,
             prompt_tokens: options.prompt.len(),
             tokens: &found.tokens,
+            ranks: Vec::new(),
             trace: trace.map(|steps| steps.into_iter().map(step).collect()),
             version: env!("CARGO_PKG_VERSION"),
         }
@@ -194,7 +229,12 @@ impl MismatchJson {
     }
 }
 
-fn lines(found: &Report, options: &VerifyOptions, trace: Option<&[StepDigest]>) -> Result<String, std::fmt::Error> {
+fn lines(
+    found: &Report,
+    options: &VerifyOptions,
+    ranks: &[RanksJson],
+    trace: Option<&[StepDigest]>,
+) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     let axes = &options.axes;
     let list = |values: &[usize]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -215,6 +255,9 @@ fn lines(found: &Report, options: &VerifyOptions, trace: Option<&[StepDigest]>) 
         writeln!(text, "layer {layer:>3}   {:18} {}", step.operation, step.digest)?;
     }
     writeln!(text, "equal       {} of {} cases, each over {} steps", found.equal, found.cases, found.tokens.len() + 1)?;
+    for RanksJson { ranks, cases, equal, digest } in ranks {
+        writeln!(text, "{ranks:>2} stages   {equal} of {cases} cases equal, {digest}")?;
+    }
     writeln!(text, "digest      {}", found.digest)?;
     Ok(text)
 }

@@ -95,7 +95,17 @@ fn work(engine: &mut Engine, folder: &Path) -> Vec<u32> {
     ];
     keep(engine.step(&feeds).unwrap());
     engine.step(&[Feed { sequence: &b, tokens: &other[80..85], rows: Rows::None }]).unwrap();
-    keep(engine.feed(&b, &other[85..]).unwrap());
+    // Rows that are wanted early in a step of many messages.
+    let long = ids(150, 3);
+    let d = engine.sequence().unwrap();
+    let feeds = [
+        Feed { sequence: &a, tokens: &[11], rows: Rows::Last },
+        Feed { sequence: &d, tokens: &long, rows: Rows::None },
+        Feed { sequence: &b, tokens: &other[85..86], rows: Rows::Last },
+    ];
+    keep(engine.step(&feeds).unwrap());
+    engine.release(d);
+    keep(engine.feed(&b, &other[86..]).unwrap());
     if engine.plan().config.window.is_some() {
         // What has left the window is not come back to.
         return bits;

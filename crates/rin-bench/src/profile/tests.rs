@@ -318,7 +318,7 @@ fn no_time_at_all_is_no_number_out_of_nothing() {
 #[test]
 fn a_run_loads_measures_and_compares() {
     let models = vec![Model::at(conformance("models/tiny-llama"))];
-    let loader = EngineLoader { models, options: LoadOptions { threads: Some(1), n_batch: 16, ..options() } };
+    let loader = EngineLoader::alone(models, LoadOptions { threads: Some(1), n_batch: 16, ..options() });
     let workload = Workload { n_prompt: 20, n_gen: 0, repetitions: 2, ..Workload::default() };
     let settings = Grid { models: 1, ..Grid::default() }.settings(&workload).unwrap();
     let mut events = Vec::new();

@@ -51,6 +51,10 @@ pub(crate) struct PlaceArgs {
     /// Use huge pages, where the system has them
     #[arg(long)]
     huge_pages: bool,
+    /// How fast this process is, among several that share a network: its share of the layers; in any unit, as the
+    /// tokens/s of `rin bench` [default: all alike]
+    #[arg(long, value_name = "SPEED", value_parser = values::speed())]
+    pub(crate) rank_speed: Option<f64>,
     /// A memory limit beside those of the system, as 1500000000, 1500MB or 2GiB
     #[arg(long, value_name = "BYTES", allow_negative_numbers = true)]
     memory_limit: Option<Bytes>,
@@ -94,6 +98,12 @@ impl MachineArgs {
             }
             (_, found) => Ok(found),
         }
+    }
+
+    /// How fast this process is among several.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn rank_speed(&self) -> Option<f64> {
+        self.place.rank_speed
     }
 
     /// The mode that was asked for.

@@ -140,6 +140,9 @@ pub(crate) struct VerifyArgs {
     /// Also show a digest of what each step of the network computes, to compare machines layer by layer
     #[arg(long)]
     pub(crate) trace: bool,
+    /// Also in so many stages, each with some of the layers, as processes share a network; as 2,3
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) ranks: Vec<usize>,
     /// Fail where one of these tiers is missing, as avx2,amx-int8
     #[arg(long, value_name = "TIERS", value_delimiter = ',', value_parser = values::tier())]
     pub(crate) require_tiers: Vec<Tier>,

@@ -9,7 +9,6 @@ mod spiking;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::builder::BoolishValueParser;
 use clap::parser::ValueSource;
@@ -28,7 +27,6 @@ pub(crate) use measure::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs, Veri
 pub(crate) use spiking::SpikingArgs;
 
 use crate::config_file::ConfigFiles;
-use crate::exit;
 use crate::values::{self, Ids, NamedFile, NamedSize};
 
 const SOURCES: &str = "\
@@ -66,6 +64,8 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Measure how well a model predicts a text, and how far it is from a reference
     Eval(EvalArgs),
+    /// Predict what a network takes over hosts that share it
+    PlanCluster(PlanClusterArgs),
     /// Train a network that rin runs
     Train(TrainArgs),
     /// Measure speed and memory, or compare two measurements
@@ -95,6 +95,7 @@ impl Command {
             Self::Bench(args) => args.output(),
             Self::Energy(args) => args.output(),
             Self::Verify(args) => args.output,
+            Self::PlanCluster(args) => args.output,
             Self::Train(args) => args.output,
             Self::Lab(args) => args.output(),
             Self::Doctor(args) => args.output,
@@ -294,6 +295,26 @@ pub(crate) struct EvalArgs {
 
 #[derive(Debug, Args)]
 #[command(after_help = SOURCES)]
+pub(crate) struct PlanClusterArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// The hosts, with what was measured on one of each kind, and the link between them: a TOML file (see docs/cluster.md)
+    #[arg(long, value_name = "FILE.toml", required = true)]
+    pub(crate) hosts: PathBuf,
+    /// Sequences that generate at once
+    #[arg(short = 'b', long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    pub(crate) parallel: usize,
+    /// Tokens of the prompt
+    #[arg(short = 'p', long, value_name = "N", default_value_t = 512, allow_negative_numbers = true)]
+    pub(crate) n_prompt: usize,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = SOURCES)]
 pub(crate) struct TrainArgs {
     /// What to train, on what, and how: a TOML file (see docs/train.md)
     #[arg(value_name = "CONFIG.toml")]
@@ -375,14 +396,30 @@ fn with_sources(command: clap::Command, name: &str, config: &ConfigFiles) -> cla
     command.mut_subcommands(|sub| with_sources(sub, name, config))
 }
 
-/// Reads configuration files, variables and flags. What goes wrong is reported; the exit code comes back.
-pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, ExitCode> {
-    let wants_json = arguments.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
-    let config = ConfigFiles::read(&bare_command()).map_err(|error| exit::report(&error, wants_json))?;
+/// What is wrong with a command line, or help in its place.
+#[derive(Debug)]
+pub(crate) enum ParseError {
+    /// A configuration file is damaged.
+    Config(anyhow::Error),
+    /// The flags cannot be done; or they ask for help, or for the version.
+    Usage(Box<clap::Error>),
+}
+
+/// Whether a command line asks for JSON, as far as that can be told before it is read.
+pub(crate) fn wants_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
+}
+
+/// Reads configuration files, variables and flags.
+///
+/// # Errors
+/// What [`exit`](crate::exit) reports.
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Command, ParseError> {
+    let config = ConfigFiles::read(&bare_command()).map_err(ParseError::Config)?;
     command(&config)
         .try_get_matches_from(arguments)
         .and_then(|matches| Cli::from_arg_matches(&matches)?.command.settle(&matches))
-        .map_err(|error| exit::report_usage(&error, wants_json))
+        .map_err(|error| ParseError::Usage(Box::new(error)))
 }
 
 impl Command {

@@ -1,6 +1,6 @@
 //! Stages in one process, on threads of their own: for tests, and for nodes of one machine.
 
-use super::Link;
+use super::{Link, LinkError};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 /// A way through memory.
@@ -22,14 +22,18 @@ pub fn in_process(n: usize) -> Vec<Box<dyn Link>> {
 }
 
 impl Link for Channel {
-    fn send(&mut self, message: &[u8]) -> Result<(), String> {
-        self.next.send(message.to_vec()).map_err(|_| "the next stage has ended".to_owned())
+    fn send(&mut self, message: &[u8]) -> Result<(), LinkError> {
+        self.next.send(message.to_vec()).map_err(|_| lost("the next stage has ended"))
     }
 
-    fn receive(&mut self, message: &mut [u8]) -> Result<usize, String> {
-        let came = self.before.recv().map_err(|_| "the stage before has ended".to_owned())?;
-        let to = message.get_mut(..came.len()).ok_or_else(|| format!("a message of {} bytes came", came.len()))?;
+    fn receive(&mut self, message: &mut [u8]) -> Result<usize, LinkError> {
+        let came = self.before.recv().map_err(|_| lost("the stage before has ended"))?;
+        let to = message.get_mut(..came.len()).ok_or_else(|| lost("a message is longer than was planned for"))?;
         to.copy_from_slice(&came);
         Ok(came.len())
     }
+}
+
+fn lost(reason: &str) -> LinkError {
+    LinkError::Lost(reason.to_owned())
 }

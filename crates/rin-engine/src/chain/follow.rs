@@ -20,6 +20,16 @@ impl Engine {
     /// [`ChainError`](super::ChainError) where the other stages are gone or disagree; whatever goes wrong in a step. The chain cannot go on
     /// then, and this stage is to end with the failure.
     pub fn follow(&mut self) -> Result<(), Error> {
+        self.follow_and_hear(|_| Ok(()))
+    }
+
+    /// As [`follow`](Self::follow); `hear` gets the numbers that the first stage has [noted](Self::note), each when all that
+    /// came before it is done.
+    ///
+    /// # Errors
+    ///
+    /// As for [`follow`](Self::follow); what `hear` gives.
+    pub fn follow_and_hear(&mut self, mut hear: impl FnMut(u32) -> Result<(), Error>) -> Result<(), Error> {
         let Some(mut chain) = self.chain.take() else {
             let expected = "one that has joined a chain".to_owned();
             return Err(Error::BadOption { field: "the engine", expected, found: "another".to_owned() });
@@ -27,7 +37,7 @@ impl Engine {
         let mut batch = std::mem::take(&mut self.batch);
         let mut ids = Vec::with_capacity(message::most_ids(&self.runner.plan.options).max(batch.capacity()));
         let outcome = loop {
-            match self.follow_one(&mut chain, &mut batch, &mut ids) {
+            match self.follow_one(&mut chain, &mut batch, &mut ids, &mut hear) {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),
@@ -43,10 +53,11 @@ impl Engine {
         chain: &mut Chain,
         batch: &mut Vec<BatchToken>,
         ids: &mut Vec<u32>,
+        hear: &mut impl FnMut(u32) -> Result<(), Error>,
     ) -> Result<bool, Error> {
         let len = chain.receive(&mut self.runner)?;
         let words = chain.words(&self.runner, len)?;
-        let (order, [a, b, c]) = (words.order, words.numbers.map(|n| n as usize));
+        let (order, noted, [a, b, c]) = (words.order, words.numbers[0], words.numbers.map(|n| n as usize));
         if order == Order::Step {
             self.follow_step(chain, len, batch, ids)?;
             return Ok(true);
@@ -73,7 +84,12 @@ impl Engine {
         }
         let sequence = Sequence { row: a };
         match order {
-            Order::Stop => return Ok(false),
+            Order::Stop => {
+                if chain.stage.is_last() {
+                    chain.order(&mut self.runner, Order::Done, &[], &[])?;
+                }
+                return Ok(false);
+            }
             Order::Admit => {
                 let row = self.runner.admit(ids, b)?;
                 if row != a || self.runner.cache.position(row) != c {
@@ -87,6 +103,7 @@ impl Engine {
                     return Err(chain.disagree("what the cache holds"));
                 }
             }
+            Order::Note => hear(noted)?,
             Order::Forget => self.runner.cache.clear(),
             Order::Active => self.runner.pool.set_active(a.min(self.runner.pool.threads())),
             Order::Reconfigure => {

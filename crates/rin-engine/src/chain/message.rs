@@ -55,10 +55,12 @@ pub(crate) enum Order {
     Restore,
     /// What was saved for other tokens is removed; then tokens and path.
     Settle,
+    /// A number for whoever follows.
+    Note,
 }
 
 impl Order {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Stop,
         Self::Step,
         Self::Result,
@@ -73,6 +75,7 @@ impl Order {
         Self::Save,
         Self::Restore,
         Self::Settle,
+        Self::Note,
     ];
 
     fn word(self) -> u32 {

@@ -6,8 +6,8 @@
 //! memory ([`in_process`]), or MPI in `rin-cluster`.
 //!
 //! A step of many tokens travels in several messages, so that the stages work at the same time on different tokens. No
-//! stage waits for one that waits for it: at most as many messages whose rows come back are under way as there are other
-//! stages, and each can hold one.
+//! stage waits for one that waits for it: from the oldest message whose rows have not come back on, at most as many are under
+//! way as there are other stages, and each can hold one.
 
 mod channel;
 mod follow;
@@ -24,8 +24,39 @@ use crate::topology::Policy;
 pub(crate) use message::Order;
 use message::Words;
 use rin_kernels::Tier;
-use std::fmt::Debug;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::Path;
+
+/// What went wrong in another process, as that process tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its number.
+    pub rank: usize,
+    /// The machine that it runs on.
+    pub host: String,
+    /// The exit code that it would have by itself.
+    pub code: u8,
+    /// The name of the class of the failure.
+    pub kind: String,
+    /// What went wrong, in words.
+    pub message: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} on {}: {}", self.rank, self.host, self.message)
+    }
+}
+
+/// Why a link carries nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkError {
+    /// The other end is gone, in words.
+    Lost(String),
+    /// Another process has told what went wrong there.
+    Failed(Failure),
+}
 
 /// Failures between stages.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +70,12 @@ pub enum ChainError {
         /// What the link said.
         reason: String,
     },
+    /// Another stage has told what went wrong there.
+    #[error("{0}")]
+    Failed(Failure),
+    /// Two models at a time.
+    #[error("over several ranks one model runs at a time; give the second one a process of its own")]
+    OneAtATime,
     /// Two stages are not of one mind about what there is.
     #[error(
         "stage {stage} disagrees with the first one about {what}; start all with the same model, options and version"
@@ -60,20 +97,20 @@ pub enum ChainError {
 }
 
 /// What carries bytes from each stage to the next, and from the last to the first: in order, whole, unchanged.
-pub trait Link: Debug + Send {
+pub trait Link: fmt::Debug + Send {
     /// Sends a message to the next stage. The bytes may be reused when it returns.
     ///
     /// # Errors
     ///
-    /// In words, where the other stage is gone.
-    fn send(&mut self, message: &[u8]) -> Result<(), String>;
+    /// Where the other stage is gone.
+    fn send(&mut self, message: &[u8]) -> Result<(), LinkError>;
 
     /// Waits for a message of the stage before; returns its length. The bytes behind it are left as they are.
     ///
     /// # Errors
     ///
-    /// In words, where the other stage is gone or the message is longer than `message`.
-    fn receive(&mut self, message: &mut [u8]) -> Result<usize, String>;
+    /// Where the other stage is gone, any stage has failed, or the message is longer than `message`.
+    fn receive(&mut self, message: &mut [u8]) -> Result<usize, LinkError>;
 }
 
 /// Fewest tokens in a message where a step is cut: below that the weights are read more often than the work overlaps.
@@ -89,12 +126,16 @@ pub(crate) struct Chain {
     stage: Stage,
     ports: Ports,
     /// What went wrong where there was nobody to tell.
-    failure: Option<String>,
+    failure: Option<LinkError>,
 }
 
 impl Chain {
-    fn lost(&self, reason: String) -> Error {
-        ChainError::Lost { stage: self.stage.index, reason }.into()
+    fn lost(&self, error: LinkError) -> Error {
+        match error {
+            LinkError::Lost(reason) => ChainError::Lost { stage: self.stage.index, reason },
+            LinkError::Failed(failure) => ChainError::Failed(failure),
+        }
+        .into()
     }
 
     fn disagree(&self, what: &'static str) -> Error {
@@ -194,18 +235,19 @@ impl Chain {
         let wanted = batch.iter().filter(|token| token.logits).count();
         let most = MESSAGES_PER_STAGE * self.stage.count;
         let cut = batch.len().div_ceil((batch.len() / LEAST_TOKENS).clamp(1, most)).max(1);
-        let (mut got, mut flying) = (0, 0);
-        for tokens in batch.chunks(cut) {
+        let mut got = 0;
+        let messages = || batch.chunks(cut).enumerate();
+        // The messages whose rows are still to come back, in order.
+        let mut awaited = messages().filter(|(_, tokens)| tokens.iter().any(|token| token.logits)).peekable();
+        for (i, tokens) in messages() {
             runner.run_steps(0..head, tokens, tokens.len(), &mut watch)?;
-            let comes_back = tokens.iter().any(|token| token.logits);
-            if comes_back && flying + 1 == self.stage.count {
+            // Behind rows that nobody takes, each of the other stages can hold one message.
+            while awaited.next_if(|(oldest, _)| oldest + self.stage.count <= i + 1).is_some() {
                 got += self.take_result(runner, got)?;
-                flying -= 1;
             }
             self.send_step(runner, tokens)?;
-            flying += usize::from(comes_back);
         }
-        for _ in 0..flying {
+        for _ in awaited {
             got += self.take_result(runner, got)?;
         }
         if got != wanted {
@@ -217,10 +259,22 @@ impl Chain {
         runner.run_steps(head..end, batch, wanted, &mut watch)
     }
 
+    /// Ends the chain, and waits until all have heard of it: nothing of it is under way then.
+    fn stop(&mut self, runner: &mut Runner) -> Result<(), Error> {
+        self.order(runner, Order::Stop, &[], &[])?;
+        loop {
+            let len = self.receive(runner)?;
+            if self.words(runner, len)?.order == Order::Done {
+                return Ok(());
+            }
+            // Rows of a step that was given up.
+        }
+    }
+
     /// Tells the others, where nobody can be told of a failure: the next step is.
     fn tell(&mut self, runner: &mut Runner, order: Order, words: &[usize]) {
         if let Err(error) = self.order(runner, order, words, &[]) {
-            self.failure.get_or_insert(error.to_string());
+            self.failure.get_or_insert(LinkError::Lost(error.to_string()));
         }
     }
 }
@@ -241,6 +295,19 @@ impl Engine {
         };
         self.chain = Some(Chain { link, stage, ports, failure: None });
         Ok(())
+    }
+
+    /// Has each of the other stages hear `n` when it comes to this place in the order of what it does; see
+    /// [`follow_and_hear`](Self::follow_and_hear). Without other stages it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ChainError::Lost`] where they are gone.
+    pub fn note(&mut self, n: u32) -> Result<(), Error> {
+        match &mut self.chain {
+            Some(chain) => chain.order(&mut self.runner, Order::Note, &[n as usize], &[]),
+            None => Ok(()),
+        }
     }
 
     /// Holds whether a stage that does not lead, or has not joined, is used as if it were whole.
@@ -325,7 +392,7 @@ impl Drop for Engine {
             && chain.stage.is_first()
         {
             // They have ended already where they cannot be reached.
-            chain.order(&mut self.runner, Order::Stop, &[], &[]).ok();
+            chain.stop(&mut self.runner).ok();
         }
     }
 }
