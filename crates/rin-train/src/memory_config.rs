@@ -44,6 +44,9 @@ pub struct MemoryConfig {
     /// Whether writes replace.
     #[serde(default)]
     pub delta: bool,
+    /// Whether a slot of `bhrr` holds a matrix of keys by values.
+    #[serde(default)]
+    pub outer: bool,
     /// What `bhrr` writes.
     #[serde(default = "sign")]
     pub values: SlotValues,
@@ -93,6 +96,7 @@ impl MemoryConfig {
             top: one(),
             decay: false,
             delta: false,
+            outer: false,
             values: sign(),
             state: f32_state(),
         }
@@ -128,7 +132,7 @@ impl MemoryConfig {
             decay: self.decay,
             delta: self.delta,
             values: self.values,
-            outer: false,
+            outer: self.outer,
             state: self.state,
         });
         let memory = Memory {
