@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
     /// What each layer remembers with, from the first one on and over again: `softmax`, or the name of a memory.
+    #[serde(default = "gated_delta")]
     pub layers: Vec<String>,
     /// Numbers of a key; none: `dim / heads`.
     pub k_dim: Option<usize>,
@@ -55,6 +56,10 @@ pub struct MemoryConfig {
     pub state: SlotStateType,
 }
 
+/// The best of the bounded memories on text: docs/research/memory.md.
+fn gated_delta() -> Vec<String> {
+    vec!["gated-delta".to_owned()]
+}
 fn slots() -> usize {
     8
 }

@@ -234,3 +234,12 @@ fn the_example_with_slots_trains_and_runs() {
     let logits = engine.feed(&sequence, &prompt).unwrap();
     assert!(logits.iter().all(|x| x.is_finite()) && logits.iter().any(|x| x.to_bits() != logits[0].to_bits()));
 }
+
+#[test]
+fn a_memory_without_a_name_is_gated_delta() {
+    let folder = Folder::new("default");
+    let config = folder.config("tokenizer = 'char'\n[model.memory]\nconv = 2", "steps = 1");
+    let memories = config.model.memory.as_ref().unwrap().memories(&config.model).unwrap();
+    assert_eq!(memories.len(), 1);
+    assert!(memories[0].as_ref().is_some_and(|m| m.kind == rin_model::MemoryKind::GatedDelta && m.conv == 2));
+}
