@@ -143,3 +143,62 @@ fn one_slot_with_delta_writes_is_delta_net() {
     let want = bits(logits(&delta, &parameters, Arithmetic::Float));
     assert_eq!(bits(logits(&one, &same, Arithmetic::Float)), want);
 }
+
+/// Slots by keys as one long key, with the delta rule over it, written down in double precision.
+#[test]
+fn delta_writes_to_matrices_in_slots_are_the_delta_rule_over_slots_by_keys() {
+    const SLOTS: usize = 3;
+    const KEY: usize = 8;
+    const VALUE: usize = 16;
+    const SEQ: usize = 12;
+    let config = MemoryConfig { conv: 0, output_norm: false, output_gate: false, top: 2, ..matrices("a10", SLOTS) };
+    let shape = network(config).config().memory_of(0).cloned().unwrap();
+    // One head of queries, keys, values, beta, decays; then biases of decays and the codebook.
+    let shape = rin_model::Memory { k_heads: 1, v_heads: 1, k_dim: KEY, v_dim: VALUE, ..shape };
+    let width = 2 * KEY + VALUE + 1 + SLOTS;
+    let draw = |part: u64, n: usize| -> Vec<f32> {
+        #[expect(clippy::cast_possible_truncation, reason = "random numbers in single precision")]
+        let one = |i: u64| (4.0 * rin_train::random::uniform(part, i) - 2.0) as f32;
+        (0..n as u64).map(one).collect()
+    };
+    let (x, p) = (draw(1, SEQ * width), draw(2, SLOTS + SLOTS * KEY));
+    let device = candle_core::Device::Cpu;
+    let [tensor, numbers] = [(&x, (SEQ, width)), (&p, (1, p.len()))]
+        .map(|(values, shape)| candle_core::Tensor::from_slice(values, shape, &device).unwrap());
+    let numbers = numbers.flatten_all().unwrap();
+    let of_ops = rin_train::ops::MemoryShape::new(&shape, SEQ, 1e-5);
+    let found = rin_train::ops::memory(&tensor, &numbers, &of_ops, Kernels::select(&Cpu::detect())).unwrap();
+    let found: Vec<f32> = found.flatten_all().unwrap().to_vec1().unwrap();
+
+    let sigmoid = |x: f64| 1.0 / (1.0 + libm::exp(-x));
+    let shares = |x: &[f64]| -> Vec<f64> {
+        let rows = p[SLOTS..].chunks_exact(KEY);
+        let scores: Vec<f64> = rows.map(|row| row.iter().zip(x).map(|(b, x)| f64::from(*b) * x).sum()).collect();
+        let least = scores.iter().copied().fold(f64::INFINITY, f64::min);
+        let kept: Vec<f64> = scores.iter().map(|&s| if s > least { libm::exp(s) } else { 0.0 }).collect();
+        kept.iter().map(|s| s / kept.iter().sum::<f64>()).collect()
+    };
+    let long = |x: &[f64], scale: f64| -> Vec<f64> {
+        let length = (x.iter().map(|x| x * x).sum::<f64>() + 1e-6).sqrt();
+        shares(x).iter().flat_map(|s| x.iter().map(move |x| s * x * scale / length)).collect()
+    };
+    let mut state = vec![[0.0_f64; VALUE]; SLOTS * KEY];
+    for (row, found) in x.chunks_exact(width).zip(found.chunks_exact(VALUE)) {
+        let row: Vec<f64> = row.iter().copied().map(f64::from).collect();
+        let (q, k) = (long(&row[..KEY], 1.0 / (KEY as f64).sqrt()), long(&row[KEY..2 * KEY], 1.0));
+        let (v, gates) = row[2 * KEY..].split_at(VALUE);
+        for (i, state) in state.iter_mut().enumerate() {
+            let keep = libm::pow(sigmoid(gates[1 + i / KEY] + f64::from(p[i / KEY])), 1.0 / 16.0);
+            for s in state {
+                *s *= keep;
+            }
+        }
+        for c in 0..VALUE {
+            let held: f64 = state.iter().zip(&k).map(|(s, k)| s[c] * k).sum();
+            let written = sigmoid(gates[0]) * (v[c] - held);
+            state.iter_mut().zip(&k).for_each(|(s, k)| s[c] += k * written);
+            let want: f64 = state.iter().zip(&q).map(|(s, q)| s[c] * q).sum();
+            assert!((f64::from(found[c]) - want).abs() < 2e-6, "{} for {want}", found[c]);
+        }
+    }
+}
