@@ -68,6 +68,9 @@ pub enum Error {
     /// The model.
     #[error(transparent)]
     Model(#[from] rin_model::Error),
+    /// A training.
+    #[error(transparent)]
+    Training(#[from] rin_train::Error),
     /// The user ended it.
     #[error("stopped; what was done is kept, and the same command goes on from there")]
     Cancelled,

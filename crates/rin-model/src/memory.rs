@@ -321,12 +321,12 @@ impl Memory {
         if arms.address == Address::Hash && arms.top != 1 {
             return Err(inconsistent("memory.bhrr.top", "1, for a hash names one slot", arms.top));
         }
-        if self.k_heads != self.v_heads || self.k_dim != self.v_dim {
+        if self.k_heads != self.v_heads || (!arms.outer && self.k_dim != self.v_dim) {
             let found = format!("{} × {} and {} × {}", self.k_heads, self.k_dim, self.v_heads, self.v_dim);
             return Err(inconsistent("memory.k_dim", "keys and values of one shape, which bhrr binds", found));
         }
-        if arms.outer && (arms.delta || arms.address == Address::Hash) {
-            return Err(inconsistent("memory.bhrr.outer", "false beside delta, and beside a hash", true));
+        if arms.outer && arms.address == Address::Hash {
+            return Err(inconsistent("memory.bhrr.outer", "false beside a hash", true));
         }
         let whole = arms.state != SlotStateType::F32;
         let plain = arms.top == 1 && !arms.decay && !arms.delta && !arms.outer && arms.values.most().is_some();

@@ -8,6 +8,7 @@
 //! the bits that the runtime computes from the exported file. Backward passes are written out per operation and tied
 //! together by candle's automatic differentiation.
 
+pub mod arms;
 pub mod checkpoint;
 mod classifier;
 pub mod config;
@@ -29,6 +30,7 @@ mod plot;
 pub mod random;
 pub mod spiking;
 pub mod train;
+pub mod trials;
 pub mod vocabulary;
 pub mod weights;
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
     /// What each layer remembers with, from the first one on and over again: `softmax`, or the name of a memory.
+    #[serde(default = "gated_delta")]
     pub layers: Vec<String>,
     /// Numbers of a key; none: `dim / heads`.
     pub k_dim: Option<usize>,
@@ -44,6 +45,9 @@ pub struct MemoryConfig {
     /// Whether writes replace.
     #[serde(default)]
     pub delta: bool,
+    /// Whether a slot of `bhrr` holds a matrix of keys by values.
+    #[serde(default)]
+    pub outer: bool,
     /// What `bhrr` writes.
     #[serde(default = "sign")]
     pub values: SlotValues,
@@ -52,6 +56,10 @@ pub struct MemoryConfig {
     pub state: SlotStateType,
 }
 
+/// The best of the bounded memories on text: docs/research/memory.md.
+fn gated_delta() -> Vec<String> {
+    vec!["gated-delta".to_owned()]
+}
 fn slots() -> usize {
     8
 }
@@ -93,6 +101,7 @@ impl MemoryConfig {
             top: one(),
             decay: false,
             delta: false,
+            outer: false,
             values: sign(),
             state: f32_state(),
         }
@@ -128,7 +137,7 @@ impl MemoryConfig {
             decay: self.decay,
             delta: self.delta,
             values: self.values,
-            outer: false,
+            outer: self.outer,
             state: self.state,
         });
         let memory = Memory {

@@ -277,7 +277,7 @@ impl Mixer<'_, '_> {
     fn bhrr(&mut self, arms: &Bhrr, gates: Gates) -> Result<(), Error> {
         let m = self.m;
         let (heads, dim, slots) = (m.v_heads, m.v_dim, m.slots);
-        let (cols, shares) = (heads * dim, heads * slots);
+        let (cols, keys_cols, shares) = (heads * dim, m.k_width(), heads * slots);
         let quant = match arms.values {
             SlotValues::Sign => Quant::Sign,
             SlotValues::Bits4 => Quant::Steps(7),
@@ -290,13 +290,13 @@ impl Mixer<'_, '_> {
         };
         let route = |p: &mut Builder<'_>, x: Columns, name: &str| {
             let out = p.scratch(name, shares, 4);
-            p.memory(MemoryStep::Route { x, cols, codebook, slots, top: arms.top, out, out_cols: shares });
+            p.memory(MemoryStep::Route { x, cols: keys_cols, codebook, slots, top: arms.top, out, out_cols: shares });
             out
         };
         let write = route(self.p, self.k, "slots written");
-        // A delta write changes the shares in place.
+        // A delta write of whole slots changes the shares in place.
         let by_key = arms.read_by == ReadBy::Key;
-        let read = if by_key && !arms.delta {
+        let read = if by_key && (arms.outer || !arms.delta) {
             write
         } else {
             route(self.p, if by_key { self.k } else { self.q }, "slots read")
@@ -323,14 +323,18 @@ impl Mixer<'_, '_> {
     /// Slots of real numbers: a memory whose rows are slots, or slots by keys.
     fn real_slots(&mut self, arms: &Bhrr, gates: Gates, read: SlotId, write: SlotId) -> Result<(), Error> {
         let m = self.m;
-        let (heads, head, slots) = (m.v_heads, m.v_dim, m.slots);
+        let (heads, head, slots) = (m.v_heads, m.k_dim, m.slots);
         let shares = heads * slots;
+        let (mut correction, mut order) = (CorrectionOf::None, Read::Before);
         let mut keep = None;
         if let Some(decay) = gates.decay {
             self.decays(decay, DecayKind::SixteenthSigmoid, None)?;
             keep = Some(decay.slot);
         }
-        if let Some(beta) = gates.beta {
+        if let (true, Some(beta)) = (arms.outer, gates.beta) {
+            // A key of one slot is a key of the whole memory, so what it takes back is what DeltaNet's does.
+            (correction, order) = (CorrectionOf::Delta(beta), Read::After);
+        } else if let Some(beta) = gates.beta {
             let keep = *keep.get_or_insert_with(|| {
                 let ones = self.p.scratch("slots kept", shares, 4);
                 self.p.memory(MemoryStep::Ones { x: ones, cols: shares });
@@ -356,10 +360,9 @@ impl Mixer<'_, '_> {
             }
         }
         let decay = keep.map_or(DecayOf::None, |keep| DecayOf::Rows(Columns::all(keep, heads * rows)));
-        let held = self.p.hold_memory(self.name("slots"), heads, rows, head);
+        let held = self.p.hold_memory(self.name("slots"), heads, rows, m.v_dim);
         let (v, out) = (self.v, self.out);
-        let correction = CorrectionOf::None;
-        let (k_heads, cols, read) = (heads, head, Read::Before);
+        let (k_heads, cols, read) = (heads, m.v_dim, order);
         self.p.memory(MemoryStep::Recur(RecurOf {
             q,
             k,

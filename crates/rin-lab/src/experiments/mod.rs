@@ -5,6 +5,7 @@ mod gating;
 mod hrr;
 mod lif;
 mod loss;
+mod memory;
 mod norm;
 mod power;
 mod softmax;
@@ -23,6 +24,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     gating::EXPERIMENT,
     tda::EXPERIMENT,
     hrr::EXPERIMENT,
+    memory::EXPERIMENT,
     dct::EXPERIMENT,
     sparse::EXPERIMENT,
     ternary::EXPERIMENT,

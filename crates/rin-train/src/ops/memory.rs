@@ -84,6 +84,11 @@ impl MemoryShape {
         self.m.bhrr.as_ref()
     }
 
+    /// Whether a slot holds a matrix of keys by values.
+    pub(super) fn is_outer(&self) -> bool {
+        self.arms().is_some_and(|arms| arms.outer)
+    }
+
     fn gate(&self) -> usize {
         if self.m.output_gate { self.m.v_width() } else { 0 }
     }
@@ -134,7 +139,7 @@ impl MemoryShape {
 
     /// Rows of a head's memory.
     pub(super) fn rows(&self) -> usize {
-        if self.arms().is_some() || self.is_gsa() { self.m.slots } else { self.m.k_dim }
+        self.m.state_rows()
     }
 
     /// Whether slots are read by a softmax over a memory of keys.
@@ -152,7 +157,7 @@ impl MemoryShape {
     }
 
     pub(super) fn read(&self) -> Read {
-        if self.arms().is_some() { Read::Before } else { Read::After }
+        if self.arms().is_some() && !self.corrects() { Read::Before } else { Read::After }
     }
 
     /// The constant share that head `head` keeps, where there is one.
@@ -161,7 +166,12 @@ impl MemoryShape {
         (self.m.kind == MemoryKind::Retnet).then(|| 1.0 - f32::from_bits((127 - halvings) << 23))
     }
 
-    /// Whether keys and queries have one length.
+    /// Whether a write takes back what the memory holds at its key.
+    pub(super) fn corrects(&self) -> bool {
+        self.has_unit_keys() || self.arms().is_some_and(|arms| arms.outer && arms.delta)
+    }
+
+    /// Whether keys and queries have one length, beside those of matrices in slots.
     pub(super) fn has_unit_keys(&self) -> bool {
         matches!(self.m.kind, MemoryKind::Delta | MemoryKind::GatedDelta)
     }
@@ -184,6 +194,10 @@ pub(super) struct Forward {
     pub(super) k: Vec<f32>,
     /// The shares before a delta write, where those are slots.
     pub(super) shares: Vec<f32>,
+    /// The shares that are read.
+    pub(super) reads: Vec<f32>,
+    /// Queries and keys of one length, where slots hold matrices.
+    pub(super) unit: [Vec<f32>; 2],
     /// What is written.
     pub(super) v: Vec<f32>,
     pub(super) beta: Vec<f32>,
@@ -276,7 +290,9 @@ pub(super) fn forward(shape: &MemoryShape, kernels: &MemoryKernels, x: &[f32], p
     }
     f.read = read;
     f.unbound.clone_from(&f.read);
-    if shape.arms().is_some() {
+    if shape.is_outer() {
+        kernels.scale.run(&mut f.unbound, shape.quant().scale());
+    } else if shape.arms().is_some() {
         let q = columns(&f.qkv, channels, 0..keys);
         for (row, q) in f.unbound.chunks_exact_mut(values).zip(q.chunks_exact(values)) {
             kernels.unbind.run(row, q, shape.quant().scale());
@@ -305,7 +321,7 @@ fn tokens<'a>(shape: &MemoryShape, f: &'a Forward, head: usize) -> Tokens<'a> {
         _ => shape.constant(head).map_or(Decay::None, Decay::Constant),
     };
     let correction =
-        if shape.has_unit_keys() { Correction::Delta { beta: of(&f.beta, head, m.v_heads) } } else { Correction::None };
+        if shape.corrects() { Correction::Delta { beta: of(&f.beta, head, m.v_heads) } } else { Correction::None };
     Tokens {
         q: of(&f.q, k_head * rows, stride),
         k: of(&f.k, k_head * rows, stride),
@@ -354,15 +370,31 @@ fn slots(shape: &MemoryShape, kernels: &MemoryKernels, arms: &Bhrr, book: &[f32]
         }
         out
     };
-    for (v, k) in f.v.chunks_exact_mut(keys).zip(f.k.chunks_exact(keys)) {
-        kernels.bind.run(v, k, shape.quant());
-    }
-    f.q = route(if arms.read_by == ReadBy::Key { &f.k } else { &f.q });
+    f.reads = route(if arms.read_by == ReadBy::Key { &f.k } else { &f.q });
     f.shares = route(&f.k);
-    f.k = f.shares.clone();
     if arms.decay {
         f.keep = f.decay.clone();
     }
+    if arms.outer {
+        let quant = shape.quant();
+        for v in &mut f.v {
+            *v = quant.of(*v);
+        }
+        kernels.unit_norm.run(&mut f.q, m.k_dim, UNIT_EPS, 1.0 / (m.k_dim as f32).sqrt());
+        kernels.unit_norm.run(&mut f.k, m.k_dim, UNIT_EPS, 1.0);
+        f.unit = [std::mem::take(&mut f.q), std::mem::take(&mut f.k)];
+        f.q = matrices(shape, kernels, &f.reads, &f.unit[0]);
+        f.k = matrices(shape, kernels, &f.shares, &f.unit[1]);
+        if arms.decay {
+            f.keep = matrices(shape, kernels, &f.keep, &vec![1.0; f.unit[0].len()]);
+        }
+        return;
+    }
+    for (v, k) in f.v.chunks_exact_mut(keys).zip(f.k.chunks_exact(keys)) {
+        kernels.bind.run(v, k, shape.quant());
+    }
+    f.q = f.reads.clone();
+    f.k = f.shares.clone();
     if arms.delta {
         if f.keep.is_empty() {
             f.keep = vec![1.0; f.k.len()];
@@ -372,6 +404,20 @@ fn slots(shape: &MemoryShape, kernels: &MemoryKernels, arms: &Bhrr, book: &[f32]
             kernels.delta_shares.run(keep, write, *beta);
         }
     }
+}
+
+/// Shares of slots, `(tokens, heads, slots)`, times `x`, `(tokens, heads, k_dim)`.
+fn matrices(shape: &MemoryShape, kernels: &MemoryKernels, shares: &[f32], x: &[f32]) -> Vec<f32> {
+    let (slots, dim) = (shape.m.slots, shape.m.k_dim);
+    let mut out = vec![0.0; shares.len() * dim];
+    let heads = out.chunks_exact_mut(slots * dim).zip(shares.chunks_exact(slots)).zip(x.chunks_exact(dim));
+    for ((out, shares), x) in heads {
+        for (out, share) in out.chunks_exact_mut(dim).zip(shares) {
+            out.copy_from_slice(x);
+            kernels.scale.run(out, *share);
+        }
+    }
+    out
 }
 
 /// What a memory reads: `(tokens, values)` of `x`, `(tokens, width)`, with the layer's numbers `p`.

@@ -6,10 +6,11 @@
 //! The memory of keys of `gsa` stands in [`slot_keys`].
 
 use super::memory::{Forward, MemoryShape, UNIT_EPS};
+use super::memory_slots::{matrices_backward, slots_backward, unbind_backward};
 use crate::kernels::{Kernels, Loop};
 use rin_kernels::math::sigmoid;
-use rin_kernels::ops::memory::{Quant, Read};
-use rin_model::{Address, MemoryKind, ReadBy};
+use rin_kernels::ops::memory::Read;
+use rin_model::MemoryKind;
 
 /// Gradients of the inputs of a memory, for one sequence.
 pub(super) struct Gradient {
@@ -27,7 +28,7 @@ pub(super) fn backward(
     dy: &[f32],
 ) -> Gradient {
     let m = &shape.m;
-    let (keys, values, channels, width) = (m.k_width(), m.v_width(), m.channels(), shape.width());
+    let (values, channels, width) = (m.v_width(), m.channels(), shape.width());
     let [conv_at, bias_at, rate_at, norm_at, book_at] = shape.places();
     let mut g = Gradient { x: vec![0.0; x.len()], p: vec![0.0; p.len()] };
     let mut d_read = dy.to_vec();
@@ -55,7 +56,12 @@ pub(super) fn backward(
         }
     }
     let mut d_qkv = vec![0.0; shape.seq * channels];
-    if shape.arms().is_some() {
+    if shape.is_outer() {
+        let scale = shape.quant().scale();
+        for d in &mut d_read {
+            *d *= scale;
+        }
+    } else if shape.arms().is_some() {
         unbind_backward(shape, f, &mut d_read, &mut d_qkv);
     }
 
@@ -74,24 +80,13 @@ pub(super) fn backward(
     if shape.is_gsa() {
         slot_keys(shape, kernels, f, &mut d, &mut d_qkv);
     } else if shape.arms().is_some() {
+        if shape.is_outer() {
+            matrices_backward(shape, f, &mut d, &mut d_qkv);
+        }
         let book = p[book_at.clone()].to_vec();
         slots_backward(shape, f, &book, &mut d, &mut d_qkv, &mut g.p[book_at]);
     } else {
-        let scale = 1.0 / (m.k_dim as f32).sqrt();
-        let rows = d_qkv.chunks_exact_mut(channels).zip(f.qkv.chunks_exact(channels));
-        for (t, (out, qkv)) in rows.enumerate() {
-            let (dq, dk) = (&d.q[t * keys..][..keys], &d.k[t * keys..][..keys]);
-            let (q_out, rest) = out.split_at_mut(keys);
-            let (k_out, v_out) = rest.split_at_mut(keys);
-            v_out.copy_from_slice(&d.v[t * values..][..values]);
-            if shape.has_unit_keys() {
-                unit_backward(q_out, &qkv[..keys], dq, m.k_dim, scale);
-                unit_backward(k_out, &qkv[keys..2 * keys], dk, m.k_dim, 1.0);
-            } else {
-                q_out.iter_mut().zip(dq).for_each(|(out, dq)| *out = dq * scale);
-                k_out.copy_from_slice(dk);
-            }
-        }
+        keys_backward(shape, f, &d, &mut d_qkv);
     }
     decay_backward(shape, f, x, p, &d.w, &mut g, [bias_at, rate_at]);
     for (t, (beta, d)) in f.beta.chunks_exact(m.v_heads).zip(d.beta.chunks_exact(m.v_heads)).enumerate() {
@@ -102,6 +97,27 @@ pub(super) fn backward(
     }
     conv_backward(shape, f, x, &p[conv_at.clone()], d_qkv, &mut g, conv_at);
     g
+}
+
+/// Of queries and keys that the memory takes as they are, or brought to one length, and of values.
+fn keys_backward(shape: &MemoryShape, f: &Forward, d: &Rows, d_qkv: &mut [f32]) {
+    let m = &shape.m;
+    let (keys, values, channels) = (m.k_width(), m.v_width(), m.channels());
+    let scale = 1.0 / (m.k_dim as f32).sqrt();
+    let rows = d_qkv.chunks_exact_mut(channels).zip(f.qkv.chunks_exact(channels));
+    for (t, (out, qkv)) in rows.enumerate() {
+        let (dq, dk) = (&d.q[t * keys..][..keys], &d.k[t * keys..][..keys]);
+        let (q_out, rest) = out.split_at_mut(keys);
+        let (k_out, v_out) = rest.split_at_mut(keys);
+        v_out.copy_from_slice(&d.v[t * values..][..values]);
+        if shape.has_unit_keys() {
+            unit_backward(q_out, &qkv[..keys], dq, m.k_dim, scale);
+            unit_backward(k_out, &qkv[keys..2 * keys], dk, m.k_dim, 1.0);
+        } else {
+            q_out.iter_mut().zip(dq).for_each(|(out, dq)| *out = dq * scale);
+            k_out.copy_from_slice(dk);
+        }
+    }
 }
 
 /// Of one head's norm and gate; `d` comes in as that of the result.
@@ -133,7 +149,7 @@ fn norm_backward(
 }
 
 /// Of vectors brought to the length `scale`, head by head.
-fn unit_backward(out: &mut [f32], x: &[f32], d: &[f32], head: usize, scale: f32) {
+pub(super) fn unit_backward(out: &mut [f32], x: &[f32], d: &[f32], head: usize, scale: f32) {
     for ((out, x), d) in out.chunks_exact_mut(head).zip(x.chunks_exact(head)).zip(d.chunks_exact(head)) {
         let inverse = 1.0 / (x.iter().map(|x| x * x).sum::<f32>() + UNIT_EPS).sqrt();
         let along = x.iter().zip(d).map(|(x, d)| x * d).sum::<f32>() * inverse * inverse;
@@ -144,13 +160,13 @@ fn unit_backward(out: &mut [f32], x: &[f32], d: &[f32], head: usize, scale: f32)
 }
 
 /// Gradients of what the recurrence takes.
-struct Rows {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
+pub(super) struct Rows {
+    pub(super) q: Vec<f32>,
+    pub(super) k: Vec<f32>,
+    pub(super) v: Vec<f32>,
     /// By row, by head, or of nothing.
-    w: Vec<f32>,
-    beta: Vec<f32>,
+    pub(super) w: Vec<f32>,
+    pub(super) beta: Vec<f32>,
 }
 
 /// The recurrence of one head, backwards.
@@ -163,7 +179,7 @@ struct Recurrence<'a> {
 }
 
 #[inline(always)]
-fn dot(x: &[f32], y: &[f32]) -> f32 {
+pub(super) fn dot(x: &[f32], y: &[f32]) -> f32 {
     let mut lanes = [0.0_f32; 8];
     let ((xs, x_tail), (ys, y_tail)) = (x.as_chunks::<8>(), y.as_chunks::<8>());
     for (x, y) in xs.iter().zip(ys) {
@@ -177,7 +193,7 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
 
 /// `y += x * factor`.
 #[inline(always)]
-fn add(y: &mut [f32], x: &[f32], factor: f32) {
+pub(super) fn add(y: &mut [f32], x: &[f32], factor: f32) {
     for (y, x) in y.iter_mut().zip(x) {
         *y += x * factor;
     }
@@ -219,7 +235,7 @@ impl Recurrence<'_> {
     #[inline(always)]
     fn replay(&self) -> Kept {
         let (m, rows, seq) = (&self.shape.m, self.shape.rows(), self.shape.seq);
-        let (cols, size, delta) = (m.v_dim, rows * m.v_dim, self.shape.has_unit_keys());
+        let (cols, size, delta) = (m.v_dim, rows * m.v_dim, self.shape.corrects());
         let k_at = self.shape.k_head(self.head) * rows;
         let mut kept =
             Kept { states: vec![0.0; (seq + 1) * size], held: vec![0.0; if delta { seq * cols } else { 0 }] };
@@ -469,109 +485,4 @@ fn conv_backward(
             }
         }
     }
-}
-
-/// Whether a straight-through gradient passes a rounding at `x`: within the range of what is rounded.
-fn passes(x: f32) -> bool {
-    x.abs() <= 1.0
-}
-
-fn sign(x: f32) -> f32 {
-    if x >= 0.0 { 1.0 } else { -1.0 }
-}
-
-/// Of unbinding by the signs of queries: straight through within ±1 (Bengio et al., 2013; masked as by Hubara et al., 2016).
-fn unbind_backward(shape: &MemoryShape, f: &Forward, d: &mut [f32], d_qkv: &mut [f32]) {
-    let (values, channels) = (shape.m.v_width(), shape.m.channels());
-    let scale = shape.quant().scale();
-    for (t, d) in d.chunks_exact_mut(values).enumerate() {
-        let (q, read) = (&f.qkv[t * channels..][..values], &f.read[t * values..][..values]);
-        let dq = &mut d_qkv[t * channels..][..values];
-        for i in 0..values {
-            if passes(q[i]) {
-                dq[i] += d[i] * read[i] * scale;
-            }
-            d[i] *= sign(q[i]) * scale;
-        }
-    }
-}
-
-/// Of shares of slots, of bound values, and of the codebook.
-fn slots_backward(shape: &MemoryShape, f: &Forward, book: &[f32], d: &mut Rows, d_qkv: &mut [f32], d_book: &mut [f32]) {
-    let m = &shape.m;
-    let Some(arms) = shape.arms() else { return };
-    let (keys, channels, slots, dim) = (m.k_width(), m.channels(), m.slots, m.k_dim);
-    let n = m.v_heads * slots;
-    if arms.delta {
-        // write = share beta, keep = decay (1 - write).
-        for (i, beta) in f.beta.iter().enumerate() {
-            for s in i * slots..(i + 1) * slots {
-                let kept = if arms.decay { f.decay[s] } else { 1.0 };
-                let d_write = d.k[s] - d.w[s] * kept;
-                d.beta[i] += d_write * f.shares[s];
-                d.w[s] *= 1.0 - f.shares[s] * beta;
-                d.k[s] = d_write * beta;
-            }
-        }
-    }
-    let quant = shape.quant();
-    for t in 0..shape.seq {
-        let row = &f.qkv[t * channels..][..channels];
-        let out = &mut d_qkv[t * channels..][..channels];
-        let (k, v) = (&row[keys..2 * keys], &row[2 * keys..]);
-        let db = &d.v[t * keys..][..keys];
-        for i in 0..keys {
-            if passes(k[i]) {
-                out[keys + i] += db[i] * quant.of(v[i]);
-            }
-            let slope = match quant {
-                Quant::Float => 1.0,
-                Quant::Sign => f32::from(passes(v[i])),
-                Quant::Steps(most) => f32::from(passes(v[i])) * f32::from(most),
-            };
-            out[2 * keys + i] += db[i] * sign(k[i]) * slope;
-        }
-        if arms.address == Address::Hash {
-            continue;
-        }
-        let reads_at = if arms.read_by == ReadBy::Key { keys } else { 0 };
-        for (d_shares, shares, at) in [(&d.q, &f.q, reads_at), (&d.k, &f.shares, keys)] {
-            for h in 0..m.v_heads {
-                let x = &row[at + h * dim..][..dim];
-                let rows = &book[h * slots * dim..][..slots * dim];
-                let shares = &shares[t * n + h * slots..][..slots];
-                let d_shares = &d_shares[t * n + h * slots..][..slots];
-                let d_scores = softmax_backward(shares, d_shares, x, rows, arms.top);
-                for (s, d) in d_scores.iter().enumerate().filter(|(_, d)| **d != 0.0) {
-                    add(&mut out[at + h * dim..][..dim], &rows[s * dim..][..dim], *d);
-                    if arms.address == Address::Router {
-                        add(&mut d_book[(h * slots + s) * dim..][..dim], x, *d);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Of scores whose best `top` share by a softmax. Where one takes all, the gradient is that of the softmax over all: hard
-/// forwards, soft backwards.
-fn softmax_backward(shares: &[f32], d: &[f32], x: &[f32], rows: &[f32], top: usize) -> Vec<f32> {
-    let soft;
-    let p = if top > 1 {
-        shares
-    } else {
-        let mut scores: Vec<f32> = rows.chunks_exact(x.len()).map(|row| dot(row, x)).collect();
-        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        for score in &mut scores {
-            *score = rin_kernels::math::exp(*score - most);
-        }
-        let total: f32 = scores.iter().sum();
-        for score in &mut scores {
-            *score /= total;
-        }
-        soft = scores;
-        &soft
-    };
-    let mean: f32 = p.iter().zip(d).map(|(p, d)| p * d).sum();
-    p.iter().zip(d).map(|(p, d)| p * (d - mean)).collect()
 }

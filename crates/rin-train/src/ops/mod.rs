@@ -15,6 +15,7 @@ mod linear;
 mod linear_tests;
 pub(crate) mod memory;
 mod memory_gradient;
+mod memory_slots;
 mod rms_norm;
 mod small_gemm;
 mod swiglu;

@@ -213,3 +213,33 @@ fn training_ends_when_patience_does() {
     finish(config, RunOptions::default());
     assert!(losses(&folder.file("tiny.jsonl")).len() < 100);
 }
+
+/// The demonstration of examples/bhrr, shortened: its slots are whole numbers in the file, and the engine runs it.
+#[test]
+fn the_example_with_slots_trains_and_runs() {
+    let folder = Folder::new("bhrr");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bhrr/bhrr.toml");
+    let mut config = TrainConfig::read(&example).unwrap();
+    config.data.files = vec![folder.file("text.txt")];
+    config.output.dir.clone_from(&folder.0);
+    (config.train.steps, config.train.batch, config.train.eval_every) = (12, 2, 12);
+    let summary = finish(config, RunOptions::default());
+    let file = ModelFile::open(&summary.model).unwrap();
+    let memory = file.config().unwrap().memory_of(0).cloned().unwrap();
+    assert_eq!((memory.slots, memory.bhrr.unwrap().state), (8, rin_model::SlotStateType::I32));
+    let tokenizer = Tokenizer::of_model(&file).unwrap();
+    let prompt = tokenizer.encode("How much wood", EncodeOptions::default()).unwrap();
+    let mut engine = Engine::load(file, &LoadOptions { threads: Some(1), ..LoadOptions::default() }, |_| {}).unwrap();
+    let sequence = engine.sequence().unwrap();
+    let logits = engine.feed(&sequence, &prompt).unwrap();
+    assert!(logits.iter().all(|x| x.is_finite()) && logits.iter().any(|x| x.to_bits() != logits[0].to_bits()));
+}
+
+#[test]
+fn a_memory_without_a_name_is_gated_delta() {
+    let folder = Folder::new("default");
+    let config = folder.config("tokenizer = 'char'\n[model.memory]\nconv = 2", "steps = 1");
+    let memories = config.model.memory.as_ref().unwrap().memories(&config.model).unwrap();
+    assert_eq!(memories.len(), 1);
+    assert!(memories[0].as_ref().is_some_and(|m| m.kind == rin_model::MemoryKind::GatedDelta && m.conv == 2));
+}
