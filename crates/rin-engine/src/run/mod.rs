@@ -16,6 +16,7 @@ use crate::cache::PageCache;
 use crate::graph::ArrayKernels;
 use crate::plan::{Plan, SlotId, Step};
 use crate::pool::Pool;
+use crate::snn::SpikingKernels;
 use crate::weights::Weights;
 use machine::slot_range;
 pub(crate) use machine::{ACT_SLOTS, ActRows, Machine, QuantizeAct};
@@ -61,6 +62,7 @@ pub struct Kernels {
     swiglu: SwiGlu,
     pub(crate) attention: Attention,
     pub(crate) integer: IntegerKernels,
+    pub(crate) spiking: SpikingKernels,
     pub(crate) arrays: ArrayKernels,
     memory: memory::MemoryKernels,
 }
@@ -87,6 +89,7 @@ impl Kernels {
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
             attention: Attention::select(kv_type, cpu),
+            spiking: SpikingKernels::select(cpu),
             integer: IntegerKernels {
                 quantize: QuantizeStatic::select(cpu),
                 narrow: DenseNarrow::select(cpu),

@@ -12,3 +12,5 @@ mod legacy;
 mod mlp;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod spiking;
