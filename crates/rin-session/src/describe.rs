@@ -197,7 +197,7 @@ impl<'a> Described<'a> {
             format: file.format().to_string(),
             mode: file.mode().unwrap_or(Mode::Mlp).name(),
             info: Info::of_rows(model),
-            tier: model.tier().map(rin_kernels::Tier::name),
+            tier: Some(model.tier().name()),
             threads: model.threads(),
             has_tokenizer: false,
             bos: None,

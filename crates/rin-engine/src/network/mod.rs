@@ -16,6 +16,8 @@ mod run;
 pub mod sequence;
 pub mod spiking;
 pub mod verify;
+pub mod whole;
+mod whole_run;
 
 pub use inputs::{Domain, rows_at_once};
 pub use plan::NetworkPlan;
@@ -81,6 +83,12 @@ pub enum NetworkError {
         found: String,
         /// Positions in the row.
         most: usize,
+    },
+    /// A node in integers whose numbers could make a sum wrap.
+    #[error("`{tensor}` holds numbers that no network in integers has; the file is damaged: import the network again")]
+    UnsoundTensor {
+        /// Name of the tensor.
+        tensor: String,
     },
     /// A layer in integers whose sums could wrap.
     #[error("layer {layer} has numbers that no integer layer has; the file is damaged: import the network again")]
@@ -155,6 +163,7 @@ impl NetworkEngine {
         integer::check_sound(&plan, &weights)?;
         crate::graph::make_ready(&plan, &weights, &mut arena)?;
         spiking::make_ready(&plan, &weights, &mut arena)?;
+        whole::check_sound(&plan, &weights)?;
         let kernels = Kernels::select(KvType::F32, &cpu);
         let spans = Spans::new(&plan);
         let counts = vec![Counts::ZERO; spiking::spiking_step(&plan).map_or(0, spiking::SpikingStep::units)];

@@ -32,6 +32,7 @@ impl NetworkEngine {
                 }
                 Step::Graph(program) => machine.graph(program, inputs, spans.count(), &plan.outputs)?,
                 Step::Integer(step) => machine.integer(spans.count(), step, inputs)?,
+                Step::Whole(step) => machine.whole(spans, step, inputs)?,
                 Step::Spiking(step) => machine.spiking(step, inputs, first, spans.count(), counts)?,
                 Step::Unpack { x, out } => machine.unpack(spans, x, *out)?,
             }

@@ -86,7 +86,8 @@ pub(super) fn plan_spiking(
 pub(super) fn make_ready(plan: &NetworkPlan, weights: &Weights, arena: &mut Arena) -> Result<(), Error> {
     let Some(step) = spiking_step(plan) else { return Ok(()) };
     let slot = &plan.slots[step.weights.0];
-    let [bytes] = arena.slices_mut([slot.offset..slot.offset + slot.bytes])?;
+    let range = slot.offset..slot.offset + slot.bytes;
+    let [bytes] = arena.slices_mut([range])?;
     lay_out(&Network::of_file(weights.file())?, &step.layout, bytes)
 }
 

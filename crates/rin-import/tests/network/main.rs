@@ -14,3 +14,5 @@ mod mlp;
 mod model;
 #[cfg(test)]
 mod spiking;
+#[cfg(test)]
+mod whole;

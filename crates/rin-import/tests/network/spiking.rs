@@ -55,7 +55,7 @@ fn outputs_and_activity_are_those_of_the_simulator() {
             let mut simulator = Simulator::load(network.clone(), &options).unwrap();
             let mut want = vec![0.0; n * 5];
             simulator.run(&x, STEPS, &mut want).unwrap();
-            assert!(want.iter().any(|&y| y != want[0]), "{coding:?} answers with {want:?}");
+            assert!(want.iter().any(|y| y.to_bits() != want[0].to_bits()), "{coding:?} answers with {want:?}");
 
             let open = || ModelFile::open(&file.0).unwrap();
             let mut engine = NetworkEngine::load(open(), &options, |_| ()).unwrap();
