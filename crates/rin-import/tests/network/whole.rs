@@ -71,7 +71,9 @@ fn encoders_in_integers_are_near_the_goldens() {
             println!("{name} {output}: {worst:.4} of the range at most, {rms:.5} rms; {cost:?}");
             assert!(worst <= 0.05 && rms <= 0.02, "{name} {output}: {worst} {rms}");
         }
-        assert!(cost.same_class >= 0.95 && cost.rms < 0.02, "{name}: {cost:?}");
+        // The largest number of a hidden vector is no class.
+        let classes = name.contains('-');
+        assert!((!classes || cost.same_class >= 0.95) && cost.rms < 0.02, "{name}: {cost:?}");
     }
 }
 
