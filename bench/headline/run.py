@@ -175,11 +175,13 @@ class Ort:
 
 
 class OpenVino:
-    def __init__(self, path):
+    def __init__(self, path, precise=False):
         import openvino as ov
 
         core = ov.Core()
         config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+        # Otherwise floats are bf16 where the processor has them: thresholds are then passed by other neurons.
+        config |= {"INFERENCE_PRECISION_HINT": "f32"} if precise else {}
         self.request = core.compile_model(core.read_model(str(path)), "CPU", config).create_infer_request()
 
     def outputs(self, rows):
@@ -299,8 +301,8 @@ def measure(name, arguments, folder):
         "ONNX Runtime INT8 static": Ort(static),
     }
     try:
-        engines["OpenVINO F32"] = OpenVino(f32)
-        engines["OpenVINO INT8"] = OpenVino(static)
+        engines["OpenVINO F32"] = OpenVino(f32, precise=lif)
+        engines["OpenVINO INT8"] = OpenVino(static, precise=lif)
     except ImportError:
         print("OpenVINO is not installed", file=sys.stderr)
     parity = some(PARITY)
