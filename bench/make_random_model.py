@@ -16,6 +16,7 @@ from gguf import GGUFWriter, quants
 
 SHAPES = {
     # name: dim, layers, heads, kv heads, head_dim, ffn, vocab, rope base, epsilon, arch (output tied to embedding)
+    "seed-4m": (256, 4, 4, 4, 64, 1024, 256, 1e4, 1e-5, "llama"),
     "stories-15m": (288, 6, 6, 6, 48, 768, 32000, 1e4, 1e-5, "llama"),
     "smol-135m": (576, 30, 9, 3, 64, 1536, 49152, 1e5, 1e-5, "llama"),
     "qwen-0.5b": (896, 24, 14, 2, 64, 4864, 151936, 1e6, 1e-6, "qwen2"),

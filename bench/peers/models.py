@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import make_random_model as maker  # noqa: E402
 
 # The names of the command line.
-SHAPES = {"15m": "stories-15m", "135m": "smol-135m", "qwen2.5-0.5b": "qwen-0.5b", "llama-3.2-1b": "llama-1b"}
+SHAPES = {"4m": "seed-4m", "15m": "stories-15m", "135m": "smol-135m", "qwen2.5-0.5b": "qwen-0.5b", "llama-3.2-1b": "llama-1b"}
 SEED = 1
 
 

@@ -13,7 +13,7 @@ use rin_engine::network::verify::{Axes, Report};
 use rin_engine::{LoadOptions, NetworkEngine};
 use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::{Cpu, alloc};
-use rin_model::{Body, Mode, ModelFile, Network, Op, OutputKind, PortKind, Positions};
+use rin_model::{Body, ModelFile, Network, Op, OutputKind, PortKind, Positions};
 use serde::Serialize;
 
 use crate::args::{MachineArgs, RunArgs};
@@ -119,7 +119,7 @@ pub(crate) fn run(
             pacing.step();
             engine.set_active_threads(pacing.threads());
         }
-        engine.run(&slices, n)?;
+        engine.run_from(first, &slices, n)?;
         for (i, found) in found.iter_mut().enumerate() {
             found.extend_from_slice(engine.output(i));
         }
@@ -425,15 +425,11 @@ pub(crate) fn verify(file: ModelFile, machine: &MachineArgs, form: crate::args::
     if let Some(threads) = options.threads {
         axes.threads = vec![threads];
     }
-    let found = if file.mode() == Some(Mode::Snn) {
-        rin_engine::snn::verify::verify(&rin_engine::snn::Network::of_file(&file)?, &axes, options.affinity)?
-    } else {
-        // A little more than a page of keys and values.
-        let ctx = options.ctx.or(Some(VERIFIED_POSITIONS));
-        let options = LoadOptions { n_batch: axes.rows(), ctx, ..options };
-        let mut engine = load(file, &options, form.quiet)?;
-        rin_engine::network::verify::verify(&mut engine, &axes, options.affinity)?
-    };
+    // A little more than a page of keys and values.
+    let ctx = options.ctx.or(Some(VERIFIED_POSITIONS));
+    let options = LoadOptions { n_batch: axes.rows(), ctx, ..options };
+    let mut engine = load(file, &options, form.quiet)?;
+    let found = rin_engine::network::verify::verify(&mut engine, &axes, options.affinity)?;
     let Report { cases, equal, digest, mismatches } = &found;
     if form.json {
         let mismatch = |m: &rin_engine::network::verify::Mismatch| MismatchJson {

@@ -9,7 +9,7 @@ use std::path::Path;
 /// The distance of a converted network from what it was made from, over its first output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cost {
-    /// Rows that were compared.
+    /// Rows that were compared; of sequences, positions.
     pub rows: usize,
     /// Share of the rows whose largest output is the same one.
     pub same_class: f64,
@@ -18,7 +18,7 @@ pub struct Cost {
 }
 
 /// Rows that are computed at once.
-const ROWS: usize = 64;
+const ROWS: usize = 8;
 
 /// Compares the network of one file with that of another; both take rows of one input.
 pub(crate) fn cost(reference: &Path, converted: &Path, rows: &Array) -> Result<Cost, Error> {
@@ -47,11 +47,19 @@ fn count_share(part: usize, all: usize) -> f64 {
 fn outputs(path: &Path, rows: &Array) -> Result<(Vec<f32>, usize), Error> {
     let options = LoadOptions { n_batch: ROWS, ..LoadOptions::default() };
     let mut engine = NetworkEngine::load(ModelFile::open(path)?, &options, |_| ())?;
-    let width = engine.inputs().first().map_or(1, rin_model::Port::width).max(1);
+    // A row of a sequence may have fewer positions than the most.
+    let most = engine.inputs().first().map_or(1, rin_model::Port::width).max(1);
+    let count = rows.rows(most).or_else(|| rows.shape.first().copied()).unwrap_or(0);
+    let width = rows.values.len().checked_div(count).unwrap_or(most).max(1);
+    let mut inputs: Vec<&[f32]> = vec![&[]; engine.inputs().len()];
     let mut all = Vec::new();
     for rows in rows.values.chunks(width.saturating_mul(ROWS)) {
-        engine.run(&[rows], rows.len().checked_div(width).unwrap_or(0))?;
+        if let Some(first) = inputs.first_mut() {
+            *first = rows;
+        }
+        engine.run(&inputs, rows.len().checked_div(width).unwrap_or(0))?;
         all.extend_from_slice(engine.output(0));
     }
-    Ok((all, engine.output_width(0).max(1)))
+    let [_, width] = engine.output_shape(0);
+    Ok((all, width.max(1)))
 }

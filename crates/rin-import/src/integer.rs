@@ -47,6 +47,13 @@ pub struct Quantized {
     arrays: Vec<NewArray>,
 }
 
+impl Quantized {
+    /// A network with its arrays.
+    pub(crate) fn new(network: Network, arrays: Vec<NewArray>) -> Self {
+        Self { network, arrays }
+    }
+}
+
 /// Writes a network in integers to `dst`; `source` says where it came from, `format` of which format that was.
 ///
 /// # Errors
@@ -232,7 +239,7 @@ fn array(at: usize, name: &str, dtype: DType, shape: &[usize], bytes: Vec<u8>) -
 }
 
 /// A factor of at most 1 as `multiplier / 2^shift`, of 31 bits where they are enough.
-fn fixed_point(factor: f64) -> (i32, i32) {
+pub(crate) fn fixed_point(factor: f64) -> (i32, i32) {
     let (mut shift, mut scaled) = (*SHIFTS.start(), factor * 2_f64.powi(31));
     while scaled < 2_f64.powi(30) && shift < *SHIFTS.end() {
         (shift, scaled) = (shift.saturating_add(1), scaled * 2.0);
@@ -241,7 +248,7 @@ fn fixed_point(factor: f64) -> (i32, i32) {
 }
 
 /// The nearest whole number of 32 bits.
-fn whole(x: f64) -> i32 {
+pub(crate) fn whole(x: f64) -> i32 {
     #[expect(clippy::cast_possible_truncation, reason = "saturates")]
     let whole = x.round() as i32;
     whole
@@ -254,12 +261,12 @@ fn table(function: Function, before: f64, after: f64) -> Vec<i8> {
     values.iter().map(|&x| i8::try_from(whole(f64::from(x) / after).clamp(-127, 127)).unwrap_or(0)).collect()
 }
 
-fn kernel(function: Function) -> Kernel {
+pub(crate) fn kernel(function: Function) -> Kernel {
     Kernel::ALL.iter().copied().find(|f| f.name() == function.name()).unwrap_or_default()
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "numbers are f32")]
-fn narrow(x: f64) -> f32 {
+pub(crate) fn narrow(x: f64) -> f32 {
     x as f32
 }
 

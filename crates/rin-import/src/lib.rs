@@ -16,6 +16,7 @@
     )
 )]
 
+mod convert;
 mod cost;
 mod encoder;
 mod error;
@@ -31,6 +32,7 @@ pub mod snn_file;
 mod source;
 mod staged;
 mod vocabulary;
+mod whole;
 mod write;
 
 pub use cost::Cost;
@@ -98,9 +100,8 @@ pub struct Report {
     pub cost: Option<Cost>,
 }
 
-const INTEGERS_NEED_LAYERS: &str =
-    "the mode rin is for dense layers of PyTorch, safetensors and legacy files; this source is another kind of network";
-const CALIBRATION_NEEDS_ROWS: &str = "calibration rows are for networks of PyTorch, safetensors and legacy files; this source is another kind of network";
+const INTEGERS_NEED_LAYERS: &str = "the mode rin is for networks on rows: dense layers, and attention encoders; this source is another kind of network";
+const CALIBRATION_NEEDS_ROWS: &str = "calibration rows are for networks on rows: dense layers, and attention encoders; this source is another kind of network";
 const NEEDS_NO_DESCRIPTION: &str =
     "a description of the network is for PyTorch and safetensors files of weights; this source says itself what it is";
 
@@ -122,7 +123,6 @@ pub fn import(
         return Err(Error::QuantTarget { found });
     }
     if let Some(config) = encoder::config_of(src).filter(|_| options.description.is_none()) {
-        refuse_rows(options)?;
         return encoder::import(src, dst, &config, options);
     }
     if let Some(kind) = foreign::kind_of(src, options.description.is_some()) {

@@ -6,6 +6,11 @@
 
 use rin_kernels::ops::integer::{DenseNarrow, DenseWide, IntegerLayer, look_up};
 use rin_kernels::ops::layer_norm::LayerNorm;
+use rin_kernels::ops::wide::Factor;
+use rin_kernels::ops::wide::attention::{Attend, Attended, FRACTION};
+use rin_kernels::ops::wide::norm::{WideLayerNorm, WideNorm};
+use rin_kernels::ops::wide::rows::{AddScaled, Curve, Rescale, SEGMENTS, ToBytes};
+use rin_kernels::ops::wide::softmax::Powers;
 use rin_kernels::{Cpu, MatMut, Tier};
 use std::process::Command;
 
@@ -64,6 +69,7 @@ fn integer_layers_have_no_float_instruction() {
         let cpu = Cpu::detect().up_to(tier);
         DenseNarrow::select(&cpu).run(&mut MatMut::new(&mut narrow, 1, 16), &[1; 4], layer);
         DenseWide::select(&cpu).run(&mut MatMut::new(&mut wide, 1, 16), &[1; 4], layer);
+        encoder(cpu);
         LayerNorm::select(&cpu).run(&mut y, &[1.0; 16], &[1.0; 16], &[0.0; 16], 1e-5);
     }
     look_up(&mut narrow, &[0; 256]);
@@ -91,6 +97,31 @@ fn integer_layers_have_no_float_instruction() {
     }
     assert!(layers.iter().any(|(_, list)| list.iter().any(|mnemonic| mnemonic == "vpdpbusd")));
     assert_eq!(floats(&layers), Vec::<String>::new());
+
+    let rows = functions(&listing, "rin_kernels::ops::wide::");
+    for operation in ["bytes_row", "rescale_row", "add_row", "curve_row", "norm::row", "attention::row"] {
+        for tier in ["scalar", "avx2", "avx512"] {
+            let name = format!("{operation}::{tier}");
+            let found = rows.iter().any(|(found, list)| found.contains(&name) && list.len() > 10);
+            assert!(found, "{name} in {:?}", names(&rows));
+        }
+    }
+    assert_eq!(floats(&rows), Vec::<String>::new());
+}
+
+/// The operations between the products of an encoder, so that they are in this binary.
+fn encoder(cpu: Cpu) {
+    let factor = Factor { multiplier: 1 << 30, shift: 31 };
+    let (mut q, mut y, x) = ([0; 16], [3; 16], [5; 16]);
+    ToBytes::select(&cpu).run(&mut q, &x, 5);
+    Rescale::select(&cpu).run(&mut y, &x, factor);
+    AddScaled::select(&cpu).run(&mut y, &x, factor, factor);
+    Curve::select(&cpu).run(&mut y, &vec![0; SEGMENTS + 1]);
+    let norm = WideNorm { gain: &x, bias: &x, shift: 16, epsilon: 1 };
+    WideLayerNorm::select(&cpu).run(&mut y, &x, norm);
+    let powers = Powers::new(FRACTION);
+    let to = Attended { keys: &[1; 32], values: &[1; 32], factor, powers: &powers };
+    Attend::select(&cpu).run(&mut y, &[1; 16], to, &mut [0; 2], &mut [0; 2]);
 }
 
 fn names(functions: &[(String, Vec<String>)]) -> Vec<&str> {

@@ -9,65 +9,17 @@
 //! Whatever a constant factor could mend belongs into the gain and is not counted as an error.
 
 use crate::Error;
+use rin_kernels::ops::wide::norm::{factor, root_of_count};
 
-/// Fractional bits of the inverse root.
-const ROOT_BITS: u32 = 30;
-/// Entries of the table.
-const ENTRIES: usize = 64;
+pub use rin_kernels::ops::wide::MAX_ELEMENT;
+pub use rin_kernels::ops::wide::norm::{RSQRT_ERROR, inverse_root};
+
 /// Most elements of a row, so that a sum of squares of 2^20 fits 63 bits.
 const MAX_ROW: usize = 1 << 20;
-/// Largest magnitude of an element.
-pub const MAX_ELEMENT: i32 = 1 << 20;
-
-/// How far, relatively, the inverse root may be off. A table entry is the best constant for an interval [a, b] with b/a at
-/// most 1 + 1/32, so off by at most `e = (√(b/a) − 1) / (√(b/a) + 1) < 2^-7.0`; Newton's step leaves `−(3/2) e² − e³/2`, which half of the
-/// largest, added to its constant, spreads evenly about zero: `(3/4) e² < 4.6e-5 < 2^-14`, and rounding adds less than 2^-25.
-pub const RSQRT_ERROR: f64 = 4.6e-5;
-
-/// 1/√m for m in [1, 4).
-#[derive(Clone, Debug)]
-pub struct InverseRoot {
-    /// With 15 fractional bits: 32 intervals of [1, 2) and 32 of [2, 4).
-    table: [u32; ENTRIES],
-}
-
-impl Default for InverseRoot {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl InverseRoot {
-    /// Makes the table.
-    pub fn new() -> Self {
-        let table = std::array::from_fn(|i| {
-            let (octave, step) = (f64::from(1 << (i / 32)), 1.0 / 32.0);
-            let low = octave * (1.0 + (i % 32) as f64 * step);
-            let high = low + octave * step;
-            // The constant whose relative error is the same at either end.
-            let best = 2.0 / (low.sqrt() + high.sqrt());
-            libm::round(best * 32_768.0) as u32
-        });
-        Self { table }
-    }
-
-    /// 1/√m with `ROOT_BITS` fractional bits, for `m` in [1, 4) with 30 fractional bits.
-    pub fn of(&self, m: u32) -> u32 {
-        // Three plus half of the largest error of a step: 1.5 · (1/128)².
-        const THREE: u64 = (3 << ROOT_BITS) + 98_304;
-        let octave = u32::from(m >= 2 << ROOT_BITS);
-        let entry = 32 * octave + (m >> (ROOT_BITS - 5 + octave)) % 32;
-        let y = u64::from(self.table[entry as usize]);
-        // y has 15 fractional bits, y² 30, m y² 60.
-        let product = (u64::from(m) * (y * y)) >> 30;
-        ((y * (THREE - product)) >> 16) as u32
-    }
-}
 
 /// RMSNorm in integers.
 #[derive(Clone, Debug)]
 pub struct IntRmsNorm {
-    root: InverseRoot,
     /// √n with 32 fractional bits and its length.
     n: usize,
     sqrt_n: u64,
@@ -86,23 +38,13 @@ impl IntRmsNorm {
         if n == 0 || n > MAX_ROW || bits > 20 {
             return Err(Error::input("norm", format!("rows of {n} elements with {bits} fractional bits")));
         }
-        let sqrt_n = ((n as u128) << 64).isqrt() as u64;
-        Ok(Self { root: InverseRoot::new(), n, sqrt_n, epsilon: u64::from(epsilon) * n as u64, bits })
+        Ok(Self { n, sqrt_n: root_of_count(n), epsilon: u64::from(epsilon) * n as u64, bits })
     }
 
     /// The factor of a row whose squares sum to `sum`: a number with the fractional bits that come with it. Zero for a sum of
     /// zero.
     fn factor(&self, sum: u64) -> (u64, u32) {
-        let sum = sum + self.epsilon;
-        if sum == 0 {
-            return (0, 0);
-        }
-        // sum = m · 4^e with m in [1, 4).
-        let e = sum.ilog2() / 2;
-        let m = if 2 * e >= ROOT_BITS { sum >> (2 * e - ROOT_BITS) } else { sum << (ROOT_BITS - 2 * e) };
-        let root = u128::from(self.root.of(m as u32));
-        // √n · 1/√m: 32 + 30 fractional bits, of which 30 are kept; then 2^-e.
-        (((root * u128::from(self.sqrt_n)) >> 32) as u64, ROOT_BITS + e)
+        factor(sum + self.epsilon, self.sqrt_n)
     }
 
     /// Normalises a row of integers of at most [`MAX_ELEMENT`].
@@ -211,16 +153,16 @@ pub fn power_of_two_floor() -> f64 {
 mod tests {
     use super::*;
     use crate::random::Random;
+    use rin_kernels::ops::wide::norm::ROOT_BITS;
 
     /// Every mantissa of 16 bits.
     #[test]
     fn the_inverse_root_keeps_its_bound_everywhere() {
-        let root = InverseRoot::new();
         let (mut most, mut least) = (f64::MIN, f64::MAX);
         for high in (1_u32 << 14)..(1 << 16) {
             for m in [high << 16, high << 16 | 0xffff] {
                 let exact = 1.0 / (f64::from(m) / f64::from(1_u32 << ROOT_BITS)).sqrt();
-                let found = f64::from(root.of(m)) / f64::from(1_u32 << ROOT_BITS);
+                let found = f64::from(inverse_root(m)) / f64::from(1_u32 << ROOT_BITS);
                 let error = found / exact - 1.0;
                 (most, least) = (most.max(error), least.min(error));
             }

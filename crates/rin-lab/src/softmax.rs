@@ -18,13 +18,9 @@
 //! *Power-of-two denominator.* The power of two nearest to S lies in (2/3 S, 4/3 S], so the weights' sum lies in [3/4, 3/2).
 
 use crate::Error;
+pub use rin_kernels::ops::wide::softmax::UNIT_BITS;
+use rin_kernels::ops::wide::softmax::{MASKED, MAX_FRACTION, Powers, TABLE_BITS, divide, weigh};
 
-/// Fractional bits of a probability.
-pub const UNIT_BITS: u32 = 15;
-/// Fractional bits of the table of powers.
-const TABLE_BITS: u32 = 30;
-/// Most fractional bits of an exponent.
-const MAX_FRACTION: u32 = 12;
 /// Most scores of a row.
 const MAX_ROW: usize = 1 << 20;
 
@@ -40,9 +36,7 @@ pub struct Numerators {
 /// The integer softmax with exponents of some fractional bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntSoftmax {
-    fraction: u32,
-    /// `round(2^30 · 2^-(i / 2^f))`.
-    table: Vec<u32>,
+    powers: Powers,
 }
 
 impl IntSoftmax {
@@ -54,9 +48,7 @@ impl IntSoftmax {
         if fraction > MAX_FRACTION {
             return Err(Error::input("fraction", format!("{fraction} bits, but there may be {MAX_FRACTION}")));
         }
-        let n = 1_u32 << fraction;
-        let entry = |i: u32| libm::round(libm::exp2(30.0 - f64::from(i) / f64::from(n))) as u32;
-        Ok(Self { fraction, table: (0..n).map(entry).collect() })
+        Ok(Self { powers: Powers::new(fraction) })
     }
 
     /// Scores as integers: `round(x · log2(e) · 2^f)`, ties to even. Masked scores are −∞ and stay the least.
@@ -69,7 +61,7 @@ impl IntSoftmax {
         if scores.len() > MAX_ROW {
             return Err(Error::input("scores", format!("{} in a row, but there may be {MAX_ROW}", scores.len())));
         }
-        let unit = std::f64::consts::LOG2_E * f64::from(1_u32 << self.fraction);
+        let unit = std::f64::consts::LOG2_E * f64::from(1_u32 << self.powers.fraction());
         let one = |x: &f64| match *x {
             x if x.is_nan() || x == f64::INFINITY => Err(Error::input("scores", format!("{x} among them"))),
             f64::NEG_INFINITY => Ok(MASKED),
@@ -80,16 +72,14 @@ impl IntSoftmax {
 
     /// The numerators of exponents: zeros for an empty row or one that is masked as a whole.
     pub fn numerators(&self, exponents: &[i64]) -> Numerators {
-        weigh(exponents, self.fraction, &self.table)
+        numerators(exponents, self.powers.fraction(), self.powers.table())
     }
 
     /// Probabilities in units of 2^-15, each rounded to nearest.
     pub fn exact(&self, exponents: &[i64]) -> Vec<u32> {
-        let Numerators { weights, sum } = self.numerators(exponents);
-        if sum == 0 {
-            return weights;
-        }
-        weights.iter().map(|w| (((u64::from(*w) << UNIT_BITS) + sum / 2) / sum) as u32).collect()
+        let Numerators { mut weights, sum } = self.numerators(exponents);
+        divide(&mut weights, sum);
+        weights
     }
 
     /// Weights in units of 2^-15 over the power of two nearest to the sum of the numerators.
@@ -105,30 +95,18 @@ impl IntSoftmax {
 
     /// The numerators of scores that are rounded up to whole powers, as Sorbet has it.
     pub fn whole_numerators(&self, exponents: &[i64]) -> Numerators {
-        let up = |t: i64| if t <= MASKED { t } else { (t + (1 << self.fraction) - 1) >> self.fraction };
+        let fraction = self.powers.fraction();
+        let up = |t: i64| if t <= MASKED { t } else { (t + (1 << fraction) - 1) >> fraction };
         let whole: Vec<i64> = exponents.iter().map(|t| up(*t)).collect();
-        weigh(&whole, 0, &[1 << TABLE_BITS])
+        numerators(&whole, 0, &[1 << TABLE_BITS])
     }
 }
 
-/// The exponent of a masked score.
-const MASKED: i64 = i64::MIN / 4;
-
 /// `2^-((max − t) / 2^f)` from a table of 2^f entries.
-fn weigh(exponents: &[i64], fraction: u32, table: &[u32]) -> Numerators {
-    let most = exponents.iter().copied().max().unwrap_or(MASKED);
-    if most <= MASKED {
-        return Numerators { weights: vec![0; exponents.len()], sum: 0 };
-    }
-    let mask = (1_u64 << fraction) - 1;
-    let one = |t: &i64| {
-        let u = most.abs_diff(*t);
-        let shift = u >> fraction;
-        if shift > u64::from(TABLE_BITS) { 0 } else { table[(u & mask) as usize] >> shift }
-    };
-    let weights: Vec<u32> = exponents.iter().map(one).collect();
+fn numerators(exponents: &[i64], fraction: u32, table: &[u32]) -> Numerators {
     // At most 2^20 weights of 2^30.
-    let sum = weights.iter().map(|w| u64::from(*w)).sum();
+    let mut weights = vec![0; exponents.len()];
+    let sum = weigh(exponents, fraction, table, &mut weights);
     Numerators { weights, sum }
 }
 

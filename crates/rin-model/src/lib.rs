@@ -45,6 +45,7 @@ mod spiking;
 mod tensor;
 mod value;
 mod vocab;
+mod whole;
 
 pub use config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling};
 pub use dtype::DType;
@@ -64,3 +65,4 @@ pub use spiking::{Spiking, SpikingCoding, SpikingLayer, SpikingReadout, SpikingR
 pub use tensor::{RowOrder, TensorInfo};
 pub use value::{Array, Element, List, Value};
 pub use vocab::{GgufVocab, TokenizerSource};
+pub use whole::{NodeScales, Whole};

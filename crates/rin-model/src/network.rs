@@ -15,6 +15,7 @@ use crate::graph::Graph;
 use crate::integer::Integer;
 use crate::mode::Mode;
 use crate::spiking::Spiking;
+use crate::whole::Whole;
 
 /// A network from rows of numbers to rows of numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +45,8 @@ pub enum Body {
     Spiking(Spiking),
     /// Dense layers in integers.
     Integer(Integer),
+    /// Nodes in whole numbers.
+    Whole(Whole),
     /// A graph of typed arrays, run once for each row.
     Graph(Graph),
 }

@@ -113,7 +113,8 @@ def test_spiking_networks_answer_rows(spiking: Path, tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stderr
         assert np.array_equal(np.load(to), found)
         plan = engine.plan()
-        assert plan["weights_bytes"] + plan["state_bytes"] == plan["total_bytes"] > 0
+        parts = [plan[f"{part}_bytes"] for part in ("weights", "state", "scratch")]
+        assert sum(parts) == plan["total_bytes"] > 0
 
 
 def test_times_are_told(classifier: rin.RinEngine, engine: rin.RinEngine, rows: Rows) -> None:

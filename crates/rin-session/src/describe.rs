@@ -114,10 +114,6 @@ impl PlanBytes {
         if file.network().is_none() {
             return Ok(Self::of_text(&options.plan(&file)?, options));
         }
-        if file.mode() == Some(Mode::Snn) {
-            // Small, and its sizes depend on the threads: it is laid out, and let go.
-            return Ok(Self::of_rows(RowModel::load(file, options)?.bytes(), options));
-        }
         let rows =
             file.network().map_or(1, |network| rin_engine::network::rows_at_once(network, options.n_batch, None));
         let plan = rin_engine::network::NetworkPlan::new(&file, rows.max(1))?;
@@ -201,7 +197,7 @@ impl<'a> Described<'a> {
             format: file.format().to_string(),
             mode: file.mode().unwrap_or(Mode::Mlp).name(),
             info: Info::of_rows(model),
-            tier: model.tier().map(rin_kernels::Tier::name),
+            tier: Some(model.tier().name()),
             threads: model.threads(),
             has_tokenizer: false,
             bos: None,

@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use rin_engine::digest::{DigestHex, LogitDigest};
 use rin_engine::network::rows_at_once;
-use rin_engine::snn::{Network as Spikes, Simulator};
 use rin_engine::{LoadOptions, NetworkEngine};
 use rin_kernels::Tier;
-use rin_model::{Mode, ModelFile, Port};
+use rin_model::{ModelFile, Port};
 
 use crate::{Failure, RinStatus, invalid};
 
@@ -33,37 +32,24 @@ pub struct Output {
     pub labels: Vec<String>,
 }
 
-#[derive(Debug)]
-enum Network {
-    Rows(Box<NetworkEngine>),
-    Spiking { simulator: Box<Simulator>, file: Box<ModelFile> },
-}
-
 /// A loaded network.
 #[derive(Debug)]
 pub(crate) struct RowModel {
-    network: Network,
+    engine: Box<NetworkEngine>,
     pub(crate) options: LoadOptions,
     ports: Ports,
-    /// Of the last call, where it took several runs, or a spiking network.
+    /// Of the last call, where it took several runs.
     digest: Option<DigestHex>,
 }
 
 impl RowModel {
     pub(crate) fn load(file: ModelFile, options: &LoadOptions) -> Result<Self, Failure> {
         let described = file.network().cloned();
-        let (network, widths) = if file.mode() == Some(Mode::Snn) {
-            let simulator = Box::new(Simulator::load(Spikes::of_file(&file)?, options)?);
-            let widths = vec![simulator.network().outputs()];
-            (Network::Spiking { simulator, file: Box::new(file) }, widths)
-        } else {
-            // Sequences are given with all of their positions.
-            let n_batch = described.as_ref().map_or(1, |network| rows_at_once(network, options.n_batch, None));
-            let options = LoadOptions { n_batch: n_batch.max(1), ctx: None, ..options.clone() };
-            let engine = Box::new(NetworkEngine::load(file, &options, |_| {})?);
-            let widths = (0..engine.outputs().len()).map(|i| engine.output_width(i)).collect();
-            (Network::Rows(engine), widths)
-        };
+        // Sequences are given with all of their positions.
+        let n_batch = described.as_ref().map_or(1, |network| rows_at_once(network, options.n_batch, None));
+        let engine_options = LoadOptions { n_batch: n_batch.max(1), ctx: None, ..options.clone() };
+        let engine = Box::new(NetworkEngine::load(file, &engine_options, |_| {})?);
+        let widths: Vec<usize> = (0..engine.outputs().len()).map(|i| engine.output_width(i)).collect();
         let ports = described.map_or_else(Ports::default, |described| Ports {
             inputs: described.inputs,
             outputs: described
@@ -73,7 +59,7 @@ impl RowModel {
                 .map(|(rin_model::Output { name, kind, labels }, width)| Output { name, width, kind, labels })
                 .collect(),
         });
-        Ok(Self { network, options: options.clone(), ports, digest: None })
+        Ok(Self { engine, options: options.clone(), ports, digest: None })
     }
 
     pub(crate) fn ports(&self) -> &Ports {
@@ -81,89 +67,57 @@ impl RowModel {
     }
 
     pub(crate) fn file(&self) -> &ModelFile {
-        match &self.network {
-            Network::Rows(engine) => engine.file(),
-            Network::Spiking { file, .. } => file,
-        }
+        self.engine.file()
     }
 
     /// The highest instruction tier in use.
-    pub(crate) fn tier(&self) -> Option<Tier> {
-        match &self.network {
-            Network::Rows(engine) => Some(engine.tier()),
-            Network::Spiking { .. } => None,
-        }
+    pub(crate) fn tier(&self) -> Tier {
+        self.engine.tier()
     }
 
     pub(crate) fn threads(&self) -> usize {
-        match &self.network {
-            Network::Rows(engine) => engine.threads(),
-            Network::Spiking { simulator, .. } => simulator.threads(),
-        }
+        self.engine.threads()
     }
 
     /// Weights, state and scratch, in bytes.
     pub(crate) fn bytes(&self) -> [usize; 3] {
-        match &self.network {
-            Network::Rows(engine) => {
-                let plan = engine.plan();
-                [plan.weights.bytes(), plan.state_bytes, plan.scratch_bytes]
-            }
-            // Weights once, and a state for each worker.
-            Network::Spiking { simulator, .. } => {
-                let bytes = |threads| Simulator::plan(simulator.network(), threads).map_or(0, |(bytes, _)| bytes);
-                let state = bytes(2).saturating_sub(bytes(1));
-                [bytes(1).saturating_sub(state), state.saturating_mul(simulator.threads()), 0]
-            }
-        }
+        let plan = self.engine.plan();
+        [plan.weights.bytes(), plan.state_bytes, plan.scratch_bytes]
     }
 
     /// Computes `rows` rows. `inputs` and `outputs` have the values of all of them, `(rows, width)`.
     pub(crate) fn infer(&mut self, inputs: &[&[f32]], rows: usize, outputs: &mut [&mut [f32]]) -> Result<(), Failure> {
         self.check(inputs, rows, outputs)?;
         self.digest = None;
-        match &mut self.network {
-            Network::Spiking { simulator, .. } => {
-                let (Some(input), Some(output)) = (inputs.first(), outputs.first_mut()) else { return Ok(()) };
-                if rows == 0 {
-                    return Ok(());
-                }
-                let steps = simulator.network().steps;
-                simulator.run(input, steps, output)?;
-                let mut digest = LogitDigest::new();
-                digest.update(output);
-                self.digest = Some(digest.finish());
+        let engine = &mut self.engine;
+        let most = engine.max_rows();
+        if rows <= most {
+            engine.run(inputs, rows)?;
+            for (i, output) in outputs.iter_mut().enumerate() {
+                output.copy_from_slice(engine.output(i));
             }
-            Network::Rows(engine) if rows <= engine.max_rows() => {
-                engine.run(inputs, rows)?;
-                for (i, output) in outputs.iter_mut().enumerate() {
-                    output.copy_from_slice(engine.output(i));
-                }
-            }
-            Network::Rows(engine) => {
-                let most = engine.max_rows();
-                let mut digest = LogitDigest::new();
-                let mut parts: Vec<&[f32]> = Vec::with_capacity(inputs.len());
-                for first in (0..rows).step_by(most) {
-                    let n = most.min(rows - first);
-                    parts.clear();
-                    for (input, port) in inputs.iter().zip(&self.ports.inputs) {
-                        let width = port.width();
-                        parts.push(input.get(first * width..(first + n) * width).unwrap_or_default());
-                    }
-                    engine.run(&parts, n)?;
-                    for (i, output) in outputs.iter_mut().enumerate() {
-                        let found = engine.output(i);
-                        let width = found.len() / n.max(1);
-                        if let Some(place) = output.get_mut(first * width..(first + n) * width) {
-                            place.copy_from_slice(found);
-                        }
-                    }
-                    engine.digest(&mut digest);
-                }
-                self.digest = Some(digest.finish());
-            }
+            return Ok(());
         }
+        let mut digest = LogitDigest::new();
+        let mut parts: Vec<&[f32]> = Vec::with_capacity(inputs.len());
+        for first in (0..rows).step_by(most) {
+            let n = most.min(rows - first);
+            parts.clear();
+            for (input, port) in inputs.iter().zip(&self.ports.inputs) {
+                let width = port.width();
+                parts.push(input.get(first * width..(first + n) * width).unwrap_or_default());
+            }
+            engine.run_from(first, &parts, n)?;
+            for (i, output) in outputs.iter_mut().enumerate() {
+                let found = engine.output(i);
+                let width = found.len() / n.max(1);
+                if let Some(place) = output.get_mut(first * width..(first + n) * width) {
+                    place.copy_from_slice(found);
+                }
+            }
+            engine.digest(&mut digest);
+        }
+        self.digest = Some(digest.finish());
         Ok(())
     }
 
@@ -208,13 +162,10 @@ impl RowModel {
 
     /// Digest of the values of the last call.
     pub(crate) fn digest(&self) -> Option<DigestHex> {
-        self.digest.or_else(|| match &self.network {
-            Network::Rows(engine) => {
-                let mut digest = LogitDigest::new();
-                engine.digest(&mut digest);
-                Some(digest.finish())
-            }
-            Network::Spiking { .. } => None,
+        self.digest.or_else(|| {
+            let mut digest = LogitDigest::new();
+            self.engine.digest(&mut digest);
+            Some(digest.finish())
         })
     }
 

@@ -52,6 +52,13 @@ fn a_graph_answers_as_its_equations_say_and_so_does_its_rin_file() {
     let verified = json(&output(place.on("verify", &place.path("a.rin"), &["--json", "-q"])));
     assert_eq!(verified["cases"], verified["equal"]);
     assert!(verified["cases"].as_u64().unwrap() >= 25, "{verified}");
+    let bench =
+        output(place.on("bench", &place.path("a.rin"), &["-r", "2", "-b", "1,2", "--rates-only", "--json", "-q"]));
+    let rows: Vec<Value> = serde_json::from_slice(&bench.stdout).unwrap();
+    assert_eq!(rows.len(), 2, "{}", stderr(&bench));
+    for (row, n) in rows.iter().zip([1, 2]) {
+        assert_eq!((&row["test"], &row["n_parallel"], &row["allocs"]), (&"inf".into(), &n.into(), &0.into()), "{row}");
+    }
 
     let text = output(place.on("run", &place.path("a.rin"), &["--input", "x.csv", "-q"]));
     assert!(String::from_utf8_lossy(&text.stdout).contains('\t'));

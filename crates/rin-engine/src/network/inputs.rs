@@ -8,7 +8,7 @@ use crate::weights::WeightTable;
 use rin_model::{Network, Port, PortKind, Positions};
 
 /// Which numbers an input takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Domain {
     /// Any.
     Numbers,
@@ -16,6 +16,10 @@ pub enum Domain {
     Ids(usize),
     /// Whole numbers up to this: positions that count.
     Length(usize),
+    /// 0 or 1: spikes.
+    Flags,
+    /// Any; what lies beyond this magnitude counts as this much.
+    UpTo(f32),
 }
 
 impl Domain {
@@ -25,6 +29,8 @@ impl Domain {
         let whole = |n: usize| (((x + 2.0) * 0.25 * n as f32) as usize).min(n - 1) as f32;
         match self {
             Self::Numbers => x,
+            Self::Flags => f32::from(u8::from(x > 2.0 / 3.0)),
+            Self::UpTo(most) => 0.5 * x * most,
             Self::Ids(n) => whole(n.max(1)),
             Self::Length(most) => whole(most + 1),
         }

@@ -14,7 +14,10 @@ pub mod integer;
 pub mod plan;
 mod run;
 pub mod sequence;
+pub mod spiking;
 pub mod verify;
+pub mod whole;
+mod whole_run;
 
 pub use inputs::{Domain, rows_at_once};
 pub use plan::NetworkPlan;
@@ -24,7 +27,7 @@ use crate::digest::LogitDigest;
 use crate::engine::make_pool;
 use crate::pool::Pool;
 use crate::run::Kernels;
-use crate::snn::SnnError;
+use crate::snn::{Activity, Counts, SnnError};
 use crate::topology::Policy;
 use crate::weights::Weights;
 use crate::{Error, LoadOptions};
@@ -81,6 +84,12 @@ pub enum NetworkError {
         /// Positions in the row.
         most: usize,
     },
+    /// A node in integers whose numbers could make a sum wrap.
+    #[error("`{tensor}` holds numbers that no network in integers has; the file is damaged: import the network again")]
+    UnsoundTensor {
+        /// Name of the tensor.
+        tensor: String,
+    },
     /// A layer in integers whose sums could wrap.
     #[error("layer {layer} has numbers that no integer layer has; the file is damaged: import the network again")]
     UnsoundLayer {
@@ -132,6 +141,8 @@ pub struct NetworkEngine {
     tier: Tier,
     /// Rows and positions of the last run.
     spans: Spans,
+    /// What the last run of a spiking network took, worker by worker.
+    counts: Vec<Counts>,
 }
 
 impl NetworkEngine {
@@ -151,9 +162,12 @@ impl NetworkEngine {
             Weights::load_with_arena(file, &mut plan.weights, arena_bytes, options.arena, &mut pool, progress)?;
         integer::check_sound(&plan, &weights)?;
         crate::graph::make_ready(&plan, &weights, &mut arena)?;
+        spiking::make_ready(&plan, &weights, &mut arena)?;
+        whole::check_sound(&plan, &weights)?;
         let kernels = Kernels::select(KvType::F32, &cpu);
         let spans = Spans::new(&plan);
-        Ok(Self { plan, weights, arena, pool, kernels, tier: cpu.best(), spans })
+        let counts = vec![Counts::ZERO; spiking::spiking_step(&plan).map_or(0, spiking::SpikingStep::units)];
+        Ok(Self { plan, weights, arena, pool, kernels, tier: cpu.best(), spans, counts })
     }
 
     /// The plan that is held.
@@ -255,12 +269,22 @@ impl NetworkEngine {
     /// [`NetworkError`] for inputs that are not those of the network; [`Error::StepTooLarge`] for more rows than were
     /// planned for. Nothing is computed then.
     pub fn run(&mut self, inputs: &[&[f32]], rows: usize) -> Result<(), Error> {
+        self.run_from(0, inputs, rows)
+    }
+
+    /// As [`run`](Self::run) for rows of which the first is number `first` of all: a spiking network whose inputs are
+    /// rates draws for (seed, number of the row, step, input). For all other networks a row's bits do not depend on it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    pub fn run_from(&mut self, first: usize, inputs: &[&[f32]], rows: usize) -> Result<(), Error> {
         self.spans.clear();
         if rows > self.plan.n_rows {
             return Err(Error::StepTooLarge { what: "rows", found: rows, most: self.plan.n_rows });
         }
         self.spans.read(&self.plan, inputs, rows)?;
-        let done = if rows > 0 { self.forward(inputs) } else { Ok(()) };
+        let done = if rows > 0 { self.forward(first, inputs) } else { Ok(()) };
         if done.is_err() {
             self.spans.clear();
         }
@@ -279,6 +303,11 @@ impl NetworkEngine {
         let bytes = self.arena.bytes().get(slot.offset..slot.offset + bytes).unwrap_or_default();
         // Slots begin at multiples of 64 bytes.
         crate::arena::cast(bytes).unwrap_or_default()
+    }
+
+    /// What the last [`run`](Self::run) of a spiking network took; none for other networks.
+    pub fn activity(&self) -> Option<Activity> {
+        spiking::spiking_step(&self.plan).map(|step| Activity::of(&self.counts, step.network().layers.len()))
     }
 
     /// Adds the outputs of the last [`run`](Self::run) to a digest, row by row, so that it does not depend on how rows

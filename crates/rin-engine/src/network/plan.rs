@@ -4,6 +4,8 @@ use super::NetworkError;
 use super::inputs::{Domain, domains};
 use super::integer::{IntegerStep, plan_integer};
 use super::sequence::SequenceOp;
+use super::spiking::{SpikingStep, plan_spiking};
+use super::whole::{WholeStep, plan_whole};
 use crate::Error;
 use crate::graph::Program;
 use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots};
@@ -117,6 +119,10 @@ pub enum Step {
         /// Output: f32 `(rows, positions, width)`.
         out: SlotId,
     },
+    /// A step of a list of nodes in integers.
+    Whole(WholeStep),
+    /// A whole spiking network.
+    Spiking(Box<SpikingStep>),
     /// A whole graph of arrays, row by row.
     Graph(Box<Program>),
 }
@@ -156,7 +162,8 @@ pub struct NetworkPlan {
 }
 
 impl NetworkPlan {
-    /// Plans the network of `file` for up to `n_rows` rows at once, from its header alone.
+    /// Plans the network of `file` for up to `n_rows` rows at once, from its header alone; of a spiking network the arrays are
+    /// read too.
     ///
     /// # Errors
     ///
@@ -187,6 +194,8 @@ impl NetworkPlan {
             Body::Nodes(nodes) => nodes,
             Body::Graph(graph) => return crate::graph::plan(file, network, graph, n_rows),
             Body::Integer(integer) => return plan_integer(file, network, integer, n_rows),
+            Body::Whole(whole) => return plan_whole(file, network, whole, n_rows),
+            Body::Spiking(_) => return plan_spiking(file, network, n_rows),
             _ => return Err(Error::NoPlan(network.mode.name())),
         };
         Writer::new(file, network, nodes, n_rows)?.write(nodes)

@@ -14,8 +14,8 @@ use std::ops::Range;
 const ROW_OP_WORK: usize = 8;
 
 impl NetworkEngine {
-    pub(super) fn forward(&mut self, inputs: &[&[f32]]) -> Result<(), Error> {
-        let Self { plan, weights, arena, pool, kernels, spans, .. } = self;
+    pub(super) fn forward(&mut self, first: usize, inputs: &[&[f32]]) -> Result<(), Error> {
+        let Self { plan, weights, arena, pool, kernels, spans, counts, .. } = self;
         let mut machine = Machine { slots: &plan.slots, weights, arena, pool, kernels };
         for step in &plan.steps {
             match step {
@@ -32,6 +32,8 @@ impl NetworkEngine {
                 }
                 Step::Graph(program) => machine.graph(program, inputs, spans.count(), &plan.outputs)?,
                 Step::Integer(step) => machine.integer(spans.count(), step, inputs)?,
+                Step::Whole(step) => machine.whole(spans, step, inputs)?,
+                Step::Spiking(step) => machine.spiking(step, inputs, first, spans.count(), counts)?,
                 Step::Unpack { x, out } => machine.unpack(spans, x, *out)?,
             }
         }

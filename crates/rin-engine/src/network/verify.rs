@@ -131,7 +131,7 @@ fn outputs(
         let widths = engine.inputs().iter().map(rin_model::Port::width);
         let slices: Vec<&[f32]> =
             inputs.iter().zip(widths).map(|(values, width)| &values[first * width..][..rows * width]).collect();
-        engine.run(&slices, rows)?;
+        engine.run_from(first, &slices, rows)?;
         for (i, all) in all.iter_mut().enumerate() {
             all.extend_from_slice(engine.output(i));
         }

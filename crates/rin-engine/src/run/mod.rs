@@ -16,6 +16,7 @@ use crate::cache::PageCache;
 use crate::graph::ArrayKernels;
 use crate::plan::{Plan, SlotId, Step};
 use crate::pool::Pool;
+use crate::snn::SpikingKernels;
 use crate::weights::Weights;
 use machine::slot_range;
 pub(crate) use machine::{ACT_SLOTS, ActRows, Machine, QuantizeAct};
@@ -31,7 +32,10 @@ use rin_kernels::ops::rms_norm::RmsNorm;
 use rin_kernels::ops::rope::{Rope, RopeTable};
 use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::ops::swiglu::SwiGlu;
-pub(crate) use split::{deal, rows_of, split};
+use rin_kernels::ops::wide::attention::Attend;
+use rin_kernels::ops::wide::norm::WideLayerNorm;
+use rin_kernels::ops::wide::rows::{AddScaled, Curve, Rescale, ToBytes};
+pub(crate) use split::{Dense, deal, rows_of, split};
 use std::ops::Range;
 
 /// A token of a batch.
@@ -61,6 +65,8 @@ pub struct Kernels {
     swiglu: SwiGlu,
     pub(crate) attention: Attention,
     pub(crate) integer: IntegerKernels,
+    pub(crate) spiking: SpikingKernels,
+    pub(crate) whole: WholeKernels,
     pub(crate) arrays: ArrayKernels,
     memory: memory::MemoryKernels,
 }
@@ -71,6 +77,31 @@ pub(crate) struct IntegerKernels {
     pub(crate) quantize: QuantizeStatic,
     pub(crate) narrow: DenseNarrow,
     pub(crate) wide: DenseWide,
+}
+
+/// The operations of encoders in integers, between their products.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WholeKernels {
+    pub(crate) to_bytes: ToBytes,
+    pub(crate) rescale: Rescale,
+    pub(crate) add: AddScaled,
+    pub(crate) curve: Curve,
+    pub(crate) layer_norm: WideLayerNorm,
+    pub(crate) attend: Attend,
+}
+
+impl WholeKernels {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as all kernels take it")]
+    fn select(cpu: &Cpu) -> Self {
+        Self {
+            to_bytes: ToBytes::select(cpu),
+            rescale: Rescale::select(cpu),
+            add: AddScaled::select(cpu),
+            curve: Curve::select(cpu),
+            layer_norm: WideLayerNorm::select(cpu),
+            attend: Attend::select(cpu),
+        }
+    }
 }
 
 impl Kernels {
@@ -87,6 +118,8 @@ impl Kernels {
             rope: Rope::select(cpu),
             swiglu: SwiGlu::select(cpu),
             attention: Attention::select(kv_type, cpu),
+            spiking: SpikingKernels::select(cpu),
+            whole: WholeKernels::select(cpu),
             integer: IntegerKernels {
                 quantize: QuantizeStatic::select(cpu),
                 narrow: DenseNarrow::select(cpu),

@@ -15,6 +15,28 @@ impl<T> Rows for MatMut<'_, T> {
     }
 }
 
+/// Rows that follow each other without gaps.
+#[derive(Debug)]
+pub(crate) struct Dense<'a, T> {
+    pub(crate) data: &'a mut [T],
+    pub(crate) cols: usize,
+}
+
+impl<T> Rows for Dense<'_, T> {
+    fn split_rows(self, at: usize) -> (Self, Self) {
+        let Self { data, cols } = self;
+        let (a, b) = data.split_at_mut(at * cols);
+        (Self { data: a, cols }, Self { data: b, cols })
+    }
+}
+
+impl<A: Rows, B: Rows> Rows for (A, B) {
+    fn split_rows(self, at: usize) -> (Self, Self) {
+        let ((a, c), (b, d)) = (self.0.split_rows(at), self.1.split_rows(at));
+        ((a, b), (c, d))
+    }
+}
+
 /// Below this many elements a step runs on its caller: handing it out would cost more.
 const WORTH_SHARING: usize = 8192;
 

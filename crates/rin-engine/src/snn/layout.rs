@@ -52,7 +52,7 @@ pub(super) struct LayerPlace {
 
 /// The whole mapping.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     pub(super) layers: Vec<LayerPlace>,
     /// Inputs of a step as flags or as 7-bit magnitudes, padded.
     pub(super) input: Range<usize>,
@@ -60,9 +60,9 @@ pub(super) struct Layout {
     /// Readout of the output layer: i64 per neuron.
     pub(super) readout: Range<usize>,
     /// Bytes of the weights and constants.
-    pub(super) weights_bytes: usize,
+    pub(crate) weights_bytes: usize,
     /// Bytes of the state of one worker.
-    pub(super) state_bytes: usize,
+    pub(crate) state_bytes: usize,
     pub(super) pieces: Vec<Piece>,
 }
 
@@ -98,7 +98,7 @@ pub(super) fn padded(width: usize) -> usize {
 
 impl Layout {
     /// Of a network that was checked.
-    pub(super) fn new(network: &Network) -> Result<Self, SnnError> {
+    pub(crate) fn new(network: &Network) -> Result<Self, SnnError> {
         let mut weights = Packer { end: Some(0), pieces: Vec::new() };
         let mut state = Packer { end: Some(0), pieces: Vec::new() };
         let direct = matches!(network.coding, Coding::Direct { .. });

@@ -13,14 +13,15 @@ mod file;
 mod layout;
 mod network;
 mod run;
-pub mod verify;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use layout::Layout;
 pub use layout::Piece;
 pub use network::{Coding, Layer, MAX_LAYERS, Network, Projection, Readout, SnnError, Source};
 pub use run::{Activity, Simulator, SimulatorOptions, Watch};
+pub(crate) use run::{Counts, Run, SpikingKernels, check_input, lay_out};
 
 /// Spikes of a hundred inputs above which the product with all inputs is taken instead of a row per spike.
 ///

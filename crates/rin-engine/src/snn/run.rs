@@ -44,6 +44,19 @@ pub struct Activity {
     pub synaptic_operations: u64,
 }
 
+impl Activity {
+    /// The sum over all workers.
+    pub(crate) fn of(counts: &[Counts], layers: usize) -> Self {
+        let mut sum = Self { spikes: vec![0; layers], ..Self::default() };
+        for counts in counts {
+            sum.spikes.iter_mut().zip(counts.spikes).for_each(|(sum, spikes)| *sum += spikes);
+            sum.input_spikes += counts.input;
+            sum.synaptic_operations += counts.operations;
+        }
+        sum
+    }
+}
+
 /// What a layer did in a step, for those who watch.
 #[derive(Clone, Copy, Debug)]
 pub struct Watch<'a> {
@@ -59,11 +72,20 @@ pub struct Watch<'a> {
     pub v: &'a [i32],
 }
 
+/// The operations of a step, resolved once.
 #[derive(Clone, Copy, Debug)]
-struct Kernels {
+pub(crate) struct SpikingKernels {
     add: AddSpikes,
     dense: DenseSpikes,
     step: LifStep,
+}
+
+impl SpikingKernels {
+    /// Picks the best variants that `cpu` can run.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "as all kernels take it")]
+    pub(crate) fn select(cpu: &Cpu) -> Self {
+        Self { add: AddSpikes::select(cpu), dense: DenseSpikes::select(cpu), step: LifStep::select(cpu) }
+    }
 }
 
 /// A network in memory, ready to run.
@@ -73,21 +95,21 @@ pub struct Simulator {
     layout: Layout,
     arena: Arena,
     pool: Pool,
-    kernels: Kernels,
+    kernels: SpikingKernels,
     dense_percent: usize,
     activity: Vec<Counts>,
 }
 
 /// The counts of one worker.
 #[derive(Clone, Copy, Debug)]
-struct Counts {
+pub(crate) struct Counts {
     spikes: [u64; MAX_LAYERS],
     input: u64,
     operations: u64,
 }
 
 impl Counts {
-    const ZERO: Self = Self { spikes: [0; MAX_LAYERS], input: 0, operations: 0 };
+    pub(crate) const ZERO: Self = Self { spikes: [0; MAX_LAYERS], input: 0, operations: 0 };
 }
 
 /// A worker's share of a run.
@@ -123,31 +145,8 @@ impl Simulator {
         let (total, _) = Self::plan(&network, pool.threads())?;
         let layout = Layout::new(&network)?;
         let mut arena = Arena::new(total as u64, options.arena)?;
-        let weights = &mut arena.bytes_mut()[..layout.weights_bytes];
-        for (layer, place) in network.layers.iter().zip(&layout.layers) {
-            for (projection, at) in layer.projections.iter().zip(&place.projections) {
-                let width = network.width(projection.from).unwrap_or(0);
-                let mut rows = vec![0; padded(width) * place.n];
-                for (padded, row) in rows.chunks_mut(place.n).zip(projection.weights.chunks(layer.outputs())) {
-                    padded[..row.len()].copy_from_slice(row);
-                }
-                pack_dense(&rows, place.n, part_mut(weights, &at.panels)?);
-                let kept = part_mut::<i8>(weights, &at.rows)?;
-                let len = kept.len();
-                kept.copy_from_slice(&rows[..len]);
-            }
-            fill(part_mut(weights, &place.keep_v)?, &layer.keep_v, 0_u16);
-            fill(part_mut(weights, &place.keep_u)?, &layer.keep_u, 0_u16);
-            // A neuron that is padding never spikes: no membrane is above this.
-            fill(part_mut(weights, &place.threshold)?, &layer.threshold, i32::MAX);
-            fill(part_mut(weights, &place.current)?, &layer.current, 0);
-            fill(part_mut(weights, &place.bias)?, &layer.bias, 0);
-        }
-        let kernels = Kernels {
-            add: AddSpikes::select(&options.cpu),
-            dense: DenseSpikes::select(&options.cpu),
-            step: LifStep::select(&options.cpu),
-        };
+        lay_out(&network, &layout, &mut arena.bytes_mut()[..layout.weights_bytes])?;
+        let kernels = SpikingKernels::select(&options.cpu);
         let activity = vec![Counts::ZERO; pool.threads()];
         Ok(Self { network, layout, arena, pool, kernels, dense_percent: options.dense_percent, activity })
     }
@@ -217,49 +216,49 @@ impl Simulator {
     ) -> Result<(), Error> {
         let (row_len, rows) = check_input(&self.network, input, steps, out.len())?;
         let Self { network, layout, arena, pool, kernels, dense_percent, activity } = self;
-        activity.fill(Counts::ZERO);
         let (weights, state) = arena.bytes_mut().split_at_mut(layout.weights_bytes);
-        let run = Run { network, layout, weights, kernels, dense_percent: *dense_percent, steps, row_len };
+        let run = Run { network, layout, weights, kernels, dense_percent: *dense_percent, steps, row_len, first: 0 };
         if let Some(watch) = watch {
             let state = &mut state[..layout.state_bytes];
+            activity.fill(Counts::ZERO);
             return run.share(Share { first: 0, input, out, state, counts: &mut activity[0] }, Some(watch));
         }
-        let parts = pool.threads().min(rows);
-        let outputs = network.outputs();
-        let mut states = state.chunks_mut(layout.state_bytes);
-        let mut counts = activity.iter_mut();
-        let (mut rest, mut first) = (out, 0);
-        deal(
-            pool,
-            parts,
-            |part| {
-                let range = partition(rows, parts, part, 1);
-                let (out, after) = std::mem::take(&mut rest).split_at_mut(range.len() * outputs);
-                rest = after;
-                first += range.len();
-                let input = &input[range.start * row_len..range.end * row_len];
-                Some(Share { first: range.start, input, out, state: states.next()?, counts: counts.next()? })
-            },
-            // Lengths were checked, and the layout was made for this arena: no part of it can be missing.
-            |share| run.share(share, None).expect("the layout fits the arena"),
-        );
+        run.rows(pool, input, rows, out, state, activity);
         Ok(())
     }
 
     /// What the last run took.
     pub fn activity(&self) -> Activity {
-        let mut sum = Activity { spikes: vec![0; self.network.layers.len()], ..Activity::default() };
-        for counts in &self.activity {
-            sum.spikes.iter_mut().zip(counts.spikes).for_each(|(sum, spikes)| *sum += spikes);
-            sum.input_spikes += counts.input;
-            sum.synaptic_operations += counts.operations;
-        }
-        sum
+        Activity::of(&self.activity, self.network.layers.len())
     }
 }
 
+/// Writes the weights and constants of a network where its layout says.
+pub(crate) fn lay_out(network: &Network, layout: &Layout, weights: &mut [u8]) -> Result<(), Error> {
+    for (layer, place) in network.layers.iter().zip(&layout.layers) {
+        for (projection, at) in layer.projections.iter().zip(&place.projections) {
+            let width = network.width(projection.from).unwrap_or(0);
+            let mut rows = vec![0; padded(width) * place.n];
+            for (padded, row) in rows.chunks_mut(place.n).zip(projection.weights.chunks(layer.outputs())) {
+                padded[..row.len()].copy_from_slice(row);
+            }
+            pack_dense(&rows, place.n, part_mut(weights, &at.panels)?);
+            let kept = part_mut::<i8>(weights, &at.rows)?;
+            let len = kept.len();
+            kept.copy_from_slice(&rows[..len]);
+        }
+        fill(part_mut(weights, &place.keep_v)?, &layer.keep_v, 0_u16);
+        fill(part_mut(weights, &place.keep_u)?, &layer.keep_u, 0_u16);
+        // A neuron that is padding never spikes: no membrane is above this.
+        fill(part_mut(weights, &place.threshold)?, &layer.threshold, i32::MAX);
+        fill(part_mut(weights, &place.current)?, &layer.current, 0);
+        fill(part_mut(weights, &place.bias)?, &layer.bias, 0);
+    }
+    Ok(())
+}
+
 /// The length of a row, and how many there are.
-fn check_input(network: &Network, input: &[f32], steps: usize, out: usize) -> Result<(usize, usize), Error> {
+pub(crate) fn check_input(network: &Network, input: &[f32], steps: usize, out: usize) -> Result<(usize, usize), Error> {
     let bad = |field, expected, found| Error::BadOption { field, expected, found };
     if steps == 0 || steps > network.steps {
         let expected = format!("1 to {}, for which the network was made", network.steps);
@@ -289,14 +288,17 @@ fn check_input(network: &Network, input: &[f32], steps: usize, out: usize) -> Re
 }
 
 /// What all shares of a run have in common.
-struct Run<'a> {
-    network: &'a Network,
-    layout: &'a Layout,
-    weights: &'a [u8],
-    kernels: &'a Kernels,
-    dense_percent: usize,
-    steps: usize,
-    row_len: usize,
+pub(crate) struct Run<'a> {
+    pub(crate) network: &'a Network,
+    pub(crate) layout: &'a Layout,
+    /// As [`lay_out`] wrote them.
+    pub(crate) weights: &'a [u8],
+    pub(crate) kernels: &'a SpikingKernels,
+    pub(crate) dense_percent: usize,
+    pub(crate) steps: usize,
+    pub(crate) row_len: usize,
+    /// The number of the first row.
+    pub(crate) first: usize,
 }
 
 /// The state of a layer, cut out of a worker's bytes.
@@ -316,6 +318,38 @@ struct Spikes<'s> {
 }
 
 impl Run<'_> {
+    /// Runs rows, shared out among workers for which `state` and `counts` have room. Allocates nothing.
+    pub(crate) fn rows(
+        &self,
+        pool: &mut Pool,
+        input: &[f32],
+        rows: usize,
+        out: &mut [f32],
+        state: &mut [u8],
+        counts: &mut [Counts],
+    ) {
+        counts.fill(Counts::ZERO);
+        let (outputs, row_len) = (self.network.outputs(), self.row_len);
+        let parts = pool.active().min(rows).min(counts.len());
+        let mut states = state.chunks_mut(self.layout.state_bytes);
+        let mut counts = counts.iter_mut();
+        let mut rest = out;
+        deal(
+            pool,
+            parts,
+            |part| {
+                let range = partition(rows, parts, part, 1);
+                let (out, after) = std::mem::take(&mut rest).split_at_mut(range.len() * outputs);
+                rest = after;
+                let input = &input[range.start * row_len..range.end * row_len];
+                let first = self.first.wrapping_add(range.start);
+                Some(Share { first, input, out, state: states.next()?, counts: counts.next()? })
+            },
+            // Lengths were checked, and the layout was made for this arena: no part of it can be missing.
+            |share| self.share(share, None).expect("the layout fits the arena"),
+        );
+    }
+
     fn share(&self, share: Share<'_>, mut watch: Option<&mut dyn FnMut(Watch<'_>)>) -> Result<(), Error> {
         let Share { first, input, out, state, counts } = share;
         let mut cutter = Cutter { rest: state, at: 0 };
@@ -335,7 +369,7 @@ impl Run<'_> {
         let readout = cutter.take::<i64>(&self.layout.readout)?;
         let rows = input.chunks_exact(self.row_len).zip(out.chunks_exact_mut(self.network.outputs()));
         for (at, (values, out)) in rows.enumerate() {
-            let row = Row { values, number: first + at, steps: self.steps };
+            let row = Row { values, number: first.wrapping_add(at), steps: self.steps };
             self.begin(layers, &mut source, row, counts)?;
             readout.fill(0);
             for t in 0..self.steps {

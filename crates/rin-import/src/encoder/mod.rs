@@ -9,7 +9,9 @@ mod build;
 mod config;
 mod vit;
 
-use crate::write::{NewNetwork, write_network};
+use crate::convert::Converted;
+use crate::foreign::{ForeignError, INTEGERS_NEED_ROWS};
+use crate::write::NewTensor;
 use crate::{Error, ImportOptions, Report, source, staged};
 use build::Builder;
 use config::EncoderConfig;
@@ -43,19 +45,39 @@ fn config_path(src: &Path) -> Option<PathBuf> {
 pub(crate) fn import(src: &Path, dst: &Path, config: &EncoderConfig, options: &ImportOptions) -> Result<Report, Error> {
     let file = ModelFile::open(src)?;
     staged::check_destination(dst, &source::files(&file)?, options.overwrite)?;
-    let mut builder = Builder::new(&file, options);
+    let name = source::name(src);
+    let converted = Converted { name: &name, format: "safetensors", quant: options.quant };
+    let report = match &options.calibration {
+        None if options.integer => return Err(ForeignError::unsupported(INTEGERS_NEED_ROWS).into()),
+        None => {
+            let (network, tensors) = build(&file, &name, config, options)?;
+            converted.write(dst, &network, &tensors, options.overwrite)?
+        }
+        Some(rows) => {
+            let floats = build(&file, &name, config, &ImportOptions { quant: None, ..options.clone() })?;
+            let own = || build(&file, &name, config, options);
+            converted.beside_floats(dst, &floats, own, rows, options)?
+        }
+    };
+    file.check_unchanged()?;
+    Ok(report)
+}
+
+/// The network and its tensors.
+fn build(
+    file: &ModelFile,
+    name: &str,
+    config: &EncoderConfig,
+    options: &ImportOptions,
+) -> Result<(Network, Vec<NewTensor>), Error> {
+    let mut builder = Builder::new(file, options);
     let ends = match config.model_type.as_str() {
         "vit" => vit::write(&mut builder, config)?,
         _ => bert::write(&mut builder, config)?,
     };
     builder.check_all_used()?;
     let (nodes, tensors) = builder.finish();
-    let name = Some(source::name(src)).filter(|name| !name.is_empty());
-    let network =
-        Network { mode: Mode::Attn, name, inputs: ends.inputs, outputs: ends.outputs, body: Body::Nodes(nodes) };
-    let (name, quant) = (source::name(src), options.quant);
-    let model = NewNetwork { network: &network, source: &name, format: "safetensors", quant };
-    let report = write_network(dst, &model, &tensors, &[], options.overwrite)?;
-    file.check_unchanged()?;
-    Ok(report)
+    let name = Some(name.to_owned()).filter(|name| !name.is_empty());
+    let body = Body::Nodes(nodes);
+    Ok((Network { mode: Mode::Attn, name, inputs: ends.inputs, outputs: ends.outputs, body }, tensors))
 }

@@ -14,13 +14,14 @@ mod zip;
 pub use describe::{Description, Layer, OutputLayer};
 pub use error::ForeignError;
 
+use crate::convert::Converted;
 use crate::cost::cost;
 use crate::integer::{self, DenseNetwork};
 use crate::write::{NewNetwork, NewTensor, network_bytes, write_network};
-use crate::{Error, ImportOptions, Report, onnx, source, staged};
+use crate::{Error, ImportOptions, Report, onnx, source, staged, whole};
 use rin_kernels::Format;
 use rin_model::onnx::ExternalFiles;
-use rin_model::{FileFormat, ModelFile, Network};
+use rin_model::{Body, FileFormat, ModelFile, Network};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -39,7 +40,7 @@ pub(crate) struct Trained {
     pub(crate) tensors: Vec<Tensor>,
 }
 
-const INTEGERS_NEED_ROWS: &str =
+pub(crate) const INTEGERS_NEED_ROWS: &str =
     "the mode rin finds the scales of its integers with rows of the input: give --calibrate FILE";
 
 /// Longest file that is read into memory: networks of these kinds are small.
@@ -115,7 +116,11 @@ pub(crate) fn import_network(
         write_floats(&reference, &trained, &name, format, None, &ImportOptions { overwrite: true, ..options.clone() })
             .and_then(|_| {
                 let report = if options.integer {
-                    let quantized = DenseNetwork::of(trained)?.quantize(rows)?;
+                    let quantized = match DenseNetwork::of(trained.clone()) {
+                        Ok(layers) => layers.quantize(rows)?,
+                        // Norms, residuals, attention.
+                        Err(_) => whole::quantize(&trained.network, &float_tensors(&trained, None, options)?, rows)?,
+                    };
                     integer::write(dst, &quantized, &name, format, options.overwrite)?
                 } else {
                     write_floats(dst, &trained, &name, format, options.quant, options)?
@@ -136,6 +141,14 @@ fn write_floats(
     quant: Option<Format>,
     options: &ImportOptions,
 ) -> Result<Report, Error> {
+    let tensors = float_tensors(trained, quant, options)?;
+    check_cancelled(options)?;
+    let model = NewNetwork { network: &trained.network, source: name, format, quant };
+    write_network(dst, &model, &tensors, &[], options.overwrite)
+}
+
+/// The tensors of a network, its matrices in a type of floats or blocks.
+fn float_tensors(trained: &Trained, quant: Option<Format>, options: &ImportOptions) -> Result<Vec<NewTensor>, Error> {
     let format_of_matrices = quant.unwrap_or(Format::F32);
     let mut tensors = Vec::with_capacity(trained.tensors.len());
     for tensor in &trained.tensors {
@@ -150,9 +163,7 @@ fn write_floats(
             _ => NewTensor::vector(&tensor.name, &tensor.values),
         });
     }
-    check_cancelled(options)?;
-    let model = NewNetwork { network: &trained.network, source: name, format, quant };
-    write_network(dst, &model, &tensors, &[], options.overwrite)
+    Ok(tensors)
 }
 
 /// Ends an import that was interrupted.
@@ -181,8 +192,24 @@ fn import_onnx(
     if description.is_some() {
         return Err(ForeignError::unsupported("ONNX files describe their network; leave --network out").into());
     }
-    let imported = read_onnx(src, options)?;
     let (name, quant) = (source::name(src), options.quant);
+    if options.integer && options.calibration.is_none() {
+        return Err(ForeignError::unsupported(INTEGERS_NEED_ROWS).into());
+    }
+    if let Some(rows) = &options.calibration {
+        let floats = read_onnx(src, &ImportOptions { quant: None, ..options.clone() })?;
+        if !floats.arrays.is_empty() || !matches!(floats.network.body, Body::Nodes(_)) {
+            let what = "calibration rows are for models that are layers on rows, and this one is a graph of arrays";
+            return Err(ForeignError::unsupported(what).into());
+        }
+        let own = || {
+            let imported = read_onnx(src, options)?;
+            Ok((imported.network, imported.tensors))
+        };
+        let converted = Converted { name: &name, format: "onnx", quant };
+        return converted.beside_floats(dst, &(floats.network, floats.tensors), own, rows, options);
+    }
+    let imported = read_onnx(src, options)?;
     let model = NewNetwork { network: &imported.network, source: &name, format: "onnx", quant };
     write_network(dst, &model, &imported.tensors, &imported.arrays, options.overwrite)
 }

@@ -106,7 +106,7 @@ fn what_has_no_integers_is_refused_by_name() {
     let to = Temporary::new();
     let residual = ImportOptions { calibration: Some(golden("residual-x")), ..options("residual") };
     let error = import(&conformance("networks/residual.pt"), &to.0, &residual, &mut |_| ()).unwrap_err();
-    assert!(error.to_string().contains("one after the other"), "{error}");
+    assert!(error.to_string().contains("`sum_bn` is a scale"), "{error}");
     let cancelled = ImportOptions { cancel: Some(Arc::new(AtomicBool::new(true))), ..options("plain") };
     assert!(matches!(convert(&cancelled), Err(Error::Cancelled)));
     assert!(!to.0.exists());

@@ -12,3 +12,7 @@ mod legacy;
 mod mlp;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod spiking;
+#[cfg(test)]
+mod whole;

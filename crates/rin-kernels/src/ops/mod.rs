@@ -19,3 +19,4 @@ pub mod rope;
 pub mod softmax;
 pub mod swiglu;
 pub mod ternary;
+pub mod wide;

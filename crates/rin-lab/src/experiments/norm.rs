@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::loss;
 use crate::decoder::{Arithmetic, Decoder, Norm, Seen};
-use crate::norm::{Bspn, IntRmsNorm, InverseRoot, Measure, RSQRT_ERROR, Rounding, power_of_two_floor};
+use crate::norm::{Bspn, IntRmsNorm, Measure, RSQRT_ERROR, Rounding, inverse_root, power_of_two_floor};
 use crate::random::Random;
 use crate::report::{Axis, Picture, Series, Table, percent};
 use crate::results::Results;
@@ -81,10 +81,9 @@ fn cases(scale: Scale) -> Vec<Case> {
 }
 
 fn every_mantissa() -> Value {
-    let root = InverseRoot::new();
     let error = |m: u32| {
         let unit = f64::from(1_u32 << 30);
-        f64::from(root.of(m)) / unit * (f64::from(m) / unit).sqrt() - 1.0
+        f64::from(inverse_root(m)) / unit * (f64::from(m) / unit).sqrt() - 1.0
     };
     let errors = (1_u32 << 14..1 << 16).map(|high| error(high << 16));
     let (low, high) = errors.fold((0.0_f64, 0.0_f64), |(low, high), e| (low.min(e), high.max(e)));

@@ -73,8 +73,14 @@ impl Network {
     /// # Errors
     /// `InconsistentConfig` names a port, a node or a value that does not fit; `MissingTensor` and `BadShape` a tensor.
     pub fn extents<'a>(&'a self, shape: impl Fn(&str) -> Option<&'a [u64]>) -> Result<Extents<'a>, Error> {
-        let Body::Nodes(nodes) = &self.body else {
-            return Err(inconsistent("body", "a list of nodes", "another"));
+        let nodes = match &self.body {
+            Body::Nodes(nodes) => nodes,
+            Body::Whole(whole) => &whole.nodes,
+            _ => return Err(inconsistent("body", "a list of nodes", "another")),
+        };
+        let shape = |name: &str| match &self.body {
+            Body::Whole(whole) => whole.shape(name, &shape),
+            _ => shape(name),
         };
         let mut extents = Extents::new();
         self.inputs(&mut extents)?;
@@ -151,9 +157,18 @@ impl Network {
             }
             (Body::Spiking(spiking), Mode::Snn) => spiking.check(&self.inputs, &self.outputs, tensors),
             (Body::Integer(integer), Mode::Rin) => integer.check(&self.inputs, &self.outputs, tensors),
+            (Body::Whole(whole), Mode::Rin) => {
+                if !(1..=MAX_NODES).contains(&whole.nodes.len()) {
+                    return Err(inconsistent("nodes", format!("1 to {MAX_NODES}"), whole.nodes.len()));
+                }
+                let extents = self.extents(|name| tensors.get(name).map(|tensor| tensor.shape.as_slice()))?;
+                whole.check(self, &extents, tensors)
+            }
             (Body::Graph(graph), Mode::Mlp | Mode::Attn) => graph.check(&self.inputs, &self.outputs, tensors),
             (Body::Graph(_), mode) => Err(inconsistent("mode", "one whose networks are graphs", mode)),
-            (Body::Integer(_), mode) => Err(inconsistent("mode", "rin, for a network in integers", mode)),
+            (Body::Integer(_) | Body::Whole(_), mode) => {
+                Err(inconsistent("mode", "rin, for a network in integers", mode))
+            }
             (Body::Spiking(_), mode) => Err(inconsistent("mode", "snn, for a network of spiking neurons", mode)),
             (Body::Nodes(_), mode) => Err(inconsistent("mode", "one whose networks are lists of nodes", mode)),
         }
