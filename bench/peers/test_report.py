@@ -6,6 +6,7 @@ import random
 import tempfile
 from pathlib import Path
 
+import page
 import report
 from worker import philox, token
 
@@ -108,6 +109,19 @@ def test_report():
         report.write(found, folder)
         assert json.loads((Path(folder) / "report.json").read_text()) == found
         assert (Path(folder) / "report.md").read_text() == text
+
+
+def test_page():
+    """Each ratio stands in the table and in the picture with its verdict; what lies outside the marks stays."""
+    found = example()
+    found["engines"] = [{"engine": "rin", "for": "15m Q8_0, 1 threads", "version": "rin 1", "config": ["tier avx2"]}]
+    full, brief, drawn = page.pages([found, found])
+    assert full.count("| 2.000 |") == 2 and "| avx2 |" in full and "rin faster" in full
+    assert "15m" not in brief, "README shows the largest shape alone"
+    assert drawn.count("<circle") == 2 and "15m Q8_0, pp512, 1 threads, AVX2" in drawn and "torch" not in drawn
+    assert page.pages([{**found, "rows": []}]) is None
+    text = f"before {page.BEGIN} old {page.END} after"
+    assert page.between(text, "new") == f"before {page.BEGIN}\nnew\n{page.END} after"
 
 
 if __name__ == "__main__":
