@@ -5,11 +5,14 @@
 //! elementwise and exactly rounded, hence the same bits on every tier.
 
 use crate::half::f16_to_f32;
+use crate::math::fold16;
 
 /// Sixteen `f32`. Only the wrappers of a tier, made by `lane_tiers!`, name the type of that tier.
 pub(in crate::ops) trait Lanes: Copy {
     /// Accumulators that stay in registers beside what is added to them.
     const ACCUMULATORS: usize;
+    /// Rows that share one pass over a page: each line of it is widened once for all of them.
+    const ROWS: usize = 4;
 
     fn splat(x: f32) -> Self;
     fn load(x: &[f32; 16]) -> Self;
@@ -18,6 +21,24 @@ pub(in crate::ops) trait Lanes: Copy {
     fn store(self, y: &mut [f32; 16]);
     /// `self * factor + addend`, rounded once.
     fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// The sum in the order of [`fold16`].
+    fn sum(self) -> f32;
+    /// [`fold16`] with [`larger`].
+    fn largest(self) -> f32;
+    /// Does `work` in a function of its own. Inlined among others, a loop may lose its registers to them.
+    fn apart<W: Work<Self>>(work: W);
+}
+
+/// What [`Lanes::apart`] does.
+pub(in crate::ops) trait Work<L> {
+    /// Always inlined, or the tier's instructions are out of reach.
+    fn run(self);
+}
+
+/// The second where it is above the first; a NaN is above nothing.
+#[inline(always)]
+pub(super) fn larger(a: f32, b: f32) -> f32 {
+    if b > a { b } else { a }
 }
 
 /// Plain arrays: the definition.
@@ -60,6 +81,20 @@ impl Lanes for Portable {
         }
         sum
     }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        fold16(&self.0, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        fold16(&self.0, larger)
+    }
+
+    fn apart<W: Work<Self>>(work: W) {
+        work.run();
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -68,12 +103,15 @@ pub(in crate::ops) use x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, __m512, _mm_loadl_epi64, _mm_loadu_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtph_ps,
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_set1_ps, _mm256_storeu_ps, _mm512_cvtepi8_epi32,
-        _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
+        __m256, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64, _mm_loadu_si128, _mm_max_ps,
+        _mm_max_ss, _mm_movehdup_ps, _mm_movehl_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_cvtepi8_epi32,
+        _mm256_cvtepi32_ps, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_loadu_si256, _mm256_max_ps, _mm256_set1_ps, _mm256_storeu_ps, _mm512_castps512_ps256,
+        _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_set1_ps, _mm512_storeu_ps,
     };
 
-    use super::Lanes;
+    use super::{Lanes, Work};
 
     /// Two registers of the `avx2` tier (AVX2, FMA, F16C).
     #[derive(Clone, Copy)]
@@ -133,6 +171,29 @@ mod x86 {
             let half = |i: usize| unsafe { _mm256_fmadd_ps(self.0[i], factor.0[i], addend.0[i]) };
             Self([half(0), half(1)])
         }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: only code of a tier with AVX2 names this type.
+            unsafe { sum_of_8(_mm256_add_ps(self.0[0], self.0[1])) }
+        }
+
+        #[inline(always)]
+        fn largest(self) -> f32 {
+            // SAFETY: as above.
+            unsafe { largest_of_8(larger_of(self.0[0], self.0[1])) }
+        }
+
+        #[inline(always)]
+        fn apart<W: Work<Self>>(work: W) {
+            #[inline(never)]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn inner<W: Work<Avx2>>(work: W) {
+                work.run();
+            }
+            // SAFETY: only code of a tier with AVX2, FMA and F16C names this type.
+            unsafe { inner(work) }
+        }
     }
 
     /// One register of the `avx512` tier.
@@ -140,7 +201,8 @@ mod x86 {
     pub(in crate::ops) struct Avx512(__m512);
 
     impl Lanes for Avx512 {
-        const ACCUMULATORS: usize = 8;
+        const ACCUMULATORS: usize = 16;
+        const ROWS: usize = 8;
 
         #[inline(always)]
         fn splat(x: f32) -> Self {
@@ -183,6 +245,68 @@ mod x86 {
             // SAFETY: the tier as above.
             Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, addend.0) })
         }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: the tier as above, which has AVX2 too.
+            unsafe { sum_of_8(_mm256_add_ps(lower(self.0), upper(self.0))) }
+        }
+
+        #[inline(always)]
+        fn largest(self) -> f32 {
+            // SAFETY: the tier as above, which has AVX2 too.
+            unsafe { largest_of_8(larger_of(lower(self.0), upper(self.0))) }
+        }
+
+        #[inline(always)]
+        fn apart<W: Work<Self>>(work: W) {
+            #[inline(never)]
+            #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+            fn inner<W: Work<Avx512>>(work: W) {
+                work.run();
+            }
+            // SAFETY: only code of a tier with AVX-512 names this type.
+            unsafe { inner(work) }
+        }
+    }
+
+    /// Lanes 0 to 7.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn lower(x: __m512) -> __m256 {
+        _mm512_castps512_ps256(x)
+    }
+
+    /// Lanes 8 to 15.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn upper(x: __m512) -> __m256 {
+        _mm512_extractf32x8_ps::<1>(x)
+    }
+
+    /// [`larger`](super::larger) of each pair: `max` gives its second operand where neither is above the other.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn larger_of(a: __m256, b: __m256) -> __m256 {
+        _mm256_max_ps(b, a)
+    }
+
+    /// Lanes that are 4 apart, then 2, then neighbours: the order of `fold16`.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn sum_of_8(x: __m256) -> f32 {
+        let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    }
+
+    /// As [`sum_of_8`].
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn largest_of_8(x: __m256) -> f32 {
+        let four = _mm_max_ps(_mm256_extractf128_ps::<1>(x), _mm256_castps256_ps128(x));
+        let two = _mm_max_ps(_mm_movehl_ps(four, four), four);
+        _mm_cvtss_f32(_mm_max_ss(_mm_movehdup_ps(two), two))
     }
 }
 
@@ -196,7 +320,8 @@ mod aarch64 {
         vget_low_s16, vld1_u16, vld1q_f32, vld1q_s8, vmovl_s8, vmovl_s16, vreinterpret_f16_u16, vst1q_f32,
     };
 
-    use super::Lanes;
+    use super::{Lanes, Work, larger};
+    use crate::math::fold16;
 
     /// Four registers of the `neon` tier.
     #[derive(Clone, Copy)]
@@ -247,6 +372,31 @@ mod aarch64 {
             // SAFETY: the tier as above.
             let quarter = |i: usize| unsafe { vfmaq_f32(addend.0[i], self.0[i], factor.0[i]) };
             Self([quarter(0), quarter(1), quarter(2), quarter(3)])
+        }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            let mut lanes = [0.0; 16];
+            self.store(&mut lanes);
+            fold16(&lanes, |a, b| a + b)
+        }
+
+        #[inline(always)]
+        fn largest(self) -> f32 {
+            let mut lanes = [0.0; 16];
+            self.store(&mut lanes);
+            fold16(&lanes, larger)
+        }
+
+        #[inline(always)]
+        fn apart<W: Work<Self>>(work: W) {
+            #[inline(never)]
+            #[target_feature(enable = "neon,dotprod")]
+            fn inner<W: Work<Neon>>(work: W) {
+                work.run();
+            }
+            // SAFETY: only code of the tier with NEON names this type.
+            unsafe { inner(work) }
         }
     }
 

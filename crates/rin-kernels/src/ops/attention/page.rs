@@ -1,14 +1,11 @@
 //! One page of keys and values against a block of rows.
 
 use super::element::{Element, view};
-use super::lanes::Lanes;
+use super::lanes::{Lanes, Work, larger};
 use super::{KvType, LANES, PAGE, PAGE_ALIGN, RowState, check_page};
 use crate::cpu::prefetches_into;
-use crate::math::{exp, fold16};
+use crate::math::exp;
 use crate::ops::prefetch::prefetch;
-
-/// Rows that share one pass over a page.
-const BLOCK: usize = 4;
 
 /// Positions whose values are added between two loads of the output: the region read stays small and in order.
 const STRIP: usize = 16;
@@ -54,10 +51,18 @@ pub(super) fn attend<E: Element, L: Lanes>(
         return;
     }
     let mut page = Page::<E>::new(k_page, v_page, next, out.len() / rows, scale);
-    for first in (0..rows).step_by(BLOCK) {
-        let block = first..rows.min(first + BLOCK);
+    let mut first = 0;
+    while first < rows {
+        let many = L::ROWS == 8 && rows - first >= 8;
+        let block = first..rows.min(first + if many { 8 } else { 4 });
         let values = block.start * page.head_dim..block.end * page.head_dim;
-        page.attend::<L>(&mut out[values.clone()], &mut state[block.clone()], &q[values], &valid[block]);
+        let (out, state) = (&mut out[values.clone()], &mut state[block.clone()]);
+        first = block.end;
+        if many {
+            page.attend::<L, 8>(out, state, &q[values], &valid[block]);
+        } else {
+            page.attend::<L, 4>(out, state, &q[values], &valid[block]);
+        }
         // The other rows find what the first ones have asked for.
         (page.v_bytes, page.next) = (&[], &[]);
     }
@@ -70,12 +75,26 @@ struct Range {
     hi: usize,
 }
 
-/// Asks for the line of `bytes` at `offset`, where one begins: walks over K and V pages reach the same offsets.
+/// Dimensions of the scores between two requests: few enough that memory is asked evenly, and none in the inner loop.
+const STRETCH: usize = 16;
+
+/// Asks for the lines of `bytes` that begin in `range`: walks over K and V pages reach the same offsets.
 #[inline(always)]
-fn ask(bytes: &[u8], offset: usize) {
-    if !bytes.is_empty() && offset.is_multiple_of(PAGE_ALIGN) {
-        prefetch(bytes, offset, prefetches_into());
+fn ask(bytes: &[u8], range: std::ops::Range<usize>) {
+    if bytes.is_empty() {
+        return;
     }
+    let cache = prefetches_into();
+    for offset in (range.start.next_multiple_of(PAGE_ALIGN)..range.end).step_by(PAGE_ALIGN) {
+        prefetch(bytes, offset, cache);
+    }
+}
+
+/// A position of a page, in 32 bits.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "a page has 64 positions")]
+const fn small(position: usize) -> u32 {
+    position as u32
 }
 
 type Line = [f32; LANES];
@@ -111,11 +130,18 @@ impl<'a, E: Element> Page<'a, E> {
         }
     }
 
-    /// A block of rows. What knows their number when it is compiled is kept small: each number is a copy of the code.
+    /// A block of up to `B` rows: 8, or 1 to 4. What knows their number when it is compiled is kept small: each number is
+    /// a copy of the code.
     #[inline(always)]
-    fn attend<L: Lanes>(&self, out: &mut [f32], state: &mut [RowState], q: &[f32], valid: &[(u32, u32)]) {
+    fn attend<L: Lanes, const B: usize>(
+        &self,
+        out: &mut [f32],
+        state: &mut [RowState],
+        q: &[f32],
+        valid: &[(u32, u32)],
+    ) {
         let rows = state.len();
-        let mut ranges = [Range { lo: 0, hi: 0 }; BLOCK];
+        let mut ranges = [Range { lo: 0, hi: 0 }; B];
         for (range, &(lo, hi)) in ranges.iter_mut().zip(valid) {
             *range = Range { lo: lo as usize, hi: hi as usize };
         }
@@ -124,16 +150,20 @@ impl<'a, E: Element> Page<'a, E> {
         let lo = busy().map(|range| range.lo).min().unwrap_or(0);
         let hi = busy().map(|range| range.hi).max().unwrap_or(0);
         let blocks = lo / LANES..hi.div_ceil(LANES);
-        let mut weights = [[[0.0; LANES]; PAGE / LANES]; BLOCK];
+        let mut weights = [[[0.0; LANES]; PAGE / LANES]; B];
         match rows {
-            4 => self.scores::<L, 4>(q, blocks, &mut weights),
-            3 => self.scores::<L, 3>(q, blocks, &mut weights),
-            2 => self.scores::<L, 2>(q, blocks, &mut weights),
-            _ => self.scores::<L, 1>(q, blocks, &mut weights),
+            _ if B == 8 => L::apart(Scores::<E, 8> { page: self, q, blocks, out: &mut weights }),
+            4 => L::apart(Scores::<E, 4> { page: self, q, blocks, out: &mut weights }),
+            3 => L::apart(Scores::<E, 3> { page: self, q, blocks, out: &mut weights }),
+            2 => L::apart(Scores::<E, 2> { page: self, q, blocks, out: &mut weights }),
+            _ => L::apart(Scores::<E, 1> { page: self, q, blocks, out: &mut weights }),
         }
         for (r, row) in out.chunks_exact_mut(self.head_dim).enumerate() {
-            if ranges[r].lo < ranges[r].hi {
-                self.softmax(&mut weights[r], &mut state[r], row, ranges[r]);
+            let (weights, state, range) = (&mut weights[r], &mut state[r], ranges[r]);
+            if range.hi - range.lo == PAGE {
+                L::apart(Softmax::<E, true> { page: self, weights, state, out: row, range });
+            } else if range.lo < range.hi {
+                L::apart(Softmax::<E, false> { page: self, weights, state, out: row, range });
             }
         }
         self.add_values::<L>(out, &weights, ranges);
@@ -141,12 +171,7 @@ impl<'a, E: Element> Page<'a, E> {
 
     /// `sum over d of q[d] * k[d][position]` for the positions of `blocks`.
     #[inline(always)]
-    fn scores<L: Lanes, const R: usize>(
-        &self,
-        q: &[f32],
-        blocks: std::ops::Range<usize>,
-        scores: &mut [Positions; BLOCK],
-    ) {
+    fn scores<L: Lanes, const R: usize>(&self, q: &[f32], blocks: std::ops::Range<usize>, scores: &mut [Positions]) {
         let mut block = blocks.start;
         // Few rows leave accumulators free: several blocks at once then hide the latency of the additions.
         while R == 1 && blocks.end - block >= 4 {
@@ -165,24 +190,27 @@ impl<'a, E: Element> Page<'a, E> {
 
     /// [`Self::scores`] for `N` blocks from `block`.
     #[inline(always)]
-    fn scores_of<L: Lanes, const R: usize, const N: usize>(
-        &self,
-        q: &[f32],
-        block: usize,
-        scores: &mut [Positions; BLOCK],
-    ) {
+    fn scores_of<L: Lanes, const R: usize, const N: usize>(&self, q: &[f32], block: usize, scores: &mut [Positions]) {
         let n = self.head_dim;
         let q: [&[f32]; R] = std::array::from_fn(|r| &q[r * n..][..n]);
         let k: [&[[E; LANES]]; N] = std::array::from_fn(|b| &self.k[(block + b) * n..][..n]);
         let mut sums = [[L::splat(0.0); N]; R];
-        for d in 0..n {
+        let mut start = 0;
+        while start < n {
+            let end = n.min(start + STRETCH);
             for b in 0..N {
-                ask(self.v_bytes, ((block + b) * n + d) * size_of::<[E; LANES]>());
-                let line: L = E::load(&k[b][d]);
-                for r in 0..R {
-                    sums[r][b] = L::splat(q[r][d]).mul_add(line, sums[r][b]);
+                let at = |d| ((block + b) * n + d) * size_of::<[E; LANES]>();
+                ask(self.v_bytes, at(start)..at(end));
+            }
+            for d in start..end {
+                for b in 0..N {
+                    let line: L = E::load(&k[b][d]);
+                    for r in 0..R {
+                        sums[r][b] = L::splat(q[r][d]).mul_add(line, sums[r][b]);
+                    }
                 }
             }
+            start = end;
         }
         for r in 0..R {
             for b in 0..N {
@@ -191,21 +219,29 @@ impl<'a, E: Element> Page<'a, E> {
         }
     }
 
-    /// Turns scores into the weights of the values, and brings `state` and the output so far to the new maximum.
+    /// Turns scores into the weights of the values, and brings `state` and the output so far to the new maximum. `WHOLE`
+    /// says that the row attends to all positions.
     #[inline(always)]
-    fn softmax(&self, scores: &mut Positions, state: &mut RowState, out: &mut [f32], range: Range) {
-        let inside = |block: usize, i: usize| (range.lo..range.hi).contains(&(block * LANES + i));
+    fn softmax<L: Lanes, const WHOLE: bool>(
+        &self,
+        scores: &mut Positions,
+        state: &mut RowState,
+        out: &mut [f32],
+        range: Range,
+    ) {
+        // Positions in 32 bits: as many to a register as scores.
+        let (lo, hi) = (small(range.lo), small(range.hi));
+        let inside = |block: usize, i: usize| WHOLE || (lo..hi).contains(&small(block * LANES + i));
         let mut largest = [f32::NEG_INFINITY; LANES];
         for (block, scores) in scores.iter_mut().enumerate() {
             let k_scales = if E::SCALED { &self.k_scales[block] } else { &[1.0; LANES] };
             for i in 0..LANES {
                 let score = scores[i] * k_scales[i] * self.scale;
                 scores[i] = if inside(block, i) { score } else { f32::NEG_INFINITY };
-                largest[i] = if scores[i] > largest[i] { scores[i] } else { largest[i] };
+                largest[i] = larger(largest[i], scores[i]);
             }
         }
-        let larger = |a, b| if b > a { b } else { a };
-        let m = larger(state.m, fold16(&largest, larger));
+        let m = larger(state.m, L::load(&largest).largest());
         let mut sum = [0.0; LANES];
         for (block, scores) in scores.iter_mut().enumerate() {
             let v_scales = if E::SCALED { &self.v_scales[block] } else { &[1.0; LANES] };
@@ -216,7 +252,7 @@ impl<'a, E: Element> Page<'a, E> {
                 scores[i] = p * v_scales[i];
             }
         }
-        let sum = fold16(&sum, |a, b| a + b);
+        let sum = L::load(&sum).sum();
         if state.l == 0.0 {
             *state = RowState { m, l: sum };
             out.fill(0.0);
@@ -231,7 +267,7 @@ impl<'a, E: Element> Page<'a, E> {
 
     /// `out[d] += weight[position] * v[position][d]`, position after position.
     #[inline(always)]
-    fn add_values<L: Lanes>(&self, out: &mut [f32], weights: &[Positions; BLOCK], ranges: &[Range]) {
+    fn add_values<L: Lanes>(&self, out: &mut [f32], weights: &[Positions], ranges: &[Range]) {
         let lo = ranges.iter().map(|range| range.lo).max().unwrap_or(0);
         let hi = ranges.iter().map(|range| range.hi).min().unwrap_or(0);
         let together = ranges.len() > 1 && lo < hi;
@@ -244,14 +280,15 @@ impl<'a, E: Element> Page<'a, E> {
                     (false, false) => ranges[r],
                     (false, true) => continue,
                 };
-                self.add_range::<L, 1>(row, &weights[r..], range);
+                L::apart(Values::<E, 1> { page: self, out: row, weights: &weights[r..], range });
             }
             if together && !after {
-                let shared = Range { lo, hi };
+                let range = Range { lo, hi };
                 match ranges.len() {
-                    4 => self.add_range::<L, 4>(out, weights, shared),
-                    3 => self.add_range::<L, 3>(out, weights, shared),
-                    _ => self.add_range::<L, 2>(out, weights, shared),
+                    8 if L::ROWS == 8 => L::apart(Values::<E, 8> { page: self, out, weights, range }),
+                    4 => L::apart(Values::<E, 4> { page: self, out, weights, range }),
+                    3 => L::apart(Values::<E, 3> { page: self, out, weights, range }),
+                    _ => L::apart(Values::<E, 2> { page: self, out, weights, range }),
                 }
             }
         }
@@ -299,10 +336,15 @@ impl<'a, E: Element> Page<'a, E> {
                 sums[r][c] = L::load(&lines[c]);
             }
         }
+        if !self.next.is_empty() {
+            for j in strip.lo..strip.hi {
+                let at = (j * self.head_dim + d) * size_of::<E>();
+                ask(self.next, at..at + N * size_of::<[E; LANES]>());
+            }
+        }
         for j in strip.lo..strip.hi {
             let (lines, _) = self.v[j * self.head_dim + d..][..N * LANES].as_chunks();
             for c in 0..N {
-                ask(self.next, (j * self.head_dim + d + c * LANES) * size_of::<E>());
                 let line: L = E::load(&lines[c]);
                 for r in 0..R {
                     sums[r][c] = L::splat(weights[r].as_flattened()[j]).mul_add(line, sums[r][c]);
@@ -334,5 +376,51 @@ impl<'a, E: Element> Page<'a, E> {
             sum.store(&mut padded);
             out.copy_from_slice(&padded[..width]);
         }
+    }
+}
+
+/// [`Page::scores`], apart.
+struct Scores<'a, E, const R: usize> {
+    page: &'a Page<'a, E>,
+    q: &'a [f32],
+    blocks: std::ops::Range<usize>,
+    out: &'a mut [Positions],
+}
+
+impl<E: Element, L: Lanes, const R: usize> Work<L> for Scores<'_, E, R> {
+    #[inline(always)]
+    fn run(self) {
+        self.page.scores::<L, R>(self.q, self.blocks, self.out);
+    }
+}
+
+/// [`Page::softmax`], apart.
+struct Softmax<'a, E, const WHOLE: bool> {
+    page: &'a Page<'a, E>,
+    weights: &'a mut Positions,
+    state: &'a mut RowState,
+    out: &'a mut [f32],
+    range: Range,
+}
+
+impl<E: Element, L: Lanes, const WHOLE: bool> Work<L> for Softmax<'_, E, WHOLE> {
+    #[inline(always)]
+    fn run(self) {
+        self.page.softmax::<L, WHOLE>(self.weights, self.state, self.out, self.range);
+    }
+}
+
+/// [`Page::add_range`], apart.
+struct Values<'a, E, const R: usize> {
+    page: &'a Page<'a, E>,
+    out: &'a mut [f32],
+    weights: &'a [Positions],
+    range: Range,
+}
+
+impl<E: Element, L: Lanes, const R: usize> Work<L> for Values<'_, E, R> {
+    #[inline(always)]
+    fn run(self) {
+        self.page.add_range::<L, R>(self.out, self.weights, self.range);
     }
 }
