@@ -82,7 +82,8 @@ fn main() {
                         }
                         start.elapsed().as_secs_f64() / times as f64
                     };
-                    let times = (SAMPLE.as_secs_f64() / pass(1).max(1e-7)) as usize + 1;
+                    let once = Duration::from_secs_f64(pass(1).max(1e-7));
+                    let times = usize::try_from(SAMPLE.as_nanos() / once.as_nanos()).unwrap().max(1);
                     let best = (0..SAMPLES).map(|_| pass(times)).fold(f64::INFINITY, f64::min);
                     let rate = (2 * rows * head * PAGES * PAGE) as f64 / best / 1e9;
                     println!("| {kv} | {tier} | {head} | {rows} | {rate:.1} |");

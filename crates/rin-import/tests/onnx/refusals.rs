@@ -89,7 +89,7 @@ fn external_constants_stay_beside_the_model() {
         let Error::Model(found) = &error else { panic!("{error}") };
         assert_eq!(found.kind(), "PathEscape", "{location}");
     }
-    let Error::Model(found) = refusal(&small(&nodes, &[away("none")])) else { panic!("missing") };
+    let Error::Model(found) = refusal(&small(&nodes, &[away("no-such-constants.bin")])) else { panic!("missing") };
     assert_eq!(found.kind(), "MissingFile");
 }
 

@@ -175,13 +175,13 @@ mod x86 {
         #[inline(always)]
         fn sum(self) -> f32 {
             // SAFETY: only code of a tier with AVX2 names this type.
-            unsafe { sum_of_8(_mm256_add_ps(self.0[0], self.0[1])) }
+            unsafe { sum_of_pair(self.0) }
         }
 
         #[inline(always)]
         fn largest(self) -> f32 {
             // SAFETY: as above.
-            unsafe { largest_of_8(larger_of(self.0[0], self.0[1])) }
+            unsafe { largest_of_pair(self.0) }
         }
 
         #[inline(always)]
@@ -249,13 +249,13 @@ mod x86 {
         #[inline(always)]
         fn sum(self) -> f32 {
             // SAFETY: the tier as above, which has AVX2 too.
-            unsafe { sum_of_8(_mm256_add_ps(lower(self.0), upper(self.0))) }
+            unsafe { sum_of_16(self.0) }
         }
 
         #[inline(always)]
         fn largest(self) -> f32 {
             // SAFETY: the tier as above, which has AVX2 too.
-            unsafe { largest_of_8(larger_of(lower(self.0), upper(self.0))) }
+            unsafe { largest_of_16(self.0) }
         }
 
         #[inline(always)]
@@ -270,41 +270,41 @@ mod x86 {
         }
     }
 
-    /// Lanes 0 to 7.
+    /// Lanes 0 to 7, and 8 to 15.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn lower(x: __m512) -> __m256 {
-        _mm512_castps512_ps256(x)
+    fn halves(x: __m512) -> [__m256; 2] {
+        [_mm512_castps512_ps256(x), _mm512_extractf32x8_ps::<1>(x)]
     }
 
-    /// Lanes 8 to 15.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn upper(x: __m512) -> __m256 {
-        _mm512_extractf32x8_ps::<1>(x)
+    fn sum_of_16(x: __m512) -> f32 {
+        sum_of_pair(halves(x))
     }
 
-    /// [`larger`](super::larger) of each pair: `max` gives its second operand where neither is above the other.
     #[inline]
-    #[target_feature(enable = "avx2")]
-    fn larger_of(a: __m256, b: __m256) -> __m256 {
-        _mm256_max_ps(b, a)
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+    fn largest_of_16(x: __m512) -> f32 {
+        largest_of_pair(halves(x))
     }
 
-    /// Lanes that are 4 apart, then 2, then neighbours: the order of `fold16`.
+    /// Lanes that are 8 apart, then 4, then 2, then neighbours: the order of `fold16`.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn sum_of_8(x: __m256) -> f32 {
-        let four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    fn sum_of_pair([low, high]: [__m256; 2]) -> f32 {
+        let eight = _mm256_add_ps(low, high);
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
     }
 
-    /// As [`sum_of_8`].
+    /// As [`sum_of_pair`], with [`larger`](super::larger): `max` gives its second operand where neither is above the other.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn largest_of_8(x: __m256) -> f32 {
-        let four = _mm_max_ps(_mm256_extractf128_ps::<1>(x), _mm256_castps256_ps128(x));
+    fn largest_of_pair([low, high]: [__m256; 2]) -> f32 {
+        let eight = _mm256_max_ps(high, low);
+        let four = _mm_max_ps(_mm256_extractf128_ps::<1>(eight), _mm256_castps256_ps128(eight));
         let two = _mm_max_ps(_mm_movehl_ps(four, four), four);
         _mm_cvtss_f32(_mm_max_ss(_mm_movehdup_ps(two), two))
     }
