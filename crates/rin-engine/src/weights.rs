@@ -301,6 +301,32 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
     Ok(())
 }
 
+/// A matrix's numbers as f32, `(rows, cols)`, in the order that the network wants.
+///
+/// # Errors
+///
+/// When it is no matrix of a type that is read, or cut short.
+pub fn matrix_values(t: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>, Error> {
+    let format = format_of(t.dtype).ok_or_else(|| unsupported(t))?;
+    let [rows, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
+    let (rows, cols) = (to_usize(rows)?, to_usize(cols)?);
+    let blocks = || bad_shape(t, format, "a row does not hold whole blocks");
+    let size = format.row_bytes(cols).ok_or_else(blocks)?;
+    let panel_bytes = format.panel_bytes(cols).ok_or_else(blocks)?;
+    let cut = || bad_shape(t, format, "it is cut short");
+    let mut values = vec![0.0; rows.checked_mul(cols).ok_or_else(blocks)?];
+    for (r, row) in values.chunks_exact_mut(cols.max(1)).enumerate() {
+        if t.packed {
+            let panel = bytes.get(r / LANES * panel_bytes..).and_then(|rest| rest.get(..panel_bytes));
+            unpack_row(format, panel.ok_or_else(cut)?, r % LANES, row);
+        } else {
+            let at = source_row(t.rows, rows, r) * size;
+            dequantize(format, bytes.get(at..at + size).ok_or_else(cut)?, row);
+        }
+    }
+    Ok(values)
+}
+
 /// A tensor's numbers as f32, in the order and the form that the network wants.
 ///
 /// # Errors

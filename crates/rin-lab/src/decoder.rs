@@ -8,10 +8,9 @@ use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rin_engine::weights::{format_of, source_row, vector_values};
-use rin_kernels::format::dequantize;
+use rin_engine::weights::{matrix_values, vector_values};
 use rin_kernels::ops::linear::{Epilogue, Input, Linear};
-use rin_kernels::pack::{LANES, pack_panel, unpack_row};
+use rin_kernels::pack::{LANES, pack_panel};
 use rin_kernels::{Cpu, Format, MatMut};
 use rin_model::{Config, ModelFile, RopeScaling};
 
@@ -105,22 +104,8 @@ impl Matrix {
         let missing = |what: &str| Error::input("model", format!("{name}: {what}"));
         let tensor = file.tensor(name).ok_or_else(|| missing("no such tensor"))?;
         let [rows, cols] = tensor.shape[..] else { return Err(missing("no matrix")) };
+        let values = matrix_values(tensor, file.bytes(tensor))?;
         let (rows, cols) = (rows as usize, cols as usize);
-        let format = format_of(tensor.dtype).ok_or_else(|| missing("a type that is not read"))?;
-        let row_bytes = format.row_bytes(cols).ok_or_else(|| missing("no whole blocks"))?;
-        let panel_bytes = format.panel_bytes(cols).ok_or_else(|| missing("no whole blocks"))?;
-        let bytes = file.bytes(tensor);
-        let mut values = vec![0.0; rows * cols];
-        for (r, row) in values.chunks_exact_mut(cols).enumerate() {
-            if tensor.packed {
-                let panel = bytes.get(r / LANES * panel_bytes..).and_then(|rest| rest.get(..panel_bytes));
-                unpack_row(format, panel.ok_or_else(|| missing("cut short"))?, r % LANES, row);
-            } else {
-                let from = source_row(tensor.rows, rows, r) * row_bytes;
-                let stored = bytes.get(from..from + row_bytes).ok_or_else(|| missing("cut short"))?;
-                dequantize(format, stored, row);
-            }
-        }
         Self::of(name, rows, cols, values)
     }
 

@@ -33,6 +33,9 @@ pub struct State {
     pub best_step: usize,
     /// Evaluations since then.
     pub waited: usize,
+    /// The hint's distance in the first step, where there is a hint.
+    #[serde(default)]
+    pub hint: Option<f64>,
     /// What the training is: see [`Fingerprint`].
     pub fingerprint: Fingerprint,
 }

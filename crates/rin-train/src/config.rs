@@ -266,7 +266,8 @@ pub struct OutputConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub struct DistillConfig {
-    /// The configuration file of the teacher's training, which has been run; relative to the configuration file.
+    /// The teacher: the configuration file of a training that has been run (`.toml`) or a model (`.rin`), relative to
+    /// the configuration file, or [`EMBEDDED`].
     pub teacher: PathBuf,
     /// Share of the teacher in the loss.
     #[serde(default = "half")]
@@ -274,8 +275,58 @@ pub struct DistillConfig {
     /// Both distributions are those of logits over this number.
     #[serde(default = "temperature")]
     pub temperature: f32,
+    /// What else the student learns of the teacher than its answers.
+    #[serde(default)]
+    pub hints: Hints,
+    /// Factor on the hint's distance, which is divided by that of the first step.
+    #[serde(default = "whole")]
+    pub hint_weight: f64,
+    /// Which of the teacher's layers a student's looks at.
+    #[serde(default)]
+    pub hint_layers: HintLayers,
 }
 
+impl DistillConfig {
+    /// The answers of `teacher` alone, with the weight and temperature that are the default.
+    pub fn plain(teacher: PathBuf) -> Self {
+        let (hints, hint_layers) = (Hints::None, HintLayers::Uniform);
+        Self { teacher, weight: half(), temperature: temperature(), hints, hint_weight: whole(), hint_layers }
+    }
+}
+
+/// What [`DistillConfig::teacher`] calls the model inside the binary.
+pub const EMBEDDED: &str = "embedded";
+
+/// What of a teacher's inside a student learns.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Hints {
+    /// Nothing.
+    #[default]
+    None,
+    /// The residual stream after a layer, through a learned map (FitNets: Romero et al., 2015).
+    Hidden,
+    /// The distribution of each head's attention (as attention transfer: Zagoruyko and Komodakis, 2017; TinyBERT: Jiao
+    /// et al., 2020).
+    Attention,
+}
+
+/// Which of `T` teacher's layers the student's layer `s` of `S` looks at, both from 1.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum HintLayers {
+    /// Layer `⌊s T / S⌋`.
+    #[default]
+    Uniform,
+    /// Those of [`HintLayers::Uniform`] in the opposite order: a control.
+    Reversed,
+}
+
+fn whole() -> f64 {
+    1.0
+}
 fn half() -> f64 {
     0.5
 }
@@ -355,7 +406,9 @@ impl TrainConfig {
             *file = folder.join(&*file);
         }
         config.output.dir = folder.join(&config.output.dir);
-        if let Some(distill) = &mut config.distill {
+        if let Some(distill) = &mut config.distill
+            && distill.teacher != Path::new(EMBEDDED)
+        {
             distill.teacher = folder.join(&distill.teacher);
         }
         Ok(config)
@@ -390,6 +443,7 @@ impl TrainConfig {
         if let Some(distill) = &self.distill {
             fraction("distill.weight", distill.weight, 0.0, 1.0)?;
             fraction("distill.temperature", distill.temperature.into(), 0.01, 1000.0)?;
+            fraction("distill.hint_weight", distill.hint_weight, 0.0, 1000.0)?;
         }
         if self.seq() > self.model.ctx {
             let expected = format!("at most model.ctx = {}", self.model.ctx);

@@ -24,7 +24,7 @@ pub fn export(
 ) -> Result<Report, Error> {
     let arithmetic = quant.map_or(Arithmetic::Float, Arithmetic::Quant);
     let mut tensors = Vec::new();
-    for p in parameters.0.iter().filter(|p| p.role != Role::Steps) {
+    for p in parameters.0.iter().filter(|p| p.role.is_exported()) {
         let (format, bytes) = match p.role {
             Role::Matrix { .. } => {
                 let quantized = quantize(parameters, &p.name, arithmetic);

@@ -22,6 +22,18 @@ pub enum Role {
     },
     /// Learned steps of a matrix's blocks, not exported by themselves.
     Steps,
+    /// A map from the network's inside to its teacher's: begins normal, does not decay, is not exported.
+    Hint {
+        /// Standard deviation of the first values.
+        std: f64,
+    },
+}
+
+impl Role {
+    /// Whether it is part of the exported network.
+    pub fn is_exported(self) -> bool {
+        !matches!(self, Self::Steps | Self::Hint { .. })
+    }
 }
 
 /// One parameter.
@@ -66,7 +78,7 @@ impl Parameters {
             let n = p.len();
             p.values = match p.role {
                 #[expect(clippy::cast_possible_truncation, reason = "parameters are f32")]
-                Role::Matrix { std } | Role::Numbers { std } => {
+                Role::Matrix { std } | Role::Numbers { std } | Role::Hint { std } => {
                     (0..n as u64).map(|n| (normal(state, n) * std) as f32).collect()
                 }
                 Role::Vector { value } => vec![value; n],
@@ -83,7 +95,7 @@ impl Parameters {
 
     /// Numbers that the exported network has.
     pub fn count(&self) -> usize {
-        self.0.iter().filter(|p| p.role != Role::Steps).map(Parameter::len).sum()
+        self.0.iter().filter(|p| p.role.is_exported()).map(Parameter::len).sum()
     }
 
     /// Whether all numbers are finite.

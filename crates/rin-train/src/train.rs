@@ -1,6 +1,7 @@
 //! The training itself: steps, evaluations, checkpoints, and the result.
 
 mod files;
+mod hints;
 mod report;
 mod teacher;
 
@@ -12,7 +13,7 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::heap::KeepHeap;
 use crate::journal::{Journal, Line};
 use crate::kernels::Kernels;
-use crate::network::{self, Batch, Network, Pass};
+use crate::network::{self, Batch, Inside, Network, Pass};
 use crate::ops::{cross_entropy, first_step, host};
 use crate::optimizer::{AdamW, global_norm, learning_rate};
 use crate::parameters::{Parameter, Parameters, Role, steps_of};
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use teacher::Teacher;
+use teacher::{Student, Teacher};
 
 pub use report::{Comparison, Summary};
 
@@ -208,9 +209,12 @@ impl Trainer {
             vocabulary: hex(&Sha256::digest(vocabulary.json())),
         };
         let kernels = Kernels::select(&Cpu::detect());
-        let load = |of| Teacher::load(of, vocabulary.size(), &fingerprint.vocabulary, config.seq(), kernels);
+        let load = |of| Teacher::load(of, &vocabulary, &fingerprint.vocabulary, &*network, config.seq(), kernels);
         let teacher = config.distill.as_ref().map(load).transpose()?;
-        let parameters = Parameters::initialized(all_parameters(&*network, &config), train.seed);
+        let mut all = all_parameters(&*network, &config);
+        // Last, so that the network begins as it does without hints.
+        all.extend(teacher.iter().flat_map(Teacher::parameters));
+        let parameters = Parameters::initialized(all, train.seed);
         let start = if options.resume {
             resume(&files.checkpoint, &parameters, &fingerprint, train.ema > 0.0, progress)?
         } else {
@@ -318,11 +322,15 @@ impl Trainer {
             let key = stream(train.seed, &[2, step as u64, micro as u64]);
             let pass = Pass::Train { dropout: train.dropout, key };
             let batch = Batch { ids: &ids, seq: self.config.seq() };
-            let logits = self.network.forward(&weights, batch, pass)?;
+            let mut inside = self.teacher.as_ref().filter(|teacher| teacher.hints()).map(|_| Inside::default());
+            let logits = self.network.forward_seen(&weights, batch, pass, inside.as_mut())?;
             let nats = cross_entropy(&logits, &targets, self.kernels)?;
             loss += f64::from(nats.to_scalar::<f32>()?) / train.accumulate as f64;
             let total = match &self.teacher {
-                Some(teacher) => teacher.loss(&nats, &logits, batch)?,
+                Some(teacher) => {
+                    let student = Student { nats: &nats, logits: &logits, inside: inside.as_ref(), weights: &weights };
+                    teacher.loss(student, batch, &mut self.state.hint)?
+                }
                 None => nats,
             };
             add_gradients(&mut gradients, &total.backward()?, &vars, &self.parameters)?;

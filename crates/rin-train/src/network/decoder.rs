@@ -1,7 +1,7 @@
 //! The llama-style decoder: RMSNorm, rotary positions, grouped-query attention or a memory of a fixed size, SwiGLU
 //! (Touvron et al., 2023).
 
-use super::{Batch, Network, Pass};
+use super::{Batch, Inside, Network, Pass};
 use crate::Error;
 use crate::config::ModelConfig;
 use crate::ops::{AttentionShape, MemoryShape, Source, Tail, attention, dropout, embedding, linear, memory};
@@ -9,6 +9,7 @@ use crate::parameters::{Parameter, Role};
 use crate::weights::Weights;
 use candle_core::Tensor;
 use rin_model::{Activation, Address, Arch, Config, Memory, MemoryKind, Norm, Pairing, Rope, RopeScaling};
+use std::path::Path;
 
 /// Standard deviation of first weights (Radford et al., 2019).
 const STD: f64 = 0.02;
@@ -61,6 +62,28 @@ impl Decoder {
         };
         Ok(Self { config })
     }
+
+    /// The decoder that a file describes; `path` is what errors call it.
+    ///
+    /// # Errors
+    /// When it has parts that are not trained.
+    pub fn of(config: &Config, path: &Path) -> Result<Self, Error> {
+        let c = config;
+        let same = c.arch == Arch::Llama
+            && !c.qkv_bias
+            && !c.attn_output_bias
+            && !c.mlp_bias
+            && c.activation == Activation::Silu
+            && c.norm == Norm::Rms
+            && c.rope.scaling == RopeScaling::None
+            && c.rope.dims == c.head_dim
+            && c.memory.iter().all(Option::is_none);
+        if same {
+            return Ok(Self { config: c.clone() });
+        }
+        let expected = "a llama without biases, stretched rotations and memories".to_owned();
+        Err(Error::value("distill.teacher", path.display(), expected))
+    }
 }
 
 impl Network for Decoder {
@@ -103,12 +126,21 @@ impl Network for Decoder {
         all
     }
 
-    fn forward(&self, weights: &Weights, batch: Batch<'_>, pass: Pass) -> Result<Tensor, Error> {
+    fn forward_seen(
+        &self,
+        weights: &Weights,
+        batch: Batch<'_>,
+        pass: Pass,
+        mut inside: Option<&mut Inside>,
+    ) -> Result<Tensor, Error> {
         let (c, k) = (&self.config, weights.kernels);
         let shape = AttentionShape::new(c, batch.seq, &k);
         let mut x = embedding(weights.tensor("token_embd.weight")?, batch.ids)?;
         x = dropout(&x, pass.dropout(0))?;
         for layer in 0..c.n_layers {
+            if let Some(inside) = &mut inside {
+                inside.hidden.push(x.clone());
+            }
             let name = |part: &str| format!("blk.{layer}.{part}.weight");
             let site = 2 * layer as u64;
 
@@ -130,6 +162,9 @@ impl Network for Decoder {
             } else {
                 let qkv = weights.matrix(&[&name("attn_q"), &name("attn_k"), &name("attn_v")])?;
                 let qkv = linear(h, &qkv.tensor, &qkv.product, Tail::default(), k)?;
+                if let Some(inside) = &mut inside {
+                    inside.qkv.push(qkv.clone());
+                }
                 (attention(&qkv, &shape, weights.is_exact(), k)?, "attn_output")
             };
             let wo = weights.matrix(&[&name(wo)])?;
@@ -142,6 +177,9 @@ impl Network for Decoder {
             let gate_up = linear(h, &gate_up.tensor, &gate_up.product, Tail::default(), k)?;
             let tail = Tail { dropout: pass.dropout(site + 2), residual: Some(&x) };
             x = linear(Source::Gated(&gate_up), &down.tensor, &down.product, tail, k)?;
+        }
+        if let Some(inside) = inside {
+            inside.hidden.push(x.clone());
         }
         let output = weights.matrix(&[if c.tied_embeddings { "token_embd.weight" } else { "output.weight" }])?;
         let h = Source::Normed { x: &x, gain: weights.tensor("output_norm.weight")?, eps: c.norm_eps };

@@ -58,7 +58,30 @@ pub trait Network: std::fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the weights are not those of [`Network::parameters`], or the tensor library refuses.
-    fn forward(&self, weights: &Weights, batch: Batch<'_>, pass: Pass) -> Result<Tensor, Error>;
+    fn forward(&self, weights: &Weights, batch: Batch<'_>, pass: Pass) -> Result<Tensor, Error> {
+        self.forward_seen(weights, batch, pass, None)
+    }
+
+    /// As [`Network::forward`]; `inside` gets what the layers made of the batch.
+    ///
+    /// # Errors
+    /// As for [`Network::forward`].
+    fn forward_seen(
+        &self,
+        weights: &Weights,
+        batch: Batch<'_>,
+        pass: Pass,
+        inside: Option<&mut Inside>,
+    ) -> Result<Tensor, Error>;
+}
+
+/// What the layers made of a batch.
+#[derive(Clone, Debug, Default)]
+pub struct Inside {
+    /// The residual stream `(tokens, dim)`: the embedding, then after each layer.
+    pub hidden: Vec<Tensor>,
+    /// Queries, keys and values `(tokens, (heads + 2 kv_heads) head_dim)` of each layer that attends, before rotation.
+    pub qkv: Vec<Tensor>,
 }
 
 /// The network that a configuration describes, over a vocabulary of `vocab` tokens.

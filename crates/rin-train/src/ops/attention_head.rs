@@ -12,22 +12,22 @@ use rin_kernels::math::exp;
 /// What one sequence takes on its way; widths are padded to whole tiles.
 pub(super) struct Scratch {
     /// Padded head width.
-    hd: usize,
+    pub(super) hd: usize,
     /// Padded sequence length.
-    len: usize,
-    q: Vec<f32>,
-    k: Vec<f32>,
+    pub(super) len: usize,
+    pub(super) q: Vec<f32>,
+    pub(super) k: Vec<f32>,
     v: Vec<f32>,
     k_t: Vec<f32>,
     v_t: Vec<f32>,
     dy: Vec<f32>,
-    dq: Vec<f32>,
-    dk: Vec<f32>,
+    pub(super) dq: Vec<f32>,
+    pub(super) dk: Vec<f32>,
     dv: Vec<f32>,
     /// `rowsum(dO * O)`.
     delta: Vec<f32>,
-    p: Vec<f32>,
-    ds: Vec<f32>,
+    pub(super) p: Vec<f32>,
+    pub(super) ds: Vec<f32>,
 }
 
 impl Scratch {
@@ -100,7 +100,7 @@ impl Heads<'_> {
         }
     }
 
-    fn load_keys(&self, qkv: &[f32], head: usize, w: &mut Scratch) {
+    pub(super) fn load_keys(&self, qkv: &[f32], head: usize, w: &mut Scratch) {
         let s = self.shape;
         let (k_at, v_at) = s.kv_columns(head);
         for (t, row) in qkv.chunks_exact(s.width()).enumerate() {
@@ -118,7 +118,7 @@ impl Heads<'_> {
         w.dv.fill(0.0);
     }
 
-    fn load_query(&self, qkv: &[f32], query: usize, w: &mut Scratch) {
+    pub(super) fn load_query(&self, qkv: &[f32], query: usize, w: &mut Scratch) {
         let s = self.shape;
         for (t, row) in qkv.chunks_exact(s.width()).enumerate() {
             let q = &mut w.q[t * w.hd..][..s.head_dim];
@@ -157,7 +157,7 @@ impl Loop for HeadForward<'_> {
 
 /// The softmax of the scores of one query head; 0 where a row does not see.
 #[inline(always)]
-fn weights_of_head(w: &mut Scratch, shape: &AttentionShape) {
+pub(super) fn weights_of_head(w: &mut Scratch, shape: &AttentionShape) {
     let (seq, head_dim) = (shape.seq, shape.head_dim);
     let scale = 1.0 / (head_dim as f32).sqrt();
     let all_dims = |_: usize, _: usize| 0..head_dim;

@@ -5,6 +5,7 @@
 
 mod attention;
 mod attention_head;
+mod attention_hint;
 mod cross_entropy;
 mod distillation;
 mod dropout;
@@ -21,6 +22,7 @@ mod small_gemm;
 mod swiglu;
 
 pub use attention::{AttentionShape, attention};
+pub use attention_hint::attention_hint;
 pub use cross_entropy::cross_entropy;
 pub(crate) use cross_entropy::log_sums;
 pub use distillation::distillation;

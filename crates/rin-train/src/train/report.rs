@@ -62,7 +62,7 @@ pub(super) fn write(trainer: &Trainer, parameters: &Parameters, step: usize) -> 
     for format in [Format::Q8_0, Format::Q4_0] {
         // Learned steps are those of one format.
         let learned = parameters.0.iter().any(|p| p.role == Role::Steps);
-        if !parameters.0.iter().filter(|p| p.role != Role::Steps).all(fits) || (learned && quant != Some(format)) {
+        if !parameters.0.iter().filter(|p| p.role.is_exported()).all(fits) || (learned && quant != Some(format)) {
             continue;
         }
         let Some(found) = trainer.evaluation(parameters, Arithmetic::Quant(format))? else { return Ok(None) };

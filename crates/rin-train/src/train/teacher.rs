@@ -1,61 +1,158 @@
-//! The teacher of a distillation: the best weights of another training.
+//! The teacher of a distillation: the best weights of another training, or a model.
 
 use super::all_parameters;
+use super::hints::HintPlan;
 use crate::Error;
 use crate::checkpoint::Checkpoint;
-use crate::config::{DistillConfig, TrainConfig};
+use crate::config::{DistillConfig, EMBEDDED, TrainConfig};
 use crate::kernels::Kernels;
-use crate::network::{self, Batch, Network, Pass};
+use crate::network::{self, Batch, Decoder, Inside, Network, Pass};
 use crate::ops::distillation;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameter, Parameters, Role};
+use crate::vocabulary::Vocabulary;
 use crate::weights::{Arithmetic, Weights};
 use candle_core::Tensor;
+use rin_engine::tokenizer::Tokenizer;
+use rin_engine::weights::{matrix_values, vector_values};
+use rin_model::ModelFile;
+use std::path::Path;
 
 /// A network that is not trained any more, and what its word counts.
+#[derive(Debug)]
 pub(super) struct Teacher {
     network: Box<dyn Network>,
     weights: Weights,
     config: DistillConfig,
+    hints: Option<HintPlan>,
     kernels: Kernels,
 }
 
+/// What a student made of a batch.
+#[derive(Clone, Copy)]
+pub(super) struct Student<'a> {
+    /// Its loss against the text.
+    pub(super) nats: &'a Tensor,
+    pub(super) logits: &'a Tensor,
+    /// With hints.
+    pub(super) inside: Option<&'a Inside>,
+    pub(super) weights: &'a Weights,
+}
+
 impl Teacher {
-    /// Reads the weights of the best evaluation of the teacher's training.
+    /// Reads the teacher of a `student` with this `vocabulary`, whose hash is `hash`.
     ///
     /// # Errors
-    /// When they are not there, are of another vocabulary, or its context is shorter than a training sequence.
+    /// When it is not there, is of another vocabulary, its context is shorter than a training sequence, or the student
+    /// has no place for its hints.
     pub(super) fn load(
         config: &DistillConfig,
-        vocab: usize,
-        vocabulary: &str,
+        vocabulary: &Vocabulary,
+        hash: &str,
+        student: &dyn Network,
         seq: usize,
         kernels: Kernels,
     ) -> Result<Self, Error> {
-        let of = TrainConfig::read(&config.teacher)?;
-        let not = |expected: String| Error::value("distill.teacher", config.teacher.display(), expected);
-        if of.model.ctx < seq {
-            return Err(not(format!("a network with a context of at least {seq} tokens")));
+        let path = &*config.teacher;
+        let (network, weights) = if path == Path::new(EMBEDDED) {
+            of_model(&rin_embedded::model()?, path, vocabulary, kernels)?
+        } else if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("rin")) {
+            of_model(&ModelFile::open(path)?, path, vocabulary, kernels)?
+        } else {
+            of_training(path, vocabulary.size(), hash, kernels)?
+        };
+        if network.config().ctx < seq {
+            return Err(not(path, format!("a network with a context of at least {seq} tokens")));
         }
-        let network = network::build(&of.model, vocab, &of.output.name)?;
-        let like = Parameters::initialized(all_parameters(&*network, &of), 0);
-        let best = of.output.dir.join(format!("{}.best", of.output.name));
-        if !best.exists() {
-            return Err(not(format!("a training that was run: {} is missing", best.display())));
-        }
-        let best = Checkpoint::load(&best, &like, None)?;
-        if best.state.fingerprint.vocabulary != vocabulary {
-            return Err(not("a network of the same vocabulary".to_owned()));
-        }
-        let arithmetic = of.train.quant.format().map_or(Arithmetic::Float, Arithmetic::Quant);
-        let weights = Weights::constant(&best.parameters, arithmetic, kernels)?;
-        Ok(Self { network, weights, config: config.clone(), kernels })
+        let hints = HintPlan::new(config, student.config(), network.config(), seq, kernels)?;
+        Ok(Self { network, weights, config: config.clone(), hints, kernels })
     }
 
-    /// The loss of a student with these `logits`, `nats` its loss against the text.
-    pub(super) fn loss(&self, nats: &Tensor, logits: &Tensor, batch: Batch<'_>) -> Result<Tensor, Error> {
-        let teacher = self.network.forward(&self.weights, batch, Pass::Evaluate)?;
-        let distance = distillation(logits, &teacher, self.config.temperature, self.kernels)?;
-        let share = self.config.weight;
-        Ok(((nats * (1.0 - share))? + (distance * share)?)?)
+    /// Whether a student's inside is asked for.
+    pub(super) fn hints(&self) -> bool {
+        self.hints.is_some()
     }
+
+    /// What a student learns beside itself.
+    pub(super) fn parameters(&self) -> Vec<Parameter> {
+        self.hints.as_ref().map(HintPlan::parameters).unwrap_or_default()
+    }
+
+    /// The loss of a student; `first` becomes the hint's distance where it is none yet.
+    pub(super) fn loss(
+        &self,
+        student: Student<'_>,
+        batch: Batch<'_>,
+        first: &mut Option<f64>,
+    ) -> Result<Tensor, Error> {
+        let mut inside = student.inside.map(|_| Inside::default());
+        let teacher = self.network.forward_seen(&self.weights, batch, Pass::Evaluate, inside.as_mut())?;
+        let distance = distillation(student.logits, &teacher, self.config.temperature, self.kernels)?;
+        let share = self.config.weight;
+        let loss = ((student.nats * (1.0 - share))? + (distance * share)?)?;
+        let (Some(hints), Some(of_student), Some(of_teacher)) = (&self.hints, student.inside, &inside) else {
+            return Ok(loss);
+        };
+        let distance = hints.distance(of_student, of_teacher, student.weights)?;
+        let first = match *first {
+            Some(first) => first,
+            None => *first.insert(distance.to_scalar::<f32>()?.into()),
+        };
+        // A student that begins as its teacher has nothing to divide by.
+        let factor = self.config.hint_weight / first.max(f64::from(f32::MIN_POSITIVE));
+        Ok((loss + (distance * factor)?)?)
+    }
+}
+
+fn not(path: &Path, expected: String) -> Error {
+    Error::value("distill.teacher", path.display(), expected)
+}
+
+/// The network of a model and its numbers, which products take in f32.
+fn of_model(
+    file: &ModelFile,
+    path: &Path,
+    vocabulary: &Vocabulary,
+    kernels: Kernels,
+) -> Result<(Box<dyn Network>, Weights), Error> {
+    let (ours, its) = (vocabulary.tokenizer(), Tokenizer::of_model(file)?);
+    if its.vocab_size() != ours.vocab_size() {
+        let (its, ours) = (its.vocab_size(), ours.vocab_size());
+        return Err(not(path, format!("a model of the same vocabulary: it has {its} tokens, the student {ours}")));
+    }
+    let differs = |&id: &u32| its.piece(id) != ours.piece(id);
+    if let Some(id) = (0..u32::try_from(ours.vocab_size()).unwrap_or(u32::MAX)).find(differs) {
+        return Err(not(path, format!("a model of the same vocabulary: token {id} is another than the student's")));
+    }
+    let network = Decoder::of(file.config()?, path)?;
+    let mut all = network.parameters();
+    for p in &mut all {
+        let t = file.tensor(&p.name).ok_or_else(|| not(path, format!("a model with the tensor '{}'", p.name)))?;
+        if !t.shape.iter().copied().eq(p.shape.iter().map(|&n| n as u64)) {
+            return Err(not(path, format!("a model whose '{}' is {:?}, not {:?}", p.name, p.shape, t.shape)));
+        }
+        p.values = match p.role {
+            Role::Matrix { .. } => matrix_values(t, file.bytes(t))?,
+            _ => vector_values(t, file.bytes(t))?,
+        };
+    }
+    let weights = Weights::constant(&Parameters(all), Arithmetic::Float, kernels)?;
+    Ok((Box::new(network), weights))
+}
+
+/// The network of a training and the weights of its best evaluation.
+fn of_training(path: &Path, vocab: usize, hash: &str, kernels: Kernels) -> Result<(Box<dyn Network>, Weights), Error> {
+    let of = TrainConfig::read(path)?;
+    let network = network::build(&of.model, vocab, &of.output.name)?;
+    let like = Parameters::initialized(all_parameters(&*network, &of), 0);
+    let best = of.output.dir.join(format!("{}.best", of.output.name));
+    if !best.exists() {
+        return Err(not(path, format!("a training that was run: {} is missing", best.display())));
+    }
+    let best = Checkpoint::load(&best, &like, None)?;
+    if best.state.fingerprint.vocabulary != hash {
+        return Err(not(path, "a network of the same vocabulary".to_owned()));
+    }
+    let arithmetic = of.train.quant.format().map_or(Arithmetic::Float, Arithmetic::Quant);
+    let weights = Weights::constant(&best.parameters, arithmetic, kernels)?;
+    Ok((network, weights))
 }

@@ -6,7 +6,7 @@ mod refusals;
 use rin_engine::tokenizer::{DecodeOptions, EncodeOptions, Tokenizer};
 use rin_engine::{Engine, LoadOptions};
 use rin_model::{ModelFile, TokenizerSource};
-use rin_train::config::{DistillConfig, TrainConfig};
+use rin_train::config::{DistillConfig, HintLayers, Hints, TrainConfig};
 use rin_train::train::{Summary, run_config};
 use rin_train::{Error, Event, Outcome, RunOptions};
 use std::path::{Path, PathBuf};
@@ -125,7 +125,7 @@ fn a_student_learns_from_its_teacher() {
     let teacher = folder.toml("teacher", "tokenizer = 'char'", "steps = 120\nlr = 0.01\neval_every = 30");
     std::fs::write(folder.file("teacher.toml"), &teacher).unwrap();
     let mut student = folder.config("tokenizer = 'char'", "steps = 20\nlr = 0.01\nseed = 1");
-    let distill = |weight| DistillConfig { teacher: folder.file("teacher.toml"), weight, temperature: 2.0 };
+    let distill = |weight| DistillConfig { weight, ..DistillConfig::plain(folder.file("teacher.toml")) };
     student.distill = Some(distill(1.0));
     let refused = run_config(student.clone(), RunOptions::default(), &mut |_: &Event<'_>| {}, never());
     assert!(matches!(refused, Err(Error::ConfigValue { key: "distill.teacher", .. })), "{refused:?}");
@@ -143,6 +143,116 @@ fn a_student_learns_from_its_teacher() {
     finish(student, again);
     assert_eq!(of_text, losses(&folder.file("tiny.jsonl")));
     assert_ne!(of_text, with_teacher);
+}
+
+#[test]
+fn hints_are_learned_from_a_model_and_are_not_exported() {
+    let folder = Folder::new("hints");
+    let teacher = folder.toml("teacher", "tokenizer = 'char'", "steps = 30\nlr = 0.01\nquant = 'q8_0'");
+    let teacher = teacher.replace("layers = 1", "layers = 2").replace("dim = 32", "dim = 64");
+    finish(TrainConfig::parse(&teacher, Path::new("t.toml")).unwrap(), RunOptions::default());
+    let again = RunOptions { overwrite: true, ..RunOptions::default() };
+    let plain = DistillConfig::plain(folder.file("teacher.rin"));
+    let mut seen = Vec::new();
+    for (hints, quant) in
+        [(Hints::None, ""), (Hints::Hidden, ""), (Hints::Attention, ""), (Hints::Hidden, "quant = 'q8_0'")]
+    {
+        let mut student = folder.config("tokenizer = 'char'", &format!("steps = 8\nlr = 0.01\n{quant}"));
+        student.distill = Some(DistillConfig { hints, ..plain.clone() });
+        let summary = finish(student.clone(), again);
+        let file = ModelFile::open(&summary.model).unwrap();
+        assert!(file.tensors().iter().all(|t| !t.name.contains("hint")), "{hints:?}");
+        assert_eq!(
+            summary.parameters as u64,
+            file.tensors().iter().map(rin_model::TensorInfo::n_elements).sum::<u64>()
+        );
+        Engine::load(file, &LoadOptions::default(), |_| {}).unwrap();
+        let whole = losses(&folder.file("tiny.jsonl"));
+        let number = |i: usize| whole[i].parse::<f64>().unwrap();
+        assert!(number(7) < number(0), "{hints:?}: {whole:?}");
+        // The first loss is that of the same weights, the second that of a step with another gradient.
+        assert!(
+            seen.iter().all(|before: &Vec<String>| !quant.is_empty() || before[0] == whole[0] && before[1] != whole[1])
+        );
+        if quant.is_empty() {
+            seen.push(whole.clone());
+        }
+        // What the first step measured is kept over an interruption.
+        cancel_after(student.clone(), again, 3);
+        finish(student.clone(), RunOptions { resume: true, ..RunOptions::default() });
+        assert_eq!(losses(&folder.file("tiny.jsonl")), whole, "{hints:?}");
+        if hints == Hints::None {
+            student.distill = Some(DistillConfig { hints: Hints::Hidden, hint_weight: 0.0, ..plain.clone() });
+            finish(student, again);
+            assert_eq!(losses(&folder.file("tiny.jsonl"))[1], whole[1], "a map without weight changes nothing");
+        }
+    }
+}
+
+#[test]
+fn a_model_teaches_as_the_training_that_it_is_of() {
+    let folder = Folder::new("both");
+    let teacher = folder.toml("teacher", "tokenizer = 'char'", "steps = 20\nlr = 0.01\neval_every = 10");
+    std::fs::write(folder.file("teacher.toml"), &teacher).unwrap();
+    finish(TrainConfig::read(&folder.file("teacher.toml")).unwrap(), RunOptions::default());
+    let of = |name: &str| {
+        let mut student = folder.config("tokenizer = 'char'", "steps = 5\nseed = 1");
+        student.distill = Some(DistillConfig { hints: Hints::Hidden, ..DistillConfig::plain(folder.file(name)) });
+        finish(student, RunOptions { overwrite: true, ..RunOptions::default() });
+        losses(&folder.file("tiny.jsonl"))
+    };
+    assert_eq!(of("teacher.rin"), of("teacher.toml"));
+}
+
+#[test]
+fn the_model_in_the_binary_teaches() {
+    let folder = Folder::new("embedded");
+    let tokenizer = Tokenizer::of_model(&rin_embedded::model().unwrap()).unwrap();
+    let ids = 0..u32::try_from(tokenizer.vocab_size()).unwrap();
+    let characters: Vec<u8> = ids.flat_map(|id| tokenizer.piece(id).unwrap().to_vec()).collect();
+    std::fs::write(folder.file("text.txt"), characters.repeat(20)).unwrap();
+    let mut student = folder.config("tokenizer = 'char'", "steps = 6\nlr = 0.01");
+    (student.model.heads, student.model.layers) = (8, 2);
+    student.model.dim = 64;
+    let plain = DistillConfig::plain(PathBuf::from(rin_train::config::EMBEDDED));
+    for hints in [Hints::Hidden, Hints::Attention] {
+        student.distill = Some(DistillConfig { hints, hint_layers: HintLayers::Reversed, ..plain.clone() });
+        let summary = finish(student.clone(), RunOptions { overwrite: true, ..RunOptions::default() });
+        assert!(summary.evaluation.nats_per_char.is_finite());
+    }
+}
+
+#[test]
+fn teachers_whose_inside_does_not_fit_are_refused_by_name() {
+    let folder = Folder::new("teachers");
+    finish(folder.config("tokenizer = 'char'", "steps = 1"), RunOptions::default());
+    let of = |model: &str, hints, hint_layers, teacher: PathBuf| {
+        let mut config = folder.config(model, "steps = 1");
+        config.output.name = "student".to_owned();
+        config.distill = Some(DistillConfig { hints, hint_layers, ..DistillConfig::plain(teacher) });
+        config
+    };
+    let model = || folder.file("tiny.rin");
+    let refused = |config| match run_config(config, RunOptions::default(), &mut |_: &Event<'_>| {}, never()) {
+        Err(Error::ConfigValue { key, found, expected }) => format!("{key} = {found}: {expected}"),
+        other => panic!("{other:?}"),
+    };
+    let char = "tokenizer = 'char'";
+    let mut deep = of(char, Hints::Hidden, HintLayers::Uniform, model());
+    deep.model.layers = 2;
+    assert!(refused(deep).starts_with("model.layers = 2"));
+    let mut wide = of(char, Hints::Attention, HintLayers::Reversed, model());
+    wide.model.heads = 4;
+    assert!(refused(wide).starts_with("model.heads = 4: 2"));
+    let near = of("tokenizer = 'char'\nwindow = 4", Hints::Attention, HintLayers::Uniform, model());
+    assert!(refused(near).starts_with("model.window = 4: 16"));
+    let bytes = refused(of("tokenizer = 'byte'", Hints::None, HintLayers::Uniform, model()));
+    assert!(bytes.starts_with("distill.teacher") && bytes.contains("256"), "{bytes}");
+    // The model in the binary knows other characters than these.
+    let other = refused(of(char, Hints::None, HintLayers::Uniform, PathBuf::from(rin_train::config::EMBEDDED)));
+    assert!(other.starts_with("distill.teacher = embedded") && other.contains("vocabulary"), "{other}");
+    let missing = of(char, Hints::None, HintLayers::Uniform, folder.file("missing.rin"));
+    assert!(run_config(missing, RunOptions::default(), &mut |_: &Event<'_>| {}, never()).is_err());
 }
 
 #[test]

@@ -42,6 +42,9 @@ fn a_configuration_that_cannot_be_names_the_key() {
         ("ffn = 32", "ffn = 40", "quant"),
         ("name = 'tiny'", "name = 'a/b'", "output.name"),
         ("name = 'tiny'", "name = ''", "output.name"),
+        ("[output]", "[distill]\nteacher = 'embedded'\nhints = 'betti'\n[output]", "betti"),
+        ("[output]", "[distill]\nteacher = 'embedded'\nhint_layers = 'random'\n[output]", "random"),
+        ("[output]", "[distill]\nteacher = 'embedded'\nhint_weight = -1.0\n[output]", "distill.hint_weight"),
     ] {
         let mut text = SOUND.replace(from, to);
         if named == "quant" {
