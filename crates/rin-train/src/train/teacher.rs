@@ -97,10 +97,14 @@ impl Teacher {
             Some(first) => first,
             None => *first.insert(distance.to_scalar::<f32>()?.into()),
         };
-        // A student that begins as its teacher has nothing to divide by.
-        let factor = self.config.hint_weight / first.max(f64::from(f32::MIN_POSITIVE));
+        let factor = self.config.hint_weight / unit(first);
         Ok((loss + (distance * factor)?)?)
     }
+}
+
+/// What a hint's distance is divided by. One that begins at nothing (a student that begins as its teacher) counts as it is.
+fn unit(first: f64) -> f64 {
+    if first > 0.0 { first } else { 1.0 }
 }
 
 fn not(path: &Path, expected: String) -> Error {
@@ -155,4 +159,15 @@ fn of_training(path: &Path, vocab: usize, hash: &str, kernels: Kernels) -> Resul
     let arithmetic = of.train.quant.format().map_or(Arithmetic::Float, Arithmetic::Quant);
     let weights = Weights::constant(&best.parameters, arithmetic, kernels)?;
     Ok((network, weights))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unit;
+
+    #[test]
+    fn a_distance_that_begins_at_nothing_is_not_divided() {
+        assert!(unit(0.0) == 1.0 && unit(f64::NAN) == 1.0);
+        assert!(unit(0.25) == 0.25);
+    }
 }
