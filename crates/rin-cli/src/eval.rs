@@ -14,7 +14,6 @@ use rin_model::ModelFile;
 use serde::Serialize;
 
 use crate::args::{EvalArgs, ModelArgs};
-use crate::exit::Usage;
 use crate::output::Size;
 use crate::progress::ProgressBar;
 use crate::{interrupt, model_path, output, report};
@@ -45,10 +44,6 @@ struct EvalJson {
 pub(crate) fn eval(args: &EvalArgs, ranks: &Ranks) -> Result<()> {
     // There is no half result: the first interrupt ends the program.
     interrupt::install()?;
-    if args.reference.is_some() && ranks.several() {
-        let text = "--reference takes one process: over several ranks one model runs at a time";
-        return Err(Usage(text.to_owned()).into());
-    }
     let text = read(&args.text)?;
     let model = model_path::open(&args.model)?;
     let reference = match &args.reference {
@@ -128,7 +123,7 @@ fn bits_per_weight(file: &ModelFile) -> f64 {
     8.0 * bytes / elements
 }
 
-/// Loads both models, within one limit.
+/// Loads both models, within one limit. Over several ranks the reference is whole in the first of them.
 fn load(
     args: &EvalArgs,
     ranks: &Ranks,
@@ -141,13 +136,16 @@ fn load(
     options.ctx = options.ctx.or(shortest.map(|ctx| ctx.min(DEFAULT_CTX)));
     options.n_logits = logit_rows(model.config()?.vocab, options.n_batch);
     options.stage = ranks.first_stage(&model)?;
-    let plans = [Some(&model), reference.as_ref()].into_iter().flatten().map(|file| options.plan(file));
-    let plans = plans.collect::<Result<Vec<_>, _>>()?;
+    let whole = LoadOptions { stage: None, ..options.clone() };
+    let mut plans = vec![options.plan(&model)?];
+    if let Some(file) = &reference {
+        plans.push(whole.plan(file)?);
+    }
     options.admit(&plans.iter().collect::<Vec<_>>())?;
     let weights = plans.iter().map(|plan| plan.weights.bytes() as u64).fold(0, u64::saturating_add);
     let bar = report::byte_progress(weights, "loading", args.output.quiet);
     let reference = match reference {
-        Some(file) => Some(one(ranks, file, &options, &bar)?),
+        Some(file) => Some(one(&Ranks::alone(), file, &whole, &bar)?),
         None => None,
     };
     let model = one(ranks, model, &options, &bar)?;

@@ -39,7 +39,9 @@ pub(crate) fn run(args: &RunArgs, ranks: &Ranks) -> Result<()> {
         return snn::run(args);
     }
     if ranks.several() && (args.energy.estimate_power.is_some() || args.power_budget.is_some()) {
-        return Err(Usage("--estimate-power and --power-budget are of one process: leave them out".to_owned()).into());
+        let text = "--power-budget and --estimate-power know the power of one machine, and these are several ranks: leave \
+                    them out; to take less power give each rank fewer --threads, or cap its machine by the system's means";
+        return Err(Usage(text.to_owned()).into());
     }
     let gauge = Gauge::open(&args.energy)?;
     let pacing = args.power_budget.map(|budget| Pacing::new(budget, &gauge)).transpose()?;

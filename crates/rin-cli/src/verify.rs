@@ -101,8 +101,14 @@ pub(crate) fn verify(args: &VerifyArgs, ranks: &Ranks) -> Result<()> {
         refuse_ranks(ranks)?;
         return crate::network::verify(file, &args.machine, args.output);
     }
-    if (args.trace || !args.ranks.is_empty()) && ranks.several() {
-        let text = "--trace and --ranks are of one process: leave them out, or start one";
+    if args.trace && ranks.several() {
+        let text = "--trace shows the steps of all layers, and each of several ranks has some: leave it out, or start rin \
+                    verify --trace by itself on each machine, with the whole model, and compare";
+        return Err(exit::Usage(text.to_owned()).into());
+    }
+    if !args.ranks.is_empty() && ranks.several() {
+        let text =
+            "--ranks cuts the model within one process, and these are several: leave it out, or start one process";
         return Err(exit::Usage(text.to_owned()).into());
     }
     let options = options(args, &file)?;

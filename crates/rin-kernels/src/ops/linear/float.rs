@@ -125,7 +125,7 @@ fn striped<S: Simd, const F: usize, const T: usize, const N: usize>(
             }
         }
     }
-    finish(&out, y, p, t0, e);
+    finish::<S, T, N>(&out, y, p, t0, e);
     T
 }
 
@@ -194,7 +194,7 @@ fn float_tile<S: Simd, const F: usize, const T: usize, const N: usize>(
             float_sums::<S, F, T, 1, N>(&mut out, panels, x, cols, t0, part);
         }
     }
-    finish(&out, y, p, t0, e);
+    finish::<S, T, N>(&out, y, p, t0, e);
     T
 }
 

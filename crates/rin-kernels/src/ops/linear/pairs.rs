@@ -61,7 +61,7 @@ fn two_panels<const F: usize, const T: usize>(
             Avx512::store(acc, out);
         }
     }
-    tile::finish(&out, y, p, t0, e);
+    tile::finish::<Avx512, T, 2>(&out, y, p, t0, e);
     T
 }
 

@@ -7,19 +7,20 @@
 use crate::Format;
 use crate::pack::{LANES, LINE};
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, __m512, __m512i, _mm_loadl_epi64, _mm_loadu_si128, _mm_unpackhi_epi8, _mm_unpacklo_epi8,
-    _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
-    _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32,
-    _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_mul_ps, _mm256_mullo_epi32, _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8,
-    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8,
-    _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_xor_si256,
-    _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_cvtepi8_epi16, _mm512_cvtepi8_epi32,
+    __m128i, __m256, __m256i, __m512, __m512i, _CMP_UNORD_Q, _mm_loadl_epi64, _mm_loadu_si128, _mm_unpackhi_epi8,
+    _mm_unpacklo_epi8, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+    _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_fmadd_ps,
+    _mm256_fnmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_ps,
+    _mm256_mullo_epi32, _mm256_or_si256, _mm256_set_m128i, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32,
+    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_epi32, _mm256_xor_si256, _mm512_add_epi32, _mm512_add_ps,
+    _mm512_and_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi8_epi16, _mm512_cvtepi8_epi32,
     _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
-    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srli_epi16, _mm512_storeu_ps,
-    _mm512_sub_epi32,
+    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_blend_ps,
+    _mm512_mul_ps, _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srli_epi16,
+    _mm512_storeu_ps, _mm512_sub_epi32,
 };
 
 /// One register of integers and one of floats, with what the products need of them. Only the entry points of a tier
@@ -81,6 +82,8 @@ pub(super) trait Simd: Copy {
     fn mul_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
     /// `c − a * b`, rounded once.
     fn neg_mul_add(a: Self::Float, b: Self::Float, c: Self::Float) -> Self::Float;
+    /// [`canonical`](crate::math::canonical).
+    fn canonical(x: Self::Float) -> Self::Float;
     /// As [`Simd::store`] left them.
     fn load_lanes(sums: &[f32]) -> Self::Float;
     fn store(x: Self::Float, out: &mut [f32]);
@@ -335,6 +338,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn canonical(x: __m256) -> __m256 {
+        let nan = tier!(_mm256_cmp_ps::<_CMP_UNORD_Q>(x, x));
+        tier!(_mm256_blendv_ps(x, Self::splat(f32::NAN), nan))
+    }
+
+    #[inline(always)]
     fn load_lanes(sums: &[f32]) -> __m256 {
         let sums = &sums[..LANES / 2];
         // SAFETY: `sums` is 32 bytes and the load is unaligned; the tier as in `tier!`.
@@ -535,6 +544,12 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn neg_mul_add(a: __m512, b: __m512, c: __m512) -> __m512 {
         tier!(_mm512_fnmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn canonical(x: __m512) -> __m512 {
+        let nan = tier!(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(x, x));
+        tier!(_mm512_mask_blend_ps(nan, x, Self::splat(f32::NAN)))
     }
 
     #[inline(always)]

@@ -95,13 +95,14 @@ fn tile<S: Simd, const F: usize, const T: usize, const N: usize>(
             sums::<S, F, T, 1, N>(&mut out, panels, x, t0, part);
         }
     }
-    finish(&out, y, p, t0, e);
+    finish::<S, T, N>(&out, y, p, t0, e);
     T
 }
 
-/// Hands the sums of `N` panels and `T` tokens on.
+/// Hands the sums of `N` panels and `T` tokens on: [`Epilogue::finish`], in whole registers where a panel is whole. Left to
+/// the compiler that loop takes one number at a time.
 #[inline(always)]
-pub(super) fn finish<const T: usize, const N: usize>(
+pub(super) fn finish<S: Simd, const T: usize, const N: usize>(
     sums: &[[[f32; LANES]; T]; N],
     y: &mut MatMut<'_, f32>,
     p: usize,
@@ -109,8 +110,23 @@ pub(super) fn finish<const T: usize, const N: usize>(
     e: Epilogue<'_>,
 ) {
     for (n, sums) in sums.iter().enumerate() {
+        let at = (p + n) * LANES;
+        let bias = e.bias.and_then(|bias| bias.get(at..at + LANES));
         for (t, sums) in sums.iter().enumerate() {
-            e.finish(sums, y, t0 + t, p + n);
+            let Some(out) = y.row_mut(t0 + t).get_mut(at..at + LANES) else {
+                e.finish(sums, y, t0 + t, p + n);
+                continue;
+            };
+            for lanes in (0..LANES).step_by(S::ROWS) {
+                let mut sum = S::load_lanes(&sums[lanes..]);
+                if let Some(bias) = bias {
+                    sum = S::add(sum, S::load_lanes(&bias[lanes..]));
+                }
+                if e.add {
+                    sum = S::add(S::load_lanes(&out[lanes..]), sum);
+                }
+                S::store(S::canonical(sum), &mut out[lanes..]);
+            }
         }
     }
 }
