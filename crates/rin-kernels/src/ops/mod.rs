@@ -17,6 +17,7 @@ pub mod quantize;
 pub mod rms_norm;
 pub mod rope;
 pub mod softmax;
+pub mod sparse;
 pub mod swiglu;
 pub mod ternary;
 pub mod wide;
