@@ -40,11 +40,14 @@ impl Random {
     }
 }
 
+/// A product of the matrix with this number.
+type Run = Box<dyn Fn(usize, &mut [i32], &[i8])>;
+
 /// A product, and what is measured of it.
 struct Contender {
     name: String,
     bytes: usize,
-    run: Box<dyn Fn(usize, &mut [i32], &[i8])>,
+    run: Run,
     times: Vec<f64>,
 }
 
@@ -57,7 +60,7 @@ fn in_blocks(shape: (usize, usize), (rows, cols): (usize, usize), percent: u32, 
         .collect()
 }
 
-fn contenders(cpu: &Cpu, shape: (usize, usize), copies: usize, random: &mut Random) -> Vec<Contender> {
+fn contenders(cpu: Cpu, shape: (usize, usize), copies: usize, random: &mut Random) -> Vec<Contender> {
     let mut all = Vec::new();
     let (outputs, inputs) = shape;
     let mut panels = vec![0; integer_bytes(outputs, inputs).unwrap()];
@@ -65,7 +68,7 @@ fn contenders(cpu: &Cpu, shape: (usize, usize), copies: usize, random: &mut Rand
     let bytes = panels.len();
     let panels: Vec<Vec<u8>> = (0..copies).map(|_| panels.clone()).collect();
     let (bias, multiplier, shift) = (vec![0; outputs], vec![1 << 30; outputs], vec![31; outputs]);
-    let dense = DenseWide::select(cpu);
+    let dense = DenseWide::select(&cpu);
     all.push(Contender {
         name: "dense".to_owned(),
         bytes,
@@ -81,7 +84,7 @@ fn contenders(cpu: &Cpu, shape: (usize, usize), copies: usize, random: &mut Rand
     let matrix = TwoOfFour::pack(&weights, inputs).unwrap();
     let bytes = matrix.bytes();
     let matrices = vec![matrix; copies];
-    let product = TwoOfFourProduct::select(cpu);
+    let product = TwoOfFourProduct::select(&cpu);
     all.push(Contender {
         name: "2:4".to_owned(),
         bytes,
@@ -92,7 +95,7 @@ fn contenders(cpu: &Cpu, shape: (usize, usize), copies: usize, random: &mut Rand
         let matrix = Blocks4x4::pack(&in_blocks(shape, (4, 4), percent, random), inputs).unwrap();
         let bytes = matrix.bytes();
         let matrices = vec![matrix; copies];
-        let product = Blocks4x4Product::select(cpu);
+        let product = Blocks4x4Product::select(&cpu);
         all.push(Contender {
             name: format!("4x4 {percent} %"),
             bytes,
@@ -102,7 +105,7 @@ fn contenders(cpu: &Cpu, shape: (usize, usize), copies: usize, random: &mut Rand
         let matrix = Blocks1x16::pack(&in_blocks(shape, (1, 16), percent, random), inputs).unwrap();
         let bytes = matrix.bytes();
         let matrices = vec![matrix; copies];
-        let product = Blocks1x16Product::select(cpu);
+        let product = Blocks1x16Product::select(&cpu);
         all.push(Contender {
             name: format!("1x16 {percent} %"),
             bytes,
@@ -140,7 +143,7 @@ fn main() {
             let shape = (outputs, inputs);
             let x: Vec<i8> = (0..inputs).map(|_| random.byte() - 64).collect();
             let mut y = vec![0; outputs];
-            let mut all = contenders(&cpu.up_to(tier), shape, copies, &mut random);
+            let mut all = contenders(cpu.up_to(tier), shape, copies, &mut random);
             let repeats = (SAMPLE / (outputs * inputs)).max(1);
             let mut turn = 0;
             for sample in 0..=SAMPLES {

@@ -1,13 +1,8 @@
 //! 16 weights per step with AVX2, 64 with AVX-512.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_loadl_epi64, _mm_loadu_si128, _mm_shuffle_epi8,
-    _mm_shuffle_epi32, _mm_storeu_si128, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_cvtepi8_epi16,
-    _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_setzero_si256, _mm512_add_epi32,
-    _mm512_broadcast_i32x4, _mm512_castsi256_si512, _mm512_castsi512_si256, _mm512_dpbusd_epi32,
-    _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_mask_set1_epi32, _mm512_maskz_expand_epi8,
-    _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
-    _mm512_xor_si512,
+    __m128i, __m256i, __m512i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_shuffle_epi32,
+    _mm256_cvtepi8_epi16, _mm512_loadu_si512,
 };
 
 use super::blocks::BLOCK;
@@ -69,7 +64,13 @@ fn fold(x: __m128i) -> i32 {
 
 pub(super) mod four_by_four {
     use super::super::Blocks4x4;
-    use super::*;
+    use super::{BLOCK, FOUR, fold_pairs, load_16, load_64, quad, spread};
+    use std::arch::x86_64::{
+        __m512i, _mm_add_epi32, _mm_loadu_si128, _mm_storeu_si128, _mm256_add_epi32, _mm256_castsi256_si128,
+        _mm256_cvtepi8_epi16, _mm256_extracti128_si256, _mm256_madd_epi16, _mm256_setzero_si256,
+        _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_mask_set1_epi32,
+        _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_xor_si512,
+    };
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in super::super) fn avx2(y: &mut [i32], w: &Blocks4x4, x: &[i8]) {
@@ -109,8 +110,9 @@ pub(super) mod four_by_four {
             let found = _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
             // SAFETY: 16 bytes.
             let start = unsafe { _mm_loadu_si128(start.as_ptr().cast()) };
+            let sum = _mm_add_epi32(found, start);
             // SAFETY: 16 bytes.
-            unsafe { _mm_storeu_si128(y.as_mut_ptr().cast(), _mm_add_epi32(found, start)) }
+            unsafe { _mm_storeu_si128(y.as_mut_ptr().cast(), sum) }
         }
     }
 
@@ -128,8 +130,12 @@ pub(super) mod four_by_four {
 
 pub(super) mod one_by_sixteen {
     use super::super::Blocks1x16;
-    use super::*;
-    use std::arch::x86_64::_mm512_inserti32x4;
+    use super::{BLOCK, FOUR, fold, load_16, load_64, sixteen};
+    use std::arch::x86_64::{
+        __m128i, __m512i, _mm_add_epi32, _mm256_add_epi32, _mm256_castsi256_si128, _mm256_cvtepi8_epi16,
+        _mm256_extracti128_si256, _mm256_madd_epi16, _mm256_setzero_si256, _mm512_broadcast_i32x4, _mm512_dpbusd_epi32,
+        _mm512_inserti32x4, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_setzero_si512, _mm512_xor_si512,
+    };
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(in super::super) fn avx2(y: &mut [i32], w: &Blocks1x16, x: &[i8]) {
@@ -184,8 +190,14 @@ pub(super) mod one_by_sixteen {
 pub(super) mod two_of_four {
     use super::super::TwoOfFour;
     use super::super::two_of_four::Line;
-    use super::*;
+    use super::{fold_pairs, spread};
     use crate::pack::LANES;
+    use std::arch::x86_64::{
+        _mm_loadl_epi64, _mm_loadu_si128, _mm_shuffle_epi8, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_loadu_si256,
+        _mm256_madd_epi16, _mm256_setzero_si256, _mm512_add_epi32, _mm512_castsi256_si512, _mm512_dpbusd_epi32,
+        _mm512_loadu_si512, _mm512_maskz_expand_epi8, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
+        _mm512_storeu_si512, _mm512_xor_si512,
+    };
 
     /// Where each of eight columns, of two outputs, finds its weight among four; a set top bit gives zero.
     const PLACES: [[u8; 8]; 256] = {
@@ -289,8 +301,9 @@ pub(super) mod two_of_four {
         for (i, sums) in sums.into_iter().enumerate() {
             // SAFETY: 64 bytes.
             let start = unsafe { _mm512_loadu_si512(starts[i].as_ptr().cast()) };
+            let sums = _mm512_add_epi32(sums, start);
             // SAFETY: 64 bytes.
-            unsafe { _mm512_storeu_si512(y[i].as_mut_ptr().cast(), _mm512_add_epi32(sums, start)) }
+            unsafe { _mm512_storeu_si512(y[i].as_mut_ptr().cast(), sums) }
         }
     }
 }
