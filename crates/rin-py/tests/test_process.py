@@ -37,8 +37,10 @@ def python(code: str, **variables: str) -> subprocess.Popen[str]:
     ],
 )
 def test_an_interrupt_ends_a_generation(work: str) -> None:
+    # A shell's background jobs ignore the signal, and so would what they start.
     code = f"""
-import rin, sys
+import rin, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with rin.RinEngine({str(MODEL)!r}, ctx=20000, threads=1, batch=8) as engine:
     print("ready", flush=True)
     try:
