@@ -9,8 +9,8 @@
 //! ```
 //!
 //! in 64 bits, `>>` rounding down. Before a product each row is brought to 8 bits by its own largest magnitude, which is the
-//! token's scale as an integer; [`Rescale`] multiplies by it afterwards. Every operation is a loop over whole numbers,
-//! compiled once per tier: sums of integers have no order, so the tiers agree by construction.
+//! token's scale as an integer; [`Rescale`](rows::Rescale) multiplies by it afterwards. Every operation is a loop over
+//! whole numbers, compiled once per tier: sums of integers have no order, so the tiers agree by construction.
 
 pub mod attention;
 pub mod norm;
