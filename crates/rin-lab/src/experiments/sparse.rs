@@ -18,7 +18,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     definition: "After training, without further training: 2:4 (the two largest of four weights are kept, 8 bits each, 4 bits of mask: 5 bits a weight and the \
                  scales), blocks of 4 × 1 outputs (the blocks of the largest norm are kept, 8 bits), ternary (each row's weights −1, 0 or 1 times one \
                  scale per 32), and plain 8, 4, 3 and 2 bits with a scale per 32.",
-    reference: "The loss with the float weights.",
+    reference: "The loss with the weights that the model has, read as float. They are Q8_0, so plain 8 bits change nothing.",
     method: "The loss of the model inside the binary on the validation split of tiny Shakespeare with each kind of weights; bytes per weight with 16-bit scales; \
              equivalence within 0.02 nats by two one-sided t tests over blocks of 1,000 characters.",
     expected: "2:4 with 8 bits loses to plain 4 bits, which takes fewer bytes. Ternary needs training.",
