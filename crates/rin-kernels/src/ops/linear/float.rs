@@ -27,14 +27,14 @@ pub(super) fn float<S: Simd, const F: usize>(
     let rows = x.len() / cols;
     let mut p = 0;
     if S::PARTS == 1 {
-        let (several, step) = if rows == 1 { (4, 4) } else { (2, 2) };
+        let several = if rows == 1 { 4 } else { 2 };
         for group in w.chunks_exact(several * panel_bytes) {
             if rows == 1 {
-                float_tile::<S, F, 1, 4>(y, p, group, x, cols, 0, e);
+                one_token::<S, F, 4>(y, p, group, x, cols, 0, e);
             } else {
                 all_tokens::<S, F, 2>(y, p, group, x, cols, e);
             }
-            p += step;
+            p += several;
         }
     }
     for panel in w[p * panel_bytes..].chunks_exact(panel_bytes) {
@@ -63,12 +63,13 @@ fn all_tokens<S: Simd, const F: usize, const N: usize>(
             4.. => striped::<S, F, 4, N>(y, p, panels, x, cols, t, e),
             3 => striped::<S, F, 3, N>(y, p, panels, x, cols, t, e),
             2 => striped::<S, F, 2, N>(y, p, panels, x, cols, t, e),
-            _ => float_tile::<S, F, 1, N>(y, p, panels, x, cols, t, e),
+            _ => one_token::<S, F, N>(y, p, panels, x, cols, t, e),
         };
     }
 }
 
-/// As [`float_tile`], one of the four sums of each output after the other.
+/// `N` panels, of which `p` is the first, against `T` tokens from `t0`, one of the four sums of each output after the
+/// other; returns `T`.
 #[inline(always)]
 fn striped<S: Simd, const F: usize, const T: usize, const N: usize>(
     y: &mut MatMut<'_, f32>,
@@ -175,9 +176,9 @@ fn stripe<S: Simd, const F: usize, const T: usize, const P: usize, const N: usiz
     }
 }
 
-/// `N` panels, of which `p` is the first, against `T` tokens from `t0`; returns `T`.
+/// `N` panels, of which `p` is the first, against token `t0`, all four sums of each output at once; returns 1.
 #[inline(always)]
-fn float_tile<S: Simd, const F: usize, const T: usize, const N: usize>(
+fn one_token<S: Simd, const F: usize, const N: usize>(
     y: &mut MatMut<'_, f32>,
     p: usize,
     panels: &[u8],
@@ -186,64 +187,49 @@ fn float_tile<S: Simd, const F: usize, const T: usize, const N: usize>(
     t0: usize,
     e: Epilogue<'_>,
 ) -> usize {
-    let mut out = [[[0.0; LANES]; T]; N];
-    if S::PARTS == 2 && T == 1 {
-        float_sums::<S, F, T, 2, N>(&mut out, panels, x, cols, t0, 0);
-    } else {
-        for part in 0..S::PARTS {
-            float_sums::<S, F, T, 1, N>(&mut out, panels, x, cols, t0, part);
-        }
+    let mut out = [[[0.0; LANES]; 1]; N];
+    let ahead = Ahead::by(if t0 == 0 { panels.len() } else { 0 });
+    let (panels, x) = (each::<N>(panels), &x[t0 * cols..][..cols]);
+    match S::PARTS {
+        1 => four_sums::<S, F, 1, N>(&mut out, panels, x, ahead),
+        _ => four_sums::<S, F, 2, N>(&mut out, panels, x, ahead),
     }
-    finish::<S, T, N>(&out, y, p, t0, e);
-    T
+    finish::<S, 1, N>(&out, y, p, t0, e);
+    1
 }
 
-/// Four sums for each output, by the column modulo 4.
+/// Four sums for each output of a token, by the column modulo 4.
 #[inline(always)]
-fn float_sums<S: Simd, const F: usize, const T: usize, const P: usize, const N: usize>(
-    out: &mut [[[f32; LANES]; T]; N],
-    panels: &[u8],
+fn four_sums<S: Simd, const F: usize, const P: usize, const N: usize>(
+    out: &mut [[[f32; LANES]; 1]; N],
+    panels: [&[u8]; N],
     x: &[f32],
-    cols: usize,
-    t0: usize,
-    first: usize,
+    ahead: Ahead,
 ) {
     let size = const { Format::ALL[F].block_bytes() };
     let column = size * LANES;
-    let quads = cols / 4;
-    let ahead = Ahead::by(if t0 == 0 && first == 0 { panels.len() } else { 0 });
-    let panels = each::<N>(panels);
-    let mut xs: [&[[f32; 4]]; T] = [&[]; T];
-    for (t, row) in xs.iter_mut().enumerate() {
-        *row = &x[(t0 + t) * cols..].as_chunks::<4>().0[..quads];
-    }
-    let mut sums = [[[[S::zero_float(); 4]; T]; P]; N];
-    for i in 0..quads {
+    let (fours, rest) = x.as_chunks::<4>();
+    let mut sums = [[[S::zero_float(); 4]; P]; N];
+    for (i, x) in fours.iter().enumerate() {
         for (panel, sums) in panels.iter().zip(&mut sums) {
             let w = &panel[i * 4 * column..][..4 * column];
             ask_ahead(w, 0, 4 * column / LINE, ahead);
             for (part, sums) in sums.iter_mut().enumerate() {
                 for j in 0..4 {
-                    let w = load_column::<S, F>(&w[j * column + (first + part) * S::ROWS * size..]);
-                    for t in 0..T {
-                        sums[t][j] = S::mul_add(w, S::splat(xs[t][i][j]), sums[t][j]);
-                    }
+                    let w = load_column::<S, F>(&w[j * column + part * S::ROWS * size..]);
+                    sums[j] = S::mul_add(w, S::splat(x[j]), sums[j]);
                 }
             }
         }
     }
-    for (n, (panel, sums)) in panels.iter().zip(&mut sums).enumerate() {
-        for (part, sums) in sums.iter_mut().enumerate() {
-            let part = first + part;
-            for k in quads * 4..cols {
+    for ((panel, sums), [out]) in panels.iter().zip(&mut sums).zip(out) {
+        for (part, s) in sums.iter_mut().enumerate() {
+            for (j, &x) in rest.iter().enumerate() {
+                let k = fours.len() * 4 + j;
                 let w = load_column::<S, F>(&panel[k * column + part * S::ROWS * size..]);
-                for t in 0..T {
-                    sums[t][k % 4] = S::mul_add(w, S::splat(x[(t0 + t) * cols + k]), sums[t][k % 4]);
-                }
+                s[j] = S::mul_add(w, S::splat(x), s[j]);
             }
-            for (t, s) in sums.iter().enumerate() {
-                S::store(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])), &mut out[n][t][part * S::ROWS..]);
-            }
+            S::store(S::add(S::add(s[0], s[1]), S::add(s[2], s[3])), &mut out[part * S::ROWS..]);
         }
     }
 }
