@@ -92,16 +92,7 @@ impl Sum {
         let reason = |host: &HostEnergy| format!("{}: {}", host.host, host.reason.as_deref().unwrap_or("unmeasured"));
         let Some(joules) = joules.filter(|joules| !joules.is_empty()) else {
             let reasons: Vec<String> = without.map(reason).collect();
-            return Record {
-                status: Status::Unmeasured,
-                joules: None,
-                joules_per_token: None,
-                uncertainty_joules: None,
-                idle_watts: None,
-                source: None,
-                reason: Some(format!("not every host has a figure: {}", reasons.join("; "))),
-                estimate: None,
-            };
+            return Record::without(format!("not every host has a figure: {}", reasons.join("; ")));
         };
         let sum: f64 = joules.iter().sum();
         let squares = self.hosts.iter().filter_map(|host| host.uncertainty_joules).map(|u| u * u).sum::<f64>();

@@ -10,11 +10,8 @@ use rin_model::ModelFile;
 
 use crate::fingerprint::fingerprint;
 use crate::ring::Ring;
-use crate::wire::{Answer, Hello, LoadOrder, Order};
-use crate::world::{Tag, World, hear, lost, take, tell, wait};
-
-/// Exit code of a rank that does not belong to the others.
-const USAGE: u8 = 2;
+use crate::wire::{Answer, Hello, LoadOrder, Order, USAGE};
+use crate::world::{Tag, World, before, hear, lost, take, tell, wait};
 
 /// A rank that does what rank 0 says.
 #[derive(Debug)]
@@ -130,9 +127,8 @@ impl Follower {
     /// Throws away what comes round until rank 0 says something, so that nobody waits to send it.
     fn drain(&self) -> Result<(), Error> {
         let world = self.world.as_ref();
-        let before = (world.rank() + world.size() - 1) % world.size();
         loop {
-            let wanted = [(Some(0), Tag::Order), (Some(before), Tag::Ring)];
+            let wanted = [(Some(0), Tag::Order), (Some(before(world)), Tag::Ring)];
             let arrived = wait(world, &wanted).map_err(|reason| lost(world, reason))?;
             if arrived.tag == Tag::Order {
                 return Ok(());

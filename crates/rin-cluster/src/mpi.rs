@@ -8,17 +8,17 @@ use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, Destination, Source};
 use mpi::{Threading, initialize_with_threading};
 
-use crate::world::{Tag, World};
+use crate::world::{SIZES, Tag, World};
 
-/// Variables that the launchers of MPI programs set: Open MPI, MPICH and its kin, Slurm with PMIx.
-const LAUNCHERS: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"];
+/// What Slurm with PMIx sets, which says no size.
+const PMIX: &str = "PMIX_RANK";
 
 /// Exit code of the job where a rank panics.
 const PANICKED: i32 = 101;
 
 /// Whether a launcher of MPI programs has started this process.
 pub fn is_launched() -> bool {
-    LAUNCHERS.iter().any(|name| std::env::var_os(name).is_some())
+    SIZES.iter().chain([&PMIX]).any(|name| std::env::var_os(name).is_some())
 }
 
 /// This process among the others, for as long as it lives. Its end waits for the others; where it panics, it ends them.

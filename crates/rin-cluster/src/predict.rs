@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 
+use rin_engine::chain::messages_of;
 use rin_engine::plan::{LayerBytes, Stage};
 use rin_engine::{Error, LoadOptions};
 use rin_model::ModelFile;
@@ -118,10 +119,6 @@ struct Pipeline {
     largest: u64,
     does_not_fit: Option<String>,
 }
-
-/// Fewest tokens of a message where a prompt is cut, and most messages per stage, as [`rin_engine::chain`] cuts.
-const LEAST_TOKENS: usize = 32;
-const MESSAGES_PER_STAGE: usize = 4;
 
 /// What a network takes over hosts.
 ///
@@ -231,7 +228,7 @@ fn pipeline(
     let hops = if depth > 1 { depth } else { 0 } as f64;
     let (mut busy_s, mut step_s) = (Vec::new(), hops * hop(work.sequences));
     let link_s = step_s;
-    let messages = if depth > 1 { (work.prompt / LEAST_TOKENS).clamp(1, MESSAGES_PER_STAGE * depth) } else { 1 };
+    let messages = if depth > 1 { messages_of(work.prompt, depth) } else { 1 };
     let rows = work.prompt.div_ceil(messages);
     let (mut sum, mut slowest) = (0.0_f64, 0.0_f64);
     let (mut largest, mut does_not_fit) = (0_u64, None);

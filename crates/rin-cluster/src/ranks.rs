@@ -12,11 +12,8 @@ use rin_model::ModelFile;
 
 use crate::fingerprint::fingerprint;
 use crate::ring::{Ring, State};
-use crate::wire::{Answer, Hello, LoadOrder, Order};
+use crate::wire::{Answer, Hello, LoadOrder, Order, USAGE};
 use crate::world::{self, Tag, World, hear, lost, tell};
-
-/// Exit code of a job whose ranks do not belong together.
-const USAGE: u8 = 2;
 
 /// Exit code of a network that does not fit.
 const MEMORY: u8 = 4;

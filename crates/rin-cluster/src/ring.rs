@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rin_engine::chain::{Failure, Link, LinkError};
 
-use crate::world::{Tag, World, take, wait};
+use crate::world::{Tag, World, before, take, wait};
 
 /// What is known of the ring beside the engine that holds it.
 #[derive(Debug, Default)]
@@ -37,11 +37,10 @@ impl Link for Ring {
 
     fn receive(&mut self, message: &mut [u8]) -> Result<usize, LinkError> {
         let world = self.world.as_ref();
-        let before = (world.rank() + world.size() - 1) % world.size();
         // Beside what comes round: rank 0 may hear that another one has failed, and the others that rank 0 wants something
         // else.
         let beside = if world.rank() == 0 { (None, Tag::Failure) } else { (Some(0), Tag::Order) };
-        let arrived = wait(world, &[(Some(before), Tag::Ring), beside]).map_err(LinkError::Lost)?;
+        let arrived = wait(world, &[(Some(before(world)), Tag::Ring), beside]).map_err(LinkError::Lost)?;
         match arrived.tag {
             Tag::Ring => {
                 let into = message.get_mut(..arrived.len).ok_or_else(|| {

@@ -4,6 +4,9 @@ use rin_engine::chain::Failure;
 use rin_engine::plan::Stage;
 use serde::{Deserialize, Serialize};
 
+/// Exit code of a job whose ranks do not belong together.
+pub(crate) const USAGE: u8 = 2;
+
 /// Who a rank is. The first thing that it says; its fields stay what they are in every version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Hello {

@@ -59,6 +59,11 @@ pub trait World: Debug + Send + Sync {
     fn take(&self, from: usize, tag: Tag, into: &mut [u8]) -> Result<(), String>;
 }
 
+/// The rank whose messages come round to this one.
+pub(crate) fn before(world: &dyn World) -> usize {
+    (world.rank() + world.size() - 1) % world.size()
+}
+
 /// A message that waits to be taken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrived {
@@ -119,9 +124,12 @@ pub(crate) fn hear<T: DeserializeOwned>(world: &dyn World, from: usize, tag: Tag
     serde_json::from_slice(&bytes).map_err(|_| lost(world, unknown()))
 }
 
+/// Variables in which launchers of MPI programs say how many processes they start: Open MPI; MPICH and its kin.
+pub(crate) const SIZES: [&str; 2] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"];
+
 /// How many processes a launcher of MPI programs says that it has started, as Open MPI and MPICH do; none where it does not
 /// say, or there is none.
 pub fn launched_size() -> Option<usize> {
     let size = |name: &str| std::env::var(name).ok()?.parse().ok();
-    ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().find_map(size)
+    SIZES.into_iter().find_map(size)
 }

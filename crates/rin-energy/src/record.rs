@@ -94,6 +94,11 @@ impl Estimate {
 impl Record {
     /// Nothing was measured, and why.
     pub fn unmeasured(reason: &Error) -> Self {
+        Self::without(reason.to_string())
+    }
+
+    /// [`unmeasured`](Self::unmeasured), with the reason in words.
+    pub fn without(reason: String) -> Self {
         Self {
             status: Status::Unmeasured,
             joules: None,
@@ -101,7 +106,7 @@ impl Record {
             uncertainty_joules: None,
             idle_watts: None,
             source: None,
-            reason: Some(reason.to_string()),
+            reason: Some(reason),
             estimate: None,
         }
     }

@@ -64,7 +64,7 @@ pub fn arm(name: &str, slots: usize) -> Option<MemoryConfig> {
 #[cfg(test)]
 mod tests {
     use super::{ARMS, arm};
-    use crate::config::{Family, ModelConfig, TokenizerKind};
+    use crate::config::{ModelConfig, TokenizerKind};
 
     #[test]
     fn every_arm_can_be_built() {
@@ -72,20 +72,13 @@ mod tests {
             let memory = arm(name, 16);
             assert_eq!(memory.is_none(), matches!(name, "softmax" | "window"), "{name}");
             let model = ModelConfig {
-                family: Family::Llama,
                 dim: 32,
                 layers: 2,
                 heads: 2,
-                kv_heads: None,
-                window: None,
                 ffn: 64,
                 ctx: 32,
-                rope_base: 10_000.0,
-                norm_eps: 1e-5,
-                tie: true,
-                tokenizer: TokenizerKind::Byte,
-                vocab: None,
                 memory,
+                ..ModelConfig::plain(TokenizerKind::Byte)
             };
             assert!(model.check().is_ok(), "{name}: {:?}", model.check());
         }

@@ -465,6 +465,26 @@ impl TrainConfig {
 }
 
 impl ModelConfig {
+    /// A llama without sizes, which whoever asks fills in; everything else as it is by default.
+    pub fn plain(tokenizer: TokenizerKind) -> Self {
+        Self {
+            family: llama(),
+            dim: 0,
+            layers: 0,
+            heads: 0,
+            kv_heads: None,
+            window: None,
+            ffn: 0,
+            ctx: 0,
+            rope_base: rope_base(),
+            norm_eps: norm_eps(),
+            tie: yes(),
+            tokenizer,
+            vocab: None,
+            memory: None,
+        }
+    }
+
     /// Key and value heads.
     pub fn kv_heads(&self) -> usize {
         self.kv_heads.unwrap_or(self.heads)

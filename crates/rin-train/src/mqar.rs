@@ -5,7 +5,7 @@
 //! vocabulary, values the upper one, so that nothing but the pairs says what a value is.
 
 use crate::Error;
-use crate::config::{Family, LoopConfig, MemoryConfig, ModelConfig, TokenizerKind};
+use crate::config::{LoopConfig, MemoryConfig, ModelConfig, TokenizerKind};
 use crate::kernels::Kernels;
 use crate::network::{Batch, Decoder, Network, Pass, initialize};
 use crate::ops::{cross_entropy, host};
@@ -148,20 +148,14 @@ pub struct Recall {
 impl Trial {
     fn network(&self) -> Result<Decoder, Error> {
         let model = ModelConfig {
-            family: Family::Llama,
             dim: self.dim,
             layers: self.layers,
             heads: self.heads,
-            kv_heads: None,
             window: self.window,
             ffn: 2 * self.dim,
             ctx: self.task.seq,
-            rope_base: 10_000.0,
-            norm_eps: 1e-5,
-            tie: true,
-            tokenizer: TokenizerKind::Byte,
-            vocab: None,
             memory: self.memory.clone(),
+            ..ModelConfig::plain(TokenizerKind::Byte)
         };
         Decoder::new(&model, self.task.vocab, "mqar")
     }

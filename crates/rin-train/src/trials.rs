@@ -1,9 +1,7 @@
 //! Memories compared on a text, and over many tokens; associative recall is in [`mqar`](crate::mqar).
 
 use crate::Error;
-use crate::config::{
-    DataConfig, Family, LoopConfig, MemoryConfig, ModelConfig, OutputConfig, TokenizerKind, TrainConfig,
-};
+use crate::config::{DataConfig, LoopConfig, MemoryConfig, ModelConfig, OutputConfig, TokenizerKind, TrainConfig};
 use crate::random::stream;
 use crate::train::{Event, Outcome, RunOptions, Summary, run_config};
 use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
@@ -63,20 +61,14 @@ impl TextTrial {
     /// When the numbers do not fit each other, a file cannot be read or written, or the training diverges.
     pub fn run(&self, file: &Path, folder: &Path, name: &str, most: usize) -> Result<TextResult, Error> {
         let model = ModelConfig {
-            family: Family::Llama,
             dim: self.dim,
             layers: self.layers,
             heads: self.heads,
-            kv_heads: None,
             window: self.window,
             ffn: self.dim * 11 / 4,
             ctx: self.seq,
-            rope_base: 10_000.0,
-            norm_eps: 1e-5,
-            tie: true,
-            tokenizer: TokenizerKind::Char,
-            vocab: None,
             memory: self.memory.clone(),
+            ..ModelConfig::plain(TokenizerKind::Char)
         };
         let train = LoopConfig {
             seed: self.seed,

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use rin_kernels::Cpu;
 use rin_model::safetensors::Safetensors;
 use rin_testkit::data::conformance;
-use rin_train::config::{Family, ModelConfig, TokenizerKind};
+use rin_train::config::{ModelConfig, TokenizerKind};
 use rin_train::kernels::Kernels;
 use rin_train::network::{Batch, Decoder, Network, Pass};
 use rin_train::ops::cross_entropy;
@@ -47,20 +47,13 @@ impl Reference {
 
     fn network(&self) -> Decoder {
         let model = ModelConfig {
-            family: Family::Llama,
             dim: self.number("dim"),
             layers: self.number("layers"),
             heads: self.number("heads"),
             kv_heads: Some(self.number("kv_heads")),
-            window: None,
             ffn: self.number("ffn"),
             ctx: self.number("seq"),
-            rope_base: 10_000.0,
-            norm_eps: 1e-5,
-            tie: true,
-            tokenizer: TokenizerKind::Char,
-            vocab: None,
-            memory: None,
+            ..ModelConfig::plain(TokenizerKind::Char)
         };
         Decoder::new(&model, self.number("vocab"), "tiny").unwrap()
     }

@@ -7,7 +7,7 @@ use rin_kernels::ops::attention::KvType;
 use rin_model::ModelFile;
 use rin_model::safetensors::Safetensors;
 use rin_testkit::data::conformance;
-use rin_train::config::{Family, MemoryConfig, ModelConfig, TokenizerKind};
+use rin_train::config::{MemoryConfig, ModelConfig, TokenizerKind};
 use rin_train::kernels::Kernels;
 use rin_train::network::{Batch, Decoder, Network, Pass};
 use rin_train::ops::cross_entropy;
@@ -60,20 +60,13 @@ impl Reference {
         }
         let memory: MemoryConfig = serde_json::from_value(memory).unwrap();
         let model = ModelConfig {
-            family: Family::Llama,
             dim: number("dim"),
             layers: layers.len(),
             heads: 2,
-            kv_heads: None,
-            window: None,
             ffn: number("ffn"),
             ctx: seq,
-            rope_base: 10_000.0,
-            norm_eps: 1e-5,
-            tie: true,
-            tokenizer: TokenizerKind::Char,
-            vocab: None,
             memory: Some(memory),
+            ..ModelConfig::plain(TokenizerKind::Char)
         };
         Decoder::new(&model, number("vocab"), "tiny").unwrap()
     }

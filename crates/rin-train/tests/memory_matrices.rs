@@ -6,7 +6,7 @@ use rin_engine::{Engine, LoadOptions};
 use rin_kernels::Cpu;
 use rin_model::ModelFile;
 use rin_train::arms::arm;
-use rin_train::config::{Family, MemoryConfig, ModelConfig, TokenizerKind};
+use rin_train::config::{MemoryConfig, ModelConfig, TokenizerKind};
 use rin_train::kernels::Kernels;
 use rin_train::network::{Batch, Decoder, Network, Pass, initialize};
 use rin_train::ops::cross_entropy;
@@ -19,20 +19,13 @@ const TOKENS: usize = 20;
 
 fn network(memory: MemoryConfig) -> Decoder {
     let model = ModelConfig {
-        family: Family::Llama,
         dim: 32,
         layers: 2,
         heads: 2,
-        kv_heads: None,
-        window: None,
         ffn: 48,
         ctx: TOKENS,
-        rope_base: 10_000.0,
-        norm_eps: 1e-5,
-        tie: true,
-        tokenizer: TokenizerKind::Char,
-        vocab: None,
         memory: Some(memory),
+        ..ModelConfig::plain(TokenizerKind::Char)
     };
     Decoder::new(&model, VOCAB, "tiny").unwrap()
 }

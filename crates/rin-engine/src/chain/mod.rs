@@ -119,6 +119,11 @@ const LEAST_TOKENS: usize = 32;
 /// Most messages of a step, per stage.
 const MESSAGES_PER_STAGE: usize = 4;
 
+/// How many messages a step of so many tokens goes round in, over so many stages.
+pub fn messages_of(tokens: usize, stages: usize) -> usize {
+    (tokens / LEAST_TOKENS).clamp(1, MESSAGES_PER_STAGE * stages)
+}
+
 /// The end of the chain that a process holds.
 #[derive(Debug)]
 pub(crate) struct Chain {
@@ -233,8 +238,7 @@ impl Chain {
     ) -> Result<(), Error> {
         let (head, end) = (runner.plan.head, runner.plan.steps.len());
         let wanted = batch.iter().filter(|token| token.logits).count();
-        let most = MESSAGES_PER_STAGE * self.stage.count;
-        let cut = batch.len().div_ceil((batch.len() / LEAST_TOKENS).clamp(1, most)).max(1);
+        let cut = batch.len().div_ceil(messages_of(batch.len(), self.stage.count)).max(1);
         let mut got = 0;
         let messages = || batch.chunks(cut).enumerate();
         // The messages whose rows are still to come back, in order.

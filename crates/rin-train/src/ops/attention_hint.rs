@@ -199,20 +199,13 @@ mod tests {
 
     fn shape(heads: usize, kv_heads: usize, seq: usize) -> AttentionShape {
         let model = crate::config::ModelConfig {
-            family: crate::config::Family::Llama,
             dim: 4 * heads,
             layers: 1,
             heads,
             kv_heads: Some(kv_heads),
-            window: None,
             ffn: 4,
             ctx: seq,
-            rope_base: 10_000.0,
-            norm_eps: 1e-5,
-            tie: true,
-            tokenizer: crate::config::TokenizerKind::Byte,
-            vocab: None,
-            memory: None,
+            ..crate::config::ModelConfig::plain(crate::config::TokenizerKind::Byte)
         };
         let network = crate::network::build(&model, 8, "shape").unwrap();
         let config: &Config = network.config();
