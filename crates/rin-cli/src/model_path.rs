@@ -16,6 +16,8 @@ use crate::exit::Usage;
 /// # Errors
 /// [`Usage`] where none is named and none is inside; otherwise what [`ModelFile::open`] finds.
 pub(crate) fn open(args: &ModelArgs) -> Result<ModelFile> {
+    // What read the command line has run; it is no part of a model's memory.
+    rin_model::release_code();
     let Some(model) = &args.model else {
         return Ok(embedded_source()?()?);
     };
@@ -59,6 +61,8 @@ pub(crate) fn embedded_source() -> Result<Source> {
 /// # Errors
 /// Where there is none, or it is damaged or of an unknown kind.
 pub(crate) fn tokenizer(file: &ModelFile) -> Result<Tokenizer> {
+    // What read the header has run.
+    rin_model::release_code();
     Tokenizer::of_model(file).map_err(|error| match error {
         // It names the file itself.
         rin_engine::Error::Model(error) => error.into(),

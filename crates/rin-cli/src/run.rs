@@ -170,6 +170,8 @@ fn tell(
     outcome: Outcome,
     spent: Spent,
 ) -> Result<()> {
+    // What computed has run; what tells of it is not to come on top.
+    rin_model::release_code();
     let timings = json::Timings::of(load, prompt_tokens, steps, &outcome);
     let memory = json::Memory::of(engine.plan());
     if !args.output.quiet {

@@ -439,7 +439,9 @@ impl Codes {
 
     /// Whether the block's scales are numbers.
     pub fn is_finite(&self) -> bool {
-        f16_to_f32(self.d).is_finite() && f16_to_f32(self.dmin).is_finite()
+        // Infinities and what is no number have all bits of the exponent.
+        const EXPONENT: u16 = 0x7c00;
+        self.d & EXPONENT != EXPONENT && self.dmin & EXPONENT != EXPONENT
     }
 }
 

@@ -137,17 +137,12 @@ fn write_block(format: Format, panel: &mut [u8], blocks: usize, b: usize, rows: 
     for quad in 0..quads {
         // All lanes share the line and the shift of a group of four columns.
         let (at, shift) = code_place(r.nibble_group, 0, quad * 4);
-        let line = quad_of(rows, quad);
         let high = format.code_bits() > 4 && r.nibble_group != 0;
-        let low_bits = if r.nibble_group == 0 { 0xff } else { 0xf };
-        for (to, code) in record[at..at + LINE].iter_mut().zip(line) {
-            *to |= (code & low_bits) << shift;
-        }
+        let low_bits = if r.nibble_group == 0 { u32::MAX } else { LOW_BITS };
+        merge(&mut record[at..][..LINE], rows, quad, |codes| (codes & low_bits) << shift);
         if high {
             let (at, shift) = high_place(r.high_group, 0, quad * 4);
-            for (to, code) in record[r.high + at..][..LINE].iter_mut().zip(line) {
-                *to |= code >> 4 << shift;
-            }
+            merge(&mut record[r.high + at..][..LINE], rows, quad, |codes| (codes >> 4 & LOW_BITS) << shift);
         }
     }
     for (lane, c) in rows.iter().enumerate() {
@@ -165,14 +160,16 @@ fn write_block(format: Format, panel: &mut [u8], blocks: usize, b: usize, rows: 
     }
 }
 
-/// Columns `4 quad..4 quad + 4` of 16 rows, as a line has them.
+/// The low four bits of each of four codes.
+const LOW_BITS: u32 = 0x0f0f_0f0f;
+
+/// Sets bits of a line: columns `4 quad..4 quad + 4` of 16 rows, four codes at a time.
 #[inline(always)]
-fn quad_of(rows: &[Codes; LANES], quad: usize) -> [u8; LINE] {
-    let mut line = [0; LINE];
-    for (four, c) in line.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
-        four.copy_from_slice(&c.q[quad * 4..][..4]);
+fn merge(line: &mut [u8], rows: &[Codes; LANES], quad: usize, bits: impl Fn(u32) -> u32) {
+    for (to, c) in line.as_chunks_mut::<4>().0.iter_mut().zip(rows) {
+        let codes = u32::from_le_bytes(c.q.as_chunks::<4>().0[quad]);
+        *to = (u32::from_le_bytes(*to) | bits(codes)).to_le_bytes();
     }
-    line
 }
 
 /// Gathers block `b` of row `lane` from a panel.
