@@ -23,19 +23,28 @@ HEADLINE = ("llama-3.2-1b", 2)
 def pairs(report):
     """(rin's row with its tier, the peer's row with a ratio), in the order of the report."""
     key = lambda row: (row["model"], row["type"], row["threads"], row["test"])
-    tiers = {e["for"]: tier(e) for e in report["engines"] if e["engine"] == "rin"}
+    where = lambda row: (row["engine"], f"{row['model']} {row['type']}, {row['threads']} threads")
+    engines = {(e["engine"], e["for"]): e for e in report["engines"]}
     ours = {}
     for row in report["rows"]:
         if row["engine"] == "rin" and row["status"] == "measured":
-            where = f"{row['model']} {row['type']}, {row['threads']} threads"
-            ours[key(row)] = {**row, "tier": tiers.get(where, "?")}
-    return [(ours[key(row)], row) for row in report["rows"] if "ratio" in row]
+            ours[key(row)] = {**row, "tier": tier(engines[where(row)])}
+    return [
+        (ours[key(row)], {**row, "engine": row["engine"] + build(engines.get(where(row), {"config": []}))})
+        for row in report["rows"] if "ratio" in row
+    ]  # fmt: skip
 
 
 def tier(engine):
     """The instruction tier that rin said it took."""
     words = [word.removeprefix("tier ") for word in engine["config"] if word.startswith("tier ")]
     return words[0] if words else "?"
+
+
+def build(engine):
+    """What a peer was built without, where it tells what it was built with (as llama.cpp does)."""
+    told = [words for words in engine["config"] if "AVX2 = 1" in words]
+    return " without AVX-512" if told and "AVX512 = 1" not in told[0] else ""
 
 
 def lines(found):

@@ -114,8 +114,13 @@ def test_report():
 def test_page():
     """Each ratio stands in the table and in the picture with its verdict; what lies outside the marks stays."""
     found = example()
-    found["engines"] = [{"engine": "rin", "for": "15m Q8_0, 1 threads", "version": "rin 1", "config": ["tier avx2"]}]
+    where = "15m Q8_0, 1 threads"
+    found["engines"] = [
+        {"engine": "rin", "for": where, "version": "rin 1", "config": ["tier avx2"]},
+        {"engine": "llama.cpp", "for": where, "version": "llama 1", "config": ["CPU : AVX2 = 1 | FMA = 1"]},
+    ]
     full, brief, drawn = page.pages([found, found])
+    assert full.count("| llama.cpp without AVX-512 ") == 2
     assert full.count("| 2.000 |") == 2 and "| avx2 |" in full and "rin faster" in full
     assert "15m" not in brief, "README shows the largest shape alone"
     assert drawn.count("<circle") == 2 and "15m Q8_0, pp512, 1 threads, AVX2" in drawn and "torch" not in drawn
