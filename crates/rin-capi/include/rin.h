@@ -406,7 +406,7 @@ typedef struct {
 typedef struct {
   // Its name, which the description of the network refers to.
   const char *name;
-  // Type of its values, "F32" for weights; for the arrays of spiking layers also "I8", "U16", "I32".
+  // Type of its values, "F32" for weights; for the arrays of networks in integers also "I8", "U8", "U16", "I32".
   const char *dtype;
   // Its shape, `n_dims` numbers.
   const size_t *shape;
@@ -724,6 +724,26 @@ RinStatus rin_write_network(const char *to,
                             RinCallback callback,
                             void *user);
 
+// Writes a decoder that a program has in memory as a .rin file. `config` is the JSON object `rin.config` of such a file,
+// `tokenizer` a tokenizer.json of `tokenizer_bytes` bytes; tensors have the names of GGUF files. Of `options`, `quant` (for
+// matrices) and `overwrite` are looked at; they may be NULL for what is usual. `callback` hears one object with the event
+// "finished", which says what was written.
+//
+// # Safety
+// `to` and `config` are NULL or zero-terminated. `tokenizer` is NULL or points at as many bytes as it says. `tensors` is NULL
+// or points at `n` tensors, whose strings are NULL or zero-terminated and whose shape and data are NULL or as long as they say.
+// `options` is NULL or points at a RinImportOptions whose `struct_size` is set and whose strings are NULL or zero-terminated.
+// `callback` is NULL or keeps to the rules of RinCallback with `user`.
+RinStatus rin_write_decoder(const char *to,
+                            const char *config,
+                            const char *tokenizer,
+                            size_t tokenizer_bytes,
+                            const RinTensor *tensors,
+                            size_t n,
+                            const RinImportOptions *options,
+                            RinCallback callback,
+                            void *user);
+
 // The logits after `n` tokens, rows of as many floats as the vocabulary has tokens: after each of them, or after the last alone
 // where `last` is not 0. Returns the number of floats, or a RinStatus below 0. Nothing is computed where they do not fit
 // `capacity`: call again with room for the number returned. Tokens that the last such call with `last` had too are not
@@ -809,6 +829,26 @@ RinStatus rin_train(const char *config,
 // RinCallback with `user`.
 RinStatus rin_write_network(const char *to,
                             const char *description,
+                            const RinTensor *tensors,
+                            size_t n,
+                            const RinImportOptions *options,
+                            RinCallback callback,
+                            void *user);
+
+// Writes a decoder that a program has in memory as a .rin file. `config` is the JSON object `rin.config` of such a file,
+// `tokenizer` a tokenizer.json of `tokenizer_bytes` bytes; tensors have the names of GGUF files. Of `options`, `quant` (for
+// matrices) and `overwrite` are looked at; they may be NULL for what is usual. `callback` hears one object with the event
+// "finished", which says what was written.
+//
+// # Safety
+// `to` and `config` are NULL or zero-terminated. `tokenizer` is NULL or points at as many bytes as it says. `tensors` is NULL
+// or points at `n` tensors, whose strings are NULL or zero-terminated and whose shape and data are NULL or as long as they say.
+// `options` is NULL or points at a RinImportOptions whose `struct_size` is set and whose strings are NULL or zero-terminated.
+// `callback` is NULL or keeps to the rules of RinCallback with `user`.
+RinStatus rin_write_decoder(const char *to,
+                            const char *config,
+                            const char *tokenizer,
+                            size_t tokenizer_bytes,
                             const RinTensor *tensors,
                             size_t n,
                             const RinImportOptions *options,

@@ -3,6 +3,8 @@
 use std::ffi::{c_char, c_void};
 use std::path::Path;
 
+use rin_session::{DecoderRequest, ImportRequest};
+
 use crate::callback::Callback;
 use crate::failure::status;
 use crate::pointer::{text, values};
@@ -102,6 +104,50 @@ pub unsafe extern "C" fn rin_write_network(
         let report =
             rin_session::write_network(Path::new(to), description, &tensors, request.quant, request.overwrite)?;
         callback.call(&finished(&report));
+        Ok(())
+    })
+}
+
+/// Writes a decoder that a program has in memory as a .rin file. `config` is the JSON object `rin.config` of such a file,
+/// `tokenizer` a tokenizer.json of `tokenizer_bytes` bytes; tensors have the names of GGUF files. Of `options`, `quant` (for
+/// matrices) and `overwrite` are looked at; they may be NULL for what is usual. `callback` hears one object with the event
+/// "finished", which says what was written.
+///
+/// # Safety
+/// `to` and `config` are NULL or zero-terminated. `tokenizer` is NULL or points at as many bytes as it says. `tensors` is NULL
+/// or points at `n` tensors, whose strings are NULL or zero-terminated and whose shape and data are NULL or as long as they say.
+/// `options` is NULL or points at a RinImportOptions whose `struct_size` is set and whose strings are NULL or zero-terminated.
+/// `callback` is NULL or keeps to the rules of RinCallback with `user`.
+#[expect(clippy::too_many_arguments, reason = "pointers come with their lengths, callbacks with their argument")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rin_write_decoder(
+    to: *const c_char,
+    config: *const c_char,
+    tokenizer: *const c_char,
+    tokenizer_bytes: usize,
+    tensors: *const RinTensor,
+    n: usize,
+    options: *const RinImportOptions,
+    callback: RinCallback,
+    user: *mut c_void,
+) -> RinStatus {
+    status(|| {
+        // SAFETY: by contract.
+        let to = unsafe { text(to, "to") }?;
+        // SAFETY: by contract.
+        let config = unsafe { text(config, "config") }?;
+        // SAFETY: by contract.
+        let tokenizer = unsafe { values(tokenizer.cast::<u8>(), tokenizer_bytes, "tokenizer") }?;
+        // SAFETY: by contract.
+        let given = unsafe { values(tensors, n, "tensors") }?;
+        // SAFETY: by contract.
+        let tensors = given.iter().map(|tensor| unsafe { requests::tensor(tensor) }).collect::<Result<Vec<_>, _>>()?;
+        // SAFETY: by contract.
+        let ImportRequest { quant, overwrite, .. } = unsafe { requests::import_options(options) }?;
+        // SAFETY: by contract.
+        let mut callback = unsafe { Callback::new(callback, user, false) };
+        let request = DecoderRequest { config, tokenizer, quant, overwrite };
+        callback.call(&finished(&rin_session::write_decoder(Path::new(to), &request, &tensors)?));
         Ok(())
     })
 }

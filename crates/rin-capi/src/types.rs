@@ -203,7 +203,7 @@ pub struct RinImportOptions {
 pub struct RinTensor {
     /// Its name, which the description of the network refers to.
     pub name: *const c_char,
-    /// Type of its values, "F32" for weights; for the arrays of spiking layers also "I8", "U16", "I32".
+    /// Type of its values, "F32" for weights; for the arrays of networks in integers also "I8", "U8", "U16", "I32".
     pub dtype: *const c_char,
     /// Its shape, `n_dims` numbers.
     pub shape: *const usize,

@@ -118,6 +118,10 @@ static void null_pointers(RinContext *context, const char *model)
     NULL_POINTER(rin_write_network(NULL, "{}", NULL, 0, NULL, NULL, NULL));
     NULL_POINTER(rin_write_network("x", NULL, NULL, 0, NULL, NULL, NULL));
     NULL_POINTER(rin_write_network("x", "{}", NULL, 1, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_decoder(NULL, "{}", "{}", 2, NULL, 0, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_decoder("x", NULL, "{}", 2, NULL, 0, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_decoder("x", "{}", NULL, 2, NULL, 0, NULL, NULL, NULL));
+    NULL_POINTER(rin_write_decoder("x", "{}", "{}", 2, NULL, 1, NULL, NULL, NULL));
     NULL_POINTER(rin_train(NULL, NULL, NULL, NULL));
 }
 

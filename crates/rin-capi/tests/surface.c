@@ -266,6 +266,52 @@ static void rows(RinContext *context, const char *path)
     CHECK(embedded == RIN_STATUS_OK || embedded == RIN_STATUS_UNSUPPORTED);
 }
 
+/* A decoder of one layer whose parts are zeros but the embedding: its logits are those of the norm of a unit row. */
+static void decoder(RinContext *context, const char *path)
+{
+    const char *config =
+        "{\"arch\":\"llama\",\"name\":null,\"n_layers\":1,\"dim\":2,\"n_heads\":1,\"n_kv_heads\":1,\"head_dim\":2,\"ffn_dim\":2,"
+        "\"vocab\":2,\"ctx\":8,\"norm_eps\":1e-5,\"rope\":{\"base\":10000.0,\"dims\":2,\"pairing\":\"interleaved\",\"scaling\":"
+        "{\"type\":\"none\"}},\"qkv_bias\":false,\"attn_output_bias\":false,\"mlp_bias\":false,\"tied_embeddings\":true,"
+        "\"window\":null,\"activation\":\"silu\",\"norm\":\"rms\",\"eos\":[],\"bos\":null}";
+    const char *tokenizer =
+        "{\"version\":\"1.0\",\"added_tokens\":[],\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":"
+        "true,\"use_regex\":false},\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,\"use_regex\":"
+        "false},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
+    const char *names[] = {
+        "token_embd.weight",       "blk.0.attn_q.weight",   "blk.0.attn_k.weight",   "blk.0.attn_v.weight",
+        "blk.0.attn_output.weight", "blk.0.ffn_gate.weight", "blk.0.ffn_up.weight",   "blk.0.ffn_down.weight",
+        "blk.0.attn_norm.weight",  "blk.0.ffn_norm.weight", "output_norm.weight",
+    };
+    enum { N = sizeof names / sizeof *names };
+    float unit[] = { 1, 0, 0, 1 }, zeros[4] = { 0 }, ones[] = { 1, 1 };
+    size_t square[] = { 2, 2 };
+    RinTensor tensors[N];
+    for (size_t i = 0; i < N; i++) {
+        int vector = i >= 8;
+        tensors[i] = (RinTensor) {
+            .name = names[i], .dtype = "F32", .shape = square, .n_dims = vector ? 1 : 2,
+            .data = vector ? ones : i == 0 ? unit : zeros, .n_bytes = vector ? sizeof ones : sizeof zeros,
+        };
+    }
+    RinImportOptions options = { .struct_size = sizeof options, .overwrite = 1 };
+    size_t bytes = strlen(tokenizer);
+    char heard[512] = "";
+    GOOD(rin_write_decoder(path, config, tokenizer, bytes, tensors, N, &options, keep, heard));
+    CHECK(strncmp(heard, "{\"event\":\"finished\",", 20) == 0 && strstr(heard, "\"n_tensors\":12") != NULL);
+    CHECK(rin_write_decoder(path, config, tokenizer, bytes, tensors, N, NULL, NULL, NULL) == RIN_STATUS_INVALID_INPUT);
+    CHECK(strcmp(rin_last_error_kind(), "Exists") == 0);
+    CHECK(rin_write_decoder(path, config, tokenizer, bytes, tensors, 3, &options, NULL, NULL) == RIN_STATUS_WEIGHTS);
+    CHECK(rin_write_decoder(path, config, tokenizer, bytes - 1, tensors, N, &options, NULL, NULL) == RIN_STATUS_WEIGHTS);
+    CHECK(rin_write_decoder(path, "{}", tokenizer, bytes, tensors, N, &options, NULL, NULL) == RIN_STATUS_INVALID_INPUT);
+    CHECK(strcmp(rin_last_error_place(), "config") == 0);
+    GOOD(rin_load_model(context, path, NULL));
+    uint32_t ids[] = { 1, 0 };
+    float found[4];
+    CHECK(rin_logits(context, ids, 2, 0, found, 4) == 4);
+    CHECK(found[0] == 0 && fabsf(found[1] - 1.41420f) < 1e-4f && found[2] == found[1] && found[3] == 0);
+}
+
 int main(int argc, char **argv)
 {
     RinContext *context = NULL;
@@ -276,6 +322,7 @@ int main(int argc, char **argv)
     generations(context, argv[1]);
     logits(context, argv[1]);
     rows(context, argv[2]);
+    decoder(context, argv[2]);
     GOOD(rin_destroy(context));
     return 0;
 }

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
-use rin_session::{ImportRequest, PlanBytes, TensorRequest, TrainRequest};
+use rin_session::{DecoderRequest, ImportRequest, PlanBytes, TensorRequest, TrainRequest};
 
 use crate::failure::{Heard, raised};
 use crate::options::{LoadArgs, load_options};
@@ -71,6 +71,13 @@ fn import_model(
     heard.end(py, found)
 }
 
+/// A tensor: name, dtype, shape, bytes.
+type Named = (String, String, Vec<usize>, Vec<u8>);
+
+fn requests(tensors: &[Named]) -> Vec<TensorRequest<'_>> {
+    tensors.iter().map(|(name, dtype, shape, bytes)| TensorRequest { name, dtype, shape, bytes }).collect()
+}
+
 /// A network in memory becomes a `.rin` file; `tensors` are (name, dtype, shape, bytes). What was written comes back as JSON.
 #[pyfunction]
 #[pyo3(signature = (to, description, tensors, quant, overwrite))]
@@ -78,14 +85,30 @@ fn write_network(
     py: Python<'_>,
     to: PathBuf,
     description: String,
-    tensors: Vec<(String, String, Vec<usize>, Vec<u8>)>,
+    tensors: Vec<Named>,
+    quant: Option<String>,
+    overwrite: bool,
+) -> PyResult<String> {
+    let found =
+        py.detach(|| rin_session::write_network(&to, &description, &requests(&tensors), quant.as_deref(), overwrite));
+    found.map_err(|failure| raised(py, &failure))
+}
+
+/// A decoder in memory becomes a `.rin` file, as a network does; `tokenizer` is a `tokenizer.json`.
+#[pyfunction]
+#[pyo3(signature = (to, config, tokenizer, tensors, quant, overwrite))]
+fn write_decoder(
+    py: Python<'_>,
+    to: PathBuf,
+    config: String,
+    tokenizer: Vec<u8>,
+    tensors: Vec<Named>,
     quant: Option<String>,
     overwrite: bool,
 ) -> PyResult<String> {
     let found = py.detach(|| {
-        let tensors: Vec<_> =
-            tensors.iter().map(|(name, dtype, shape, bytes)| TensorRequest { name, dtype, shape, bytes }).collect();
-        rin_session::write_network(&to, &description, &tensors, quant.as_deref(), overwrite)
+        let request = DecoderRequest { config: &config, tokenizer: &tokenizer, quant: quant.as_deref(), overwrite };
+        rin_session::write_decoder(&to, &request, &requests(&tensors))
     });
     found.map_err(|failure| raised(py, &failure))
 }
@@ -119,5 +142,5 @@ mod _native {
     #[pymodule_export]
     use super::context::Context;
     #[pymodule_export]
-    use super::{allocations, command, import_model, plan, train, version, write_network};
+    use super::{allocations, command, import_model, plan, train, version, write_decoder, write_network};
 }

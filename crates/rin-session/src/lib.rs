@@ -29,4 +29,4 @@ pub use shared::Shared;
 pub use status::RinStatus;
 pub use text::{Generated, LogitRows};
 pub use train::{TrainRequest, train};
-pub use write::{TensorRequest, write_network};
+pub use write::{DecoderRequest, TensorRequest, write_decoder, write_network};

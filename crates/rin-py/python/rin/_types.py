@@ -153,6 +153,9 @@ class Backend(Protocol):
     def write_network(
         self, to: str, description: str, tensors: list[Tensor], quant: str | None, overwrite: bool
     ) -> str: ...
+    def write_decoder(
+        self, to: str, config: str, tokenizer: bytes, tensors: list[Tensor], quant: str | None, overwrite: bool
+    ) -> str: ...
     def train(self, config: str, resume: bool, overwrite: bool, callback: Heard | None) -> str: ...
 
 
