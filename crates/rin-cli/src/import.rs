@@ -36,6 +36,9 @@ struct CostJson {
     rows: usize,
     same_class: f64,
     rms: f64,
+    /// Of a decoder: the mean loss in nats per id, in f32 and as converted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    loss: Option<[f64; 2]>,
 }
 
 /// Imports a model.
@@ -75,12 +78,15 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
     if !args.output.quiet {
         let to = quant.map_or_else(String::new, |name| format!(", {n_quantized} of them converted to {name}"));
         output::tell(&format!("{}: {}, {n_tensors} tensors{to}", args.to.display(), Size(bytes)));
-        if let Some(Cost { rows, same_class, rms }) = cost {
+        if let Some(Cost { rows, same_class, rms, loss }) = cost {
             output::tell(&format!(
                 "\nbeside f32 on {rows} rows: {:.2} % have the same largest output, {:.3} % of the range apart (rms)",
                 same_class * 100.0,
                 rms * 100.0
             ));
+            if let Some([floats, converted]) = loss {
+                output::tell(&format!("loss per id in nats: {floats:.4} in f32, {converted:.4} as converted"));
+            }
         }
     }
     if !args.output.json {
@@ -94,7 +100,7 @@ pub(crate) fn import(args: &ImportArgs) -> Result<()> {
         n_quantized,
         quant,
         sha256,
-        cost: cost.map(|Cost { rows, same_class, rms }| CostJson { rows, same_class, rms }),
+        cost: cost.map(|Cost { rows, same_class, rms, loss }| CostJson { rows, same_class, rms, loss }),
         version: env!("CARGO_PKG_VERSION"),
     })
 }

@@ -9,7 +9,7 @@ use rin_kernels::ops::attention::{Attention, KvType, RowState};
 use rin_kernels::ops::linear::{Epilogue, Input, Linear};
 use rin_kernels::pack::{LANES, pack_panel};
 use rin_kernels::{Cpu, Format, MatMut};
-use rin_testkit::data::shared;
+use rin_testkit::data::{floats_of_base64, shared};
 use serde_json::Value;
 
 const BOUND: f32 = 4e-6;
@@ -17,26 +17,8 @@ const POSITIONS: usize = 11;
 const HEADS: usize = 3;
 const HEAD_DIM: usize = 16;
 
-/// Standard padded base64.
-fn base64(text: &str) -> Vec<u8> {
-    let digit = |c: u8| match c {
-        b'A'..=b'Z' => c - b'A',
-        b'a'..=b'z' => c - b'a' + 26,
-        b'0'..=b'9' => c - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let mut out = Vec::new();
-    for four in text.trim_end_matches('=').as_bytes().chunks(4) {
-        let bits = four.iter().fold(0_u32, |bits, &c| bits << 6 | u32::from(digit(c))) << (6 * (4 - four.len()));
-        out.extend_from_slice(&bits.to_be_bytes()[1..four.len()]);
-    }
-    out
-}
-
 fn tensor(file: &Value, name: &str) -> Vec<f32> {
-    let bytes = base64(file[name]["data"].as_str().unwrap());
-    let values: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let values = floats_of_base64(file[name]["data"].as_str().unwrap());
     let n: u64 = file[name]["shape"].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).product();
     assert_eq!(values.len() as u64, n, "{name}");
     values

@@ -16,6 +16,7 @@
     )
 )]
 
+mod causal;
 mod convert;
 mod cost;
 mod encoder;
@@ -100,8 +101,7 @@ pub struct Report {
     pub cost: Option<Cost>,
 }
 
-const INTEGERS_NEED_LAYERS: &str = "the mode rin is for networks on rows: dense layers, and attention encoders; this source is another kind of network";
-const CALIBRATION_NEEDS_ROWS: &str = "calibration rows are for networks on rows: dense layers, and attention encoders; this source is another kind of network";
+const CALIBRATION_NEEDS_ROWS: &str = "calibration rows are for networks on rows: dense layers, and attention encoders; a decoder takes them with --mode rin";
 const NEEDS_NO_DESCRIPTION: &str =
     "a description of the network is for PyTorch and safetensors files of weights; this source says itself what it is";
 
@@ -128,11 +128,16 @@ pub fn import(
     if let Some(kind) = foreign::kind_of(src, options.description.is_some()) {
         return foreign::import_network(src, dst, kind, options.description.as_ref(), options);
     }
-    refuse_rows(options)?;
     if options.description.is_some() {
         return Err(ForeignError::Unsupported { what: NEEDS_NO_DESCRIPTION.to_owned() }.into());
     }
     let file = ModelFile::open(src)?;
+    if options.integer {
+        return causal::import(&file, src, dst, options);
+    }
+    if options.calibration.is_some() {
+        return Err(ForeignError::Unsupported { what: CALIBRATION_NEEDS_ROWS.to_owned() }.into());
+    }
     if file.format() == FileFormat::Rin {
         return Err(Error::AlreadyRin(src.to_owned()));
     }
@@ -170,16 +175,6 @@ pub fn import(
     let n_quantized = layout.tensors().iter().filter(|tensor| tensor.is_quantized(&file)).count();
     let (bytes, sha256) = staged.publish(header, options.overwrite)?;
     Ok(Report { bytes, n_tensors: layout.tensors().len(), n_quantized, sha256, cost: None })
-}
-
-/// What is no network of dense layers takes no rows.
-fn refuse_rows(options: &ImportOptions) -> Result<(), Error> {
-    let what = match (options.integer, &options.calibration) {
-        (true, _) => INTEGERS_NEED_LAYERS,
-        (false, Some(_)) => CALIBRATION_NEEDS_ROWS,
-        (false, None) => return Ok(()),
-    };
-    Err(ForeignError::Unsupported { what: what.to_owned() }.into())
 }
 
 fn write_tensor(file: &ModelFile, stored: &Stored, staged: &mut Staged, meter: &mut Meter<'_>) -> Result<(), Error> {

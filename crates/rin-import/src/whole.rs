@@ -1,4 +1,4 @@
-//! Trained networks of nodes, encoders among them, in integers: weights to 8 bits per output, values to 32-bit integers with one
+//! Trained networks of nodes, encoders and decoders among them, in integers: weights to 8 bits per output, values to 32-bit integers with one
 //! scale each, norms, softmax and functions as integers have them.
 //!
 //! The scales come from calibration rows: the network in f32 runs over them with every value as an output, and the largest
@@ -15,7 +15,8 @@ use rin_kernels::ops::activation::Activate;
 use rin_kernels::ops::integer::{integer_bytes, pack_integer};
 use rin_kernels::ops::wide::MAX_ELEMENT;
 use rin_kernels::ops::wide::norm::{CENTRE_BITS, UNIT_BITS};
-use rin_kernels::ops::wide::rows::SEGMENTS;
+use rin_kernels::ops::wide::rotate::{ANGLE_BITS, MAX_ANGLE};
+use rin_kernels::ops::wide::rows::{PRODUCT_BITS, SEGMENTS};
 use rin_kernels::pack::LANES;
 use rin_model::array::Array;
 use rin_model::{
@@ -43,7 +44,8 @@ pub(crate) fn quantize(network: &Network, tensors: &[NewTensor], rows: &Array) -
     let nodes = taken_apart(nodes)?;
     let mut most = calibrate(network, &nodes, tensors, rows)?;
     share_steps(&nodes, &mut most);
-    let mut writer = Writer { tensors, most, steps: HashMap::new(), arrays: Vec::new(), matrices: BTreeMap::new() };
+    let (steps, widths) = (HashMap::new(), HashMap::new());
+    let mut writer = Writer { tensors, most, steps, arrays: Vec::new(), matrices: BTreeMap::new(), widths };
     let is_id =
         |name: &str| nodes.iter().any(|n| matches!(n.op, Op::Embed { .. }) && n.inputs.iter().any(|x| x == name));
     let mut input_steps = Vec::new();
@@ -55,10 +57,9 @@ pub(crate) fn quantize(network: &Network, tensors: &[NewTensor], rows: &Array) -
     }
     let (mut written, mut scales) = (Vec::new(), Vec::new());
     for (at, node) in nodes.iter().enumerate() {
-        let into_attention = nodes
-            .iter()
-            .skip(at)
-            .any(|reader| matches!(reader.op, Op::Attention { .. }) && reader.inputs.first() == Some(&node.output));
+        let into_attention = nodes.iter().skip(at).any(|reader| {
+            matches!(reader.op, Op::Attention { .. } | Op::Rotate { .. }) && reader.inputs.first() == Some(&node.output)
+        });
         let (op, of_node) = writer.node(node, into_attention)?;
         written.push(Node { op, ..node.clone() });
         scales.push(of_node);
@@ -136,7 +137,8 @@ fn calibrate(
         let network = Network { outputs, body: Body::Nodes(nodes.to_vec()), ..network.clone() };
         let model = NewNetwork { network: &network, source: "calibration", format: "f32", quant: None };
         let file = ModelFile::from_bytes("calibration", network_bytes(&model, tensors, Vec::new())?)?;
-        let mut engine = NetworkEngine::load(file, &LoadOptions { n_batch: ROWS, ..LoadOptions::default() }, |_| ())?;
+        let options = LoadOptions { n_batch: ROWS, ctx: Some(width), ..LoadOptions::default() };
+        let mut engine = NetworkEngine::load(file, &options, |_| ())?;
         for rows in rows.values.chunks(width.saturating_mul(ROWS)) {
             let mut inputs: Vec<&[f32]> = vec![&[]; network.inputs.len()];
             if let Some(first) = inputs.first_mut() {
@@ -166,9 +168,16 @@ fn magnitude(x: &[f32]) -> Result<f64, Error> {
     Err(unsupported("the calibration rows, or what the network makes of them, hold a NaN or an infinity"))
 }
 
-/// Values that are only moved have the scale of what they came from, which has to be large enough for both.
+/// Values that are only moved have the scale of what they came from, which has to be large enough for both; so have queries
+/// and keys that are turned.
 fn share_steps(nodes: &[Node], most: &mut HashMap<String, [f64; 3]>) {
     for node in nodes.iter().rev() {
+        if let (Op::Rotate { .. }, Some(input)) = (&node.op, node.inputs.first())
+            && let Some(after) = most.get(&node.output).copied()
+        {
+            let before = most.entry(input.clone()).or_insert(after);
+            before.iter_mut().zip(after).for_each(|(before, after)| *before = before.max(after));
+        }
         if let (Op::Prepend { .. } | Op::Patches { .. } | Op::Pool { .. }, Some(input)) =
             (&node.op, node.inputs.first())
         {
@@ -190,6 +199,8 @@ struct Writer<'a> {
     steps: HashMap<String, [f64; 3]>,
     arrays: Vec<NewArray>,
     matrices: BTreeMap<String, [u64; 2]>,
+    /// Values of a row that a dense layer made.
+    widths: HashMap<String, usize>,
 }
 
 /// A dense layer, its factor, and the steps of its outputs.
@@ -236,29 +247,24 @@ impl Writer<'_> {
                 out = steps;
                 op
             }
-            Op::LayerNorm { weight, bias, eps } => {
-                let (gain, summand) = (self.numbers(weight)?.1, self.numbers(bias)?.1);
-                let wide = gain.iter().fold(0.0, |most: f64, g| most.max(f64::from(g.abs()))) / out[0];
-                // The gain in 30 bits.
-                let mut shift = 62_i32;
-                while shift > 1 && wide * power(shift.saturating_sub(UNIT_BITS.cast_signed())) >= power(30) {
-                    shift = shift.saturating_sub(1);
+            Op::LayerNorm { .. } | Op::RmsNorm { .. } => self.norm(node, own, out[0], &mut scales)?,
+            Op::Multiply => {
+                let other = node.inputs.get(1).map_or(own, |y| self.known(y));
+                scales.factors = vec![fixed(own * other / out[0] * power(PRODUCT_BITS.cast_signed()))];
+                Op::Multiply
+            }
+            Op::Rotate { heads, pairs, interleaved, angles } => {
+                out = self.steps.get(x).copied().unwrap_or(out);
+                self.widths.insert(name.to_owned(), self.widths.get(x).copied().unwrap_or(0));
+                let unit = power(ANGLE_BITS.cast_signed());
+                let turned = |x: &f32| whole(f64::from(*x) * unit).clamp(-MAX_ANGLE, MAX_ANGLE);
+                let values: Vec<i32> = self.numbers(angles)?.1.iter().map(turned).collect();
+                // Layers share one table.
+                let name = format!("{angles}.integers");
+                if !self.arrays.iter().any(|array| array.name == name) {
+                    self.push(&name, &[values.len()], &values);
                 }
-                let unit = power(shift.saturating_sub(UNIT_BITS.cast_signed())) / out[0];
-                let gain: Vec<i32> = gain.iter().map(|g| whole(f64::from(*g) * unit)).collect();
-                let summand: Vec<i32> = summand.iter().map(|b| bounded(f64::from(*b) / out[0])).collect();
-                let squares =
-                    gain.len() as f64 * f64::from(*eps) / (own * own) * power(CENTRE_BITS.cast_signed()).powi(2);
-                #[expect(
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss,
-                    reason = "saturates, and is bounded"
-                )]
-                let epsilon = (squares.round() as u64).min(1 << 62);
-                (scales.epsilon, scales.factors) = (epsilon, vec![(0, shift)]);
-                let weight = self.push(&format!("{name}.weight"), &[gain.len()], &gain);
-                let bias = self.push(&format!("{name}.bias"), &[summand.len()], &summand);
-                Op::LayerNorm { weight, bias, eps: *eps }
+                Op::Rotate { heads: *heads, pairs: *pairs, interleaved: *interleaved, angles: name }
             }
             Op::Activation { function } => {
                 let table = curve(*function, own, out[0]);
@@ -285,14 +291,15 @@ impl Writer<'_> {
                 let vector: Vec<i32> = self.numbers(vector)?.1.iter().map(|x| bounded(f64::from(*x) / own)).collect();
                 Op::Prepend { vector: self.push(&format!("{name}.vector"), &[vector.len()], &vector) }
             }
-            Op::Attention { heads } => {
+            Op::Attention { heads, causal } => {
                 let [q, k, v] = self.steps.get(x).copied().unwrap_or([1.0; 3]);
                 out = [v; 3];
-                let width = self.matrices_width(x).checked_div(heads.saturating_mul(3)).unwrap_or(1).max(1);
+                let width = self.widths.get(x).copied().unwrap_or(0);
+                let head = width.checked_div(heads.saturating_mul(3)).unwrap_or(1).max(1);
                 // 9 bits of each operand are dropped; exponents of base 2 have 8 fractional bits.
                 let unit = q * k * power(18) * power(8) * std::f64::consts::LOG2_E;
-                scales.factors.push(fixed(unit / (width as f64).sqrt()));
-                Op::Attention { heads: *heads }
+                scales.factors.push(fixed(unit / (head as f64).sqrt()));
+                Op::Attention { heads: *heads, causal: *causal }
             }
             Op::Patches { .. } | Op::Pool { .. } => {
                 out = [own; 3];
@@ -304,10 +311,30 @@ impl Writer<'_> {
         Ok((op, scales))
     }
 
-    /// Values of a row that a dense layer made.
-    fn matrices_width(&self, output: &str) -> usize {
-        let outputs = self.matrices.get(&format!("{output}.weight")).map_or(0, |[outputs, _]| *outputs);
-        usize::try_from(outputs).unwrap_or(0)
+    /// A norm in integers.
+    fn norm(&mut self, node: &Node, own: f64, out: f64, scales: &mut NodeScales) -> Result<Op, Error> {
+        let name = node.output.as_str();
+        let (Op::LayerNorm { weight, eps, .. } | Op::RmsNorm { weight, eps }) = &node.op else {
+            return Err(unsupported(&format!("`{name}` is no norm")));
+        };
+        let gain = self.numbers(weight)?.1;
+        let wide = gain.iter().fold(0.0, |most: f64, g| most.max(f64::from(g.abs()))) / out;
+        // The gain in 30 bits.
+        let mut shift = 62_i32;
+        while shift > 1 && wide * power(shift.saturating_sub(UNIT_BITS.cast_signed())) >= power(30) {
+            shift = shift.saturating_sub(1);
+        }
+        let unit = power(shift.saturating_sub(UNIT_BITS.cast_signed())) / out;
+        let gain: Vec<i32> = gain.iter().map(|g| whole(f64::from(*g) * unit)).collect();
+        let squares = gain.len() as f64 * f64::from(*eps) / (own * own) * power(CENTRE_BITS.cast_signed()).powi(2);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is bounded")]
+        let epsilon = (squares.round() as u64).min(1 << 62);
+        (scales.epsilon, scales.factors) = (epsilon, vec![(0, shift)]);
+        let weight = self.push(&format!("{name}.weight"), &[gain.len()], &gain);
+        let Op::LayerNorm { bias, .. } = &node.op else { return Ok(Op::RmsNorm { weight, eps: *eps }) };
+        let summand: Vec<i32> = self.numbers(bias)?.1.iter().map(|b| bounded(f64::from(*b) / out)).collect();
+        let bias = self.push(&format!("{name}.bias"), &[summand.len()], &summand);
+        Ok(Op::LayerNorm { weight, bias, eps: *eps })
     }
 
     /// A table in steps of its own.
@@ -355,6 +382,7 @@ impl Writer<'_> {
         let mut lines = vec![0; integer_bytes(outputs, inputs).unwrap_or(0)];
         pack_integer(&q, inputs, &mut lines);
         let weight = format!("{name}.weight");
+        self.widths.insert(name.to_owned(), outputs);
         self.matrices.insert(weight.clone(), [to_u64(outputs), to_u64(padded[1])]);
         let shape = padded.iter().map(|&n| to_u64(n)).collect();
         self.arrays.push(NewArray { name: weight.clone(), dtype: DType::U8, shape, bytes: lines });

@@ -8,8 +8,9 @@ use rin_kernels::ops::integer::{DenseNarrow, DenseWide, IntegerLayer, look_up};
 use rin_kernels::ops::layer_norm::LayerNorm;
 use rin_kernels::ops::wide::Factor;
 use rin_kernels::ops::wide::attention::{Attend, Attended, FRACTION};
-use rin_kernels::ops::wide::norm::{WideLayerNorm, WideNorm};
-use rin_kernels::ops::wide::rows::{AddScaled, Curve, Rescale, SEGMENTS, ToBytes};
+use rin_kernels::ops::wide::norm::{WideLayerNorm, WideNorm, WideRmsNorm};
+use rin_kernels::ops::wide::rotate::WideRotate;
+use rin_kernels::ops::wide::rows::{AddScaled, Curve, MultiplyScaled, Rescale, SEGMENTS, ToBytes};
 use rin_kernels::ops::wide::softmax::Powers;
 use rin_kernels::{Cpu, MatMut, Tier};
 use std::process::Command;
@@ -99,7 +100,17 @@ fn integer_layers_have_no_float_instruction() {
     assert_eq!(floats(&layers), Vec::<String>::new());
 
     let rows = functions(&listing, "rin_kernels::ops::wide::");
-    for operation in ["bytes_row", "rescale_row", "add_row", "curve_row", "norm::row", "attention::row"] {
+    for operation in [
+        "bytes_row",
+        "rescale_row",
+        "add_row",
+        "multiply_row",
+        "curve_row",
+        "norm::row",
+        "norm::rms_row",
+        "rotate::row",
+        "attention::row",
+    ] {
         for tier in ["scalar", "avx2", "avx512"] {
             let name = format!("{operation}::{tier}");
             let found = rows.iter().any(|(found, list)| found.contains(&name) && list.len() > 10);
@@ -109,7 +120,7 @@ fn integer_layers_have_no_float_instruction() {
     assert_eq!(floats(&rows), Vec::<String>::new());
 }
 
-/// The operations between the products of an encoder, so that they are in this binary.
+/// The operations between the products of encoders and decoders, so that they are in this binary.
 fn encoder(cpu: Cpu) {
     let factor = Factor { multiplier: 1 << 30, shift: 31 };
     let (mut q, mut y, x) = ([0; 16], [3; 16], [5; 16]);
@@ -119,6 +130,9 @@ fn encoder(cpu: Cpu) {
     Curve::select(&cpu).run(&mut y, &vec![0; SEGMENTS + 1]);
     let norm = WideNorm { gain: &x, bias: &x, shift: 16, epsilon: 1 };
     WideLayerNorm::select(&cpu).run(&mut y, &x, norm);
+    WideRmsNorm::select(&cpu).run(&mut y, &x, WideNorm { bias: &[], ..norm });
+    MultiplyScaled::select(&cpu).run(&mut y, &x, factor);
+    WideRotate::select(&cpu).run(&mut y, &[1; 8], 16, true);
     let powers = Powers::new(FRACTION);
     let to = Attended { keys: &[1; 32], values: &[1; 32], factor, powers: &powers };
     Attend::select(&cpu).run(&mut y, &[1; 16], to, &mut [0; 2], &mut [0; 2]);

@@ -184,6 +184,13 @@ pub enum Op {
         /// ε.
         eps: f32,
     },
+    /// `x ÷ √(mean of x² + eps) · weight`, over a row (Zhang and Sennrich, 2019).
+    RmsNorm {
+        /// Vector of the row's width.
+        weight: String,
+        /// ε.
+        eps: f32,
+    },
     /// `function(x · weight + bias)`, element by element: a batch norm whose statistics have been folded in.
     Scale {
         /// Vector of the row's width.
@@ -205,6 +212,8 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "Function::is_identity")]
         function: Function,
     },
+    /// `x · y`, element by element: a gate.
+    Multiply,
     /// Softmax over a row.
     Softmax,
     /// Rows of a table, one per position; `x` is a sequence of their numbers.
@@ -233,12 +242,29 @@ pub enum Op {
         /// Side of a square.
         size: usize,
     },
-    /// Attention of every position of a sequence to all of them (Vaswani et al., 2017). A position of `x` holds its
-    /// queries, its keys and its values, one after the other, each head by head; scores are divided by the root of a
-    /// head's width.
+    /// Queries and keys turned by their position (Su et al., 2021). A position of `x` is that of an attention; its values
+    /// stay. Element `i` of a head forms a pair with `i + pairs`, or, `interleaved`, `2i` with `2i + 1`; elements after the
+    /// pairs stay.
+    Rotate {
+        /// Heads.
+        heads: usize,
+        /// Pairs of a head.
+        pairs: usize,
+        /// Which elements form a pair.
+        #[serde(default, skip_serializing_if = "is_false")]
+        interleaved: bool,
+        /// Vector: for each position the cosines of all pairs, then their sines.
+        angles: String,
+    },
+    /// Attention of every position of a sequence to all of them, or to those up to its own (Vaswani et al., 2017). A
+    /// position of `x` holds its queries, its keys and its values, one after the other, each head by head; scores are
+    /// divided by the root of a head's width.
     Attention {
         /// Heads.
         heads: usize,
+        /// Whether positions after its own are left out.
+        #[serde(default, skip_serializing_if = "is_false")]
+        causal: bool,
     },
     /// A sequence becomes one row.
     Pool {
@@ -323,14 +349,17 @@ impl Op {
         match self {
             Self::Dense { .. } => "dense",
             Self::LayerNorm { .. } => "layer_norm",
+            Self::RmsNorm { .. } => "rms_norm",
             Self::Scale { .. } => "scale",
             Self::Activation { .. } => "activation",
             Self::Add { .. } => "add",
+            Self::Multiply => "multiply",
             Self::Softmax => "softmax",
             Self::Embed { .. } => "embed",
             Self::AddPositions { .. } => "add_positions",
             Self::Prepend { .. } => "prepend",
             Self::Patches { .. } => "patches",
+            Self::Rotate { .. } => "rotate",
             Self::Attention { .. } => "attention",
             Self::Pool { .. } => "pool",
         }
@@ -339,7 +368,7 @@ impl Op {
     /// Values that it takes.
     pub const fn n_inputs(&self) -> usize {
         match self {
-            Self::Add { .. } => 2,
+            Self::Add { .. } | Self::Multiply => 2,
             _ => 1,
         }
     }

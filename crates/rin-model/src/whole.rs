@@ -27,8 +27,8 @@ const CURVE: usize = (1 << 12) + 1;
 ///
 /// The nodes are those of a network in numbers; what they name are other tensors: the `weight` of a dense layer U8 in lines
 /// of 16 outputs × 4 inputs plus 128, with `WEIGHT.multiplier` and `WEIGHT.shift` I32, one per output, filled up to 16; its
-/// `bias` I32; gain and bias of a layer norm I32; vectors I32; tables I32 `(rows, width)`; the function of an activation
-/// I32 `(4097)`, called `OUTPUT.table`.
+/// `bias` I32; gain and bias of a norm I32; vectors I32; tables I32 `(rows, width)`; angles I32 with 15 fractional bits; the
+/// function of an activation I32 `(4097)`, called `OUTPUT.table`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Whole {
@@ -49,10 +49,11 @@ pub struct Whole {
 #[serde(deny_unknown_fields)]
 pub struct NodeScales {
     /// `(multiplier, shift)`: of a dense layer what a row's largest magnitude is multiplied with, of a sum those of both
-    /// operands, of an attention what makes an exponent of a product, of a layer norm the shift alone.
+    /// operands, of a product of two values that of both, of an attention what makes an exponent of a product, of a norm the
+    /// shift alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub factors: Vec<(i32, i32)>,
-    /// `n · ε` of a layer norm, in units of squares.
+    /// `n · ε` of a norm, in units of squares.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub epsilon: u64,
 }
@@ -139,6 +140,15 @@ impl Whole {
                 vector(bias, x.width)?;
                 1
             }
+            Op::RmsNorm { weight, .. } if x.width <= MAX_NORM => {
+                vector(weight, x.width)?;
+                1
+            }
+            Op::Multiply => 1,
+            Op::Rotate { angles, .. } => {
+                table(angles)?;
+                0
+            }
             Op::Activation { .. } => {
                 vector(&format!("{}.table", node.output), CURVE)?;
                 0
@@ -156,7 +166,7 @@ impl Whole {
                 vector(name, x.width)?;
                 0
             }
-            Op::Attention { heads }
+            Op::Attention { heads, .. }
                 if x.positions.most() <= MAX_POSITIONS
                     && out.width.checked_div(*heads).is_some_and(|head| head <= MAX_HEAD) =>
             {

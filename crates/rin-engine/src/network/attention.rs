@@ -1,4 +1,4 @@
-//! Attention of every position of a sequence to all of them.
+//! Attention of every position of a sequence to all of them, or to those up to its own.
 //!
 //! Keys and values of a head go into pages, as those of decoders do, and the same kernels attend to them page by page. A
 //! position's result depends on its own sequence alone.
@@ -27,7 +27,7 @@ impl Machine<'_> {
     pub(super) fn encode(
         &mut self,
         spans: &Spans,
-        heads: usize,
+        (heads, causal): (usize, bool),
         x: &Value,
         (pages, units): (SlotId, usize),
         out: &Value,
@@ -42,7 +42,7 @@ impl Machine<'_> {
             self.range(pages, units * unit),
         ];
         let [o, qkv, pages] = self.arena.slices_mut(ranges)?;
-        let encode = Encode { kernels: self.kernels, heads, head_dim, stride, qkv: cast(qkv)? };
+        let encode = Encode { kernels: self.kernels, heads, head_dim, stride, causal, qkv: cast(qkv)? };
         let whole = rows_of(crate::arena::cast_mut::<f32>(o)?, rows, cols).split_cols(out.width).0;
         let longest = |sample: usize| spans.start(out.positions, sample + 1) - spans.start(out.positions, sample);
         let work: usize = (0..samples).map(|s| longest(s) * longest(s) * out.width).sum();
@@ -100,6 +100,7 @@ struct Encode<'a> {
     head_dim: usize,
     /// From one position to the next.
     stride: usize,
+    causal: bool,
     qkv: &'a [f32],
 }
 
@@ -110,7 +111,7 @@ impl Encode<'_> {
         &self.qkv[position * self.stride + column..][..self.head_dim]
     }
 
-    /// Attention of the positions `span` to each other in one head; `put` takes what comes of each.
+    /// Attention of the positions `span` to their sequence in one head; `put` takes what comes of each.
     fn head(&self, head: usize, span: Range<usize>, pages: &mut [u8], mut put: impl FnMut(usize, &[f32])) {
         let hd = self.head_dim;
         let (k_bytes, v_bytes) = (KvType::F32.k_page_bytes(hd), KvType::F32.v_page_bytes(hd));
@@ -133,11 +134,16 @@ impl Encode<'_> {
             }
             let (q, out) = (&q[..n * hd], &mut out[..n * hd]);
             let mut state = [RowState::EMPTY; GROUP];
-            for (p, page) in pages.chunks_exact(k_bytes + v_bytes).take(span.len().div_ceil(PAGE)).enumerate() {
+            let first = at - span.start;
+            let seen = |i: usize| if self.causal { first + i + 1 } else { span.len() };
+            for (p, page) in pages.chunks_exact(k_bytes + v_bytes).take(seen(n - 1).div_ceil(PAGE)).enumerate() {
                 let (k_page, v_page) = page.split_at(k_bytes);
-                // At most 64.
-                let end = u32::try_from((span.len() - p * PAGE).min(PAGE)).unwrap_or(0);
-                attention.page.run(out, &mut state[..n], q, k_page, v_page, &[], &[(0, end); GROUP][..n], scale);
+                let mut valid = [(0, 0); GROUP];
+                for (i, valid) in valid[..n].iter_mut().enumerate() {
+                    // At most 64.
+                    *valid = (0, u32::try_from(seen(i).saturating_sub(p * PAGE).min(PAGE)).unwrap_or(0));
+                }
+                attention.page.run(out, &mut state[..n], q, k_page, v_page, &[], &valid[..n], scale);
             }
             attention.finish.run(out, &state[..n], hd);
             for (i, found) in out.chunks_exact(hd).enumerate() {

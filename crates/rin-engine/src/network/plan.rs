@@ -41,6 +41,13 @@ pub enum RowOp {
         /// ε.
         eps: f32,
     },
+    /// By the root of the mean square.
+    RmsNorm {
+        /// Factors.
+        weight: VectorId,
+        /// ε.
+        eps: f32,
+    },
     /// `function(x · weight + bias)`, element by element.
     Scale {
         /// Factors.
@@ -54,6 +61,8 @@ pub enum RowOp {
     Activate(Function),
     /// `function(x + y)`.
     Add(Function),
+    /// `x · y`.
+    Multiply,
     /// Softmax.
     Softmax,
 }
@@ -97,10 +106,12 @@ pub enum Step {
         /// Output.
         out: Value,
     },
-    /// Attention of every position to all of its sequence, then quantised.
+    /// Attention of every position to its sequence, then quantised.
     Attention {
         /// Heads.
         heads: usize,
+        /// Whether positions after its own are left out.
+        causal: bool,
         /// Queries, keys and values.
         x: Value,
         /// Pages of keys and values, `(units, pages of one head of one sequence)`.
@@ -325,16 +336,19 @@ impl<'f> Writer<'f> {
             | Op::AddPositions { .. }
             | Op::Prepend { .. }
             | Op::Patches { .. }
+            | Op::Rotate { .. }
             | Op::Attention { .. }
             | Op::Pool { .. } => return self.sequence_node(node),
             Op::LayerNorm { weight, bias, eps } => {
                 RowOp::LayerNorm { weight: self.s.vector(weight)?, bias: self.s.vector(bias)?, eps: *eps }
             }
+            Op::RmsNorm { weight, eps } => RowOp::RmsNorm { weight: self.s.vector(weight)?, eps: *eps },
             Op::Scale { weight, bias, function } => {
                 RowOp::Scale { weight: self.s.vector(weight)?, bias: self.s.vector(bias)?, function: kernel(*function) }
             }
             Op::Activation { function } => RowOp::Activate(kernel(*function)),
             Op::Add { function } => RowOp::Add(kernel(*function)),
+            Op::Multiply => RowOp::Multiply,
             Op::Softmax => RowOp::Softmax,
             other => return Err(Error::NoPlan(other.name())),
         };

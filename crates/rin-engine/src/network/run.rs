@@ -27,8 +27,8 @@ impl NetworkEngine {
                 }
                 Step::Rows { op, x, y, out } => machine.rows(spans.rows(out.positions), op, x, y.as_ref(), out)?,
                 Step::Sequence { op, x, out } => machine.sequence(spans, op, x, out)?,
-                Step::Attention { heads, x, pages, units, out } => {
-                    machine.encode(spans, *heads, x, (*pages, *units), out)?;
+                Step::Attention { heads, causal, x, pages, units, out } => {
+                    machine.encode(spans, (*heads, *causal), x, (*pages, *units), out)?;
                 }
                 Step::Graph(program) => machine.graph(program, inputs, spans.count(), &plan.outputs)?,
                 Step::Integer(step) => machine.integer(spans.count(), step, inputs)?,
@@ -104,6 +104,7 @@ impl Machine<'_> {
             RowOp::LayerNorm { weight, bias, .. } | RowOp::Scale { weight, bias, .. } => {
                 [weights.values(weight)?, weights.values(bias)?]
             }
+            RowOp::RmsNorm { weight, .. } => [weights.values(weight)?, &[][..]],
             _ => [&[][..]; 2],
         };
         let [g, b] = vectors;
@@ -112,6 +113,10 @@ impl Machine<'_> {
             let function = match *op {
                 RowOp::LayerNorm { eps, .. } => {
                     kernels.layer_norm.run(to, x, g, b, eps);
+                    Function::Identity
+                }
+                RowOp::RmsNorm { eps, .. } => {
+                    kernels.norm.run(to, x, g, eps);
                     Function::Identity
                 }
                 RowOp::Scale { function, .. } => {
@@ -130,6 +135,13 @@ impl Machine<'_> {
                         *to = canonical(x + y);
                     }
                     function
+                }
+                RowOp::Multiply => {
+                    let ys = if same { xs } else { ys };
+                    for ((to, x), y) in to.iter_mut().zip(x).zip(&ys[r * y_stride..][..width]) {
+                        *to = canonical(x * y);
+                    }
+                    Function::Identity
                 }
                 RowOp::Softmax => {
                     to.copy_from_slice(x);

@@ -1,4 +1,4 @@
-//! Operations that know positions: tables, patches, pooling.
+//! Operations that know positions: tables, rotary positions, patches, pooling.
 
 use super::inputs::Spans;
 use super::plan::{Step, Value, Writer};
@@ -37,6 +37,17 @@ pub enum SequenceOp {
         /// Height, width of the picture; side of a square.
         sizes: [usize; 3],
     },
+    /// Rotary positions.
+    Rotate {
+        /// For each position the cosines of all pairs, then their sines.
+        angles: VectorId,
+        /// Heads.
+        heads: usize,
+        /// Pairs of a head.
+        pairs: usize,
+        /// Whether neighbours form a pair.
+        interleaved: bool,
+    },
     /// One row from a sequence.
     Pool(Pool),
 }
@@ -56,7 +67,13 @@ impl<'f> Writer<'f> {
             Op::Prepend { vector } => SequenceOp::Prepend { vector: self.s.vector(vector)? },
             Op::Patches { height, width, size, .. } => SequenceOp::Patches { sizes: [*height, *width, *size] },
             Op::Pool { kind } => SequenceOp::Pool(*kind),
-            Op::Attention { heads } => return self.attention(node, *heads),
+            Op::Rotate { heads, pairs, interleaved, angles } => SequenceOp::Rotate {
+                angles: self.s.vector(angles)?,
+                heads: *heads,
+                pairs: *pairs,
+                interleaved: *interleaved,
+            },
+            Op::Attention { heads, causal } => return self.attention(node, *heads, *causal),
             other => return Err(Error::NoPlan(other.name())),
         };
         let x = self.read(&node.inputs[0]);
@@ -65,14 +82,14 @@ impl<'f> Writer<'f> {
         Ok(())
     }
 
-    fn attention(&mut self, node: &'f Node, heads: usize) -> Result<(), Error> {
+    fn attention(&mut self, node: &'f Node, heads: usize, causal: bool) -> Result<(), Error> {
         let x = self.read(&node.inputs[0]);
         let out = self.value(&node.output)?;
         let units = self.n_rows.saturating_mul(heads).clamp(1, MAX_UNITS);
         let bytes = unit_bytes(x.positions, out.width / heads.max(1));
         let pages = self.s.slot(format!("{} keys and values", node.output), Some(units), bytes, false);
         self.s.uses([pages]);
-        self.push(Step::Attention { heads, x, pages, units, out });
+        self.push(Step::Attention { heads, causal, x, pages, units, out });
         Ok(())
     }
 
@@ -91,9 +108,9 @@ impl Machine<'_> {
     pub(super) fn sequence(&mut self, spans: &Spans, op: &SequenceOp, x: &Value, out: &Value) -> Result<(), Error> {
         let (rows, width, stride) = (spans.rows(out.positions), out.width, x.act.cols);
         let source = self.range(x.act.x, spans.rows(x.positions) * stride * 4);
-        let weights = self.weights;
+        let (kernels, weights) = (self.kernels, self.weights);
         let vector = match *op {
-            SequenceOp::Prepend { vector } => weights.values(vector)?,
+            SequenceOp::Prepend { vector } | SequenceOp::Rotate { angles: vector, .. } => weights.values(vector)?,
             _ => &[],
         };
         self.write(rows, out, [source, 0..0], rows * width, |at, to, [xs, _]| match *op {
@@ -118,6 +135,13 @@ impl Machine<'_> {
                     }
                     None => to.copy_from_slice(vector),
                 }
+            }
+            SequenceOp::Rotate { heads, pairs, interleaved, .. } => {
+                let (_, position) = spans.place(out.positions, at);
+                to.copy_from_slice(&xs[at * stride..][..width]);
+                let head = width / (3 * heads).max(1);
+                let (cos, sin) = vector[position * 2 * pairs..][..2 * pairs].split_at(pairs);
+                kernels.rope.run(&mut to[..2 * heads * head], cos, sin, head, interleaved);
             }
             SequenceOp::Patches { sizes: [height, picture, size] } => {
                 let (row, position) = spans.place(out.positions, at);

@@ -1,4 +1,4 @@
-//! Encoders in integers: the nodes of a network over rows of 32-bit integers, planned.
+//! Encoders and decoders in integers: the nodes of a network over rows of 32-bit integers, planned.
 //!
 //! A row is filled up to a multiple of 16, which products ask for. What the operations compute is said by
 //! [`rin_kernels::ops::wide`].
@@ -11,6 +11,7 @@ use crate::plan::{Placed, SlotId, Slots};
 use crate::weights::{ArrayId, Weights};
 use rin_kernels::ops::integer::{IntegerLayer, is_sound};
 use rin_kernels::ops::wide::attention::FRACTION;
+use rin_kernels::ops::wide::rotate::MAX_ANGLE;
 use rin_kernels::ops::wide::softmax::Powers;
 use rin_kernels::ops::wide::{Factor, MAX_ELEMENT};
 use rin_kernels::pack::LANES;
@@ -57,8 +58,14 @@ pub enum WholeOp {
     AddPositions(ArrayId, [Factor; 2]),
     /// A sum.
     Add([Factor; 2]),
+    /// A product.
+    Multiply(Factor),
     /// Layer norm: gain, bias, shift, `n · ε`.
     LayerNorm(ArrayId, ArrayId, i32, u64),
+    /// Root mean square: gain, shift, `n · ε`.
+    RmsNorm(ArrayId, i32, u64),
+    /// Rotary positions: angles, heads, pairs of a head, whether neighbours form a pair.
+    Rotate(ArrayId, usize, usize, bool),
     /// A function by its table.
     Curve(ArrayId),
     /// A vector before the first position.
@@ -69,7 +76,7 @@ pub enum WholeOp {
     Pool(Pool),
 }
 
-/// One operation of an encoder in integers.
+/// One operation of a network in integers.
 #[derive(Clone, Debug)]
 pub enum WholeStep {
     /// Numbers in steps of a scale.
@@ -101,10 +108,12 @@ pub enum WholeStep {
         /// Result.
         out: WholeValue,
     },
-    /// Attention of every position to all of its sequence.
+    /// Attention of every position to its sequence.
     Attention {
         /// Heads.
         heads: usize,
+        /// Whether positions after its own are left out.
+        causal: bool,
         /// What makes an exponent of a product.
         factor: Factor,
         /// Powers of two.
@@ -243,19 +252,25 @@ impl<'f> Writer<'f> {
         let y = node.inputs.get(1).map(|name| self.read(name));
         let op = match &node.op {
             Op::Dense { weight, bias, .. } => return self.dense(node, weight, bias.as_deref(), one, x),
-            Op::Attention { heads } => {
+            Op::Attention { heads, causal } => {
                 let out = self.value(&node.output)?;
                 let units = (*heads).clamp(1, MAX_UNITS);
                 let bytes = unit_bytes(x.positions.most(), out.width / heads.max(&1));
                 let pages = self.s.slot(format!("{} keys and values", node.output), Some(units), bytes, false);
                 self.s.uses([pages]);
                 let powers = Powers::new(FRACTION);
-                self.push(WholeStep::Attention { heads: *heads, factor: one, powers, x, pages, units, out });
+                let (heads, causal) = (*heads, *causal);
+                self.push(WholeStep::Attention { heads, causal, factor: one, powers, x, pages, units, out });
                 return Ok(());
             }
             Op::Embed { table } => WholeOp::Embed(self.s.array(table)?),
             Op::AddPositions { table } => WholeOp::AddPositions(self.s.array(table)?, two),
             Op::Add { .. } => WholeOp::Add(two),
+            Op::Multiply => WholeOp::Multiply(one),
+            Op::RmsNorm { weight, .. } => WholeOp::RmsNorm(self.s.array(weight)?, one.shift, scales.epsilon),
+            Op::Rotate { heads, pairs, interleaved, angles } => {
+                WholeOp::Rotate(self.s.array(angles)?, *heads, *pairs, *interleaved)
+            }
             Op::LayerNorm { weight, bias, .. } => {
                 WholeOp::LayerNorm(self.s.array(weight)?, self.s.array(bias)?, one.shift, scales.epsilon)
             }
@@ -340,7 +355,9 @@ pub(super) fn check_sound(plan: &NetworkPlan, weights: &Weights) -> Result<(), E
                     bounded(gain, i32::MAX)?;
                     bounded(bias, MAX_ELEMENT)?;
                 }
-                WholeOp::Add(_) | WholeOp::Patches(_) | WholeOp::Pool(_) => {}
+                WholeOp::RmsNorm(gain, ..) => bounded(gain, i32::MAX)?,
+                WholeOp::Rotate(angles, ..) => bounded(angles, MAX_ANGLE)?,
+                WholeOp::Add(_) | WholeOp::Multiply(_) | WholeOp::Patches(_) | WholeOp::Pool(_) => {}
             },
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! The steps of encoders in integers over their arena. Between `input` and `output` nothing is a float.
+//! The steps of encoders and decoders in integers over their arena. Between `input` and `output` nothing is a float.
 
 use super::inputs::Spans;
 use super::whole::{WholeMatrix, WholeOp, WholeStep, WholeValue, layer_of, unit_bytes};
@@ -26,8 +26,8 @@ impl Machine<'_> {
             WholeStep::Input { port, inverse, out } => self.whole_input(spans, inputs[*port], *inverse, out),
             WholeStep::Dense { matrix, x, out } => self.whole_dense(spans.rows(out.positions), matrix, x, out),
             WholeStep::Rows { op, x, y, out } => self.whole_rows(spans, *op, x, y.as_ref(), out),
-            WholeStep::Attention { heads, factor, powers, x, pages, units, out } => {
-                self.whole_attention(spans, (*heads, *factor, powers), x, (*pages, *units), out)
+            WholeStep::Attention { heads, causal, factor, powers, x, pages, units, out } => {
+                self.whole_attention(spans, (*heads, *causal, *factor, powers), x, (*pages, *units), out)
             }
             WholeStep::Output { scale, x, out } => self.whole_output(spans, *scale, x, *out),
         }
@@ -117,7 +117,8 @@ impl Machine<'_> {
                 [array(id)?, &[]]
             }
             WholeOp::LayerNorm(gain, bias, ..) => [array(gain)?, array(bias)?],
-            WholeOp::Add(_) | WholeOp::Patches(_) | WholeOp::Pool(_) => [&[], &[]],
+            WholeOp::RmsNorm(id, ..) | WholeOp::Rotate(id, ..) => [array(id)?, &[]],
+            WholeOp::Add(_) | WholeOp::Multiply(_) | WholeOp::Patches(_) | WholeOp::Pool(_) => [&[], &[]],
         };
         let source = Source { spans, x, out, xs, ys, arrays: [first_array, second_array] };
         let whole = self.kernels.whole;
@@ -135,7 +136,7 @@ impl Machine<'_> {
     fn whole_attention(
         &mut self,
         spans: &Spans,
-        (heads, factor, powers): (usize, Factor, &Powers),
+        (heads, causal, factor, powers): (usize, bool, Factor, &Powers),
         x: &WholeValue,
         (pages, units): (SlotId, usize),
         out: &WholeValue,
@@ -154,7 +155,7 @@ impl Machine<'_> {
         let span = |sample: usize| spans.start(out.positions, sample)..spans.start(out.positions, sample + 1);
         let workers = self.pool.active().min(units).min(heads);
         let (mut left, mut pages_left) = (Some(whole), pages);
-        let attend = Attending { kernels: &self.kernels.whole, heads, head, cols: x.cols, qkv, factor, powers };
+        let attend = Attending { kernels: &self.kernels.whole, heads, head, cols: x.cols, qkv, causal, factor, powers };
         let make = |i: usize| {
             let range = partition(heads, workers, i, 1);
             let (share, after) = left.take()?.split_cols(range.len() * head);
@@ -226,6 +227,20 @@ impl Source<'_> {
                 same(to);
                 whole.add.run(to, &ys[at * cols..][..width], own, other);
             }
+            WholeOp::Multiply(factor) => {
+                same(to);
+                whole.multiply.run(to, &ys[at * cols..][..width], factor);
+            }
+            WholeOp::RmsNorm(_, shift, epsilon) => {
+                let norm = WideNorm { gain: array, bias: &[], shift, epsilon };
+                whole.rms_norm.run(to, &xs[at * cols..][..width], norm);
+            }
+            WholeOp::Rotate(_, heads, pairs, interleaved) => {
+                let (_, position) = spans.place(out.positions, at);
+                same(to);
+                let (head, angles) = (width / (3 * heads).max(1), &array[position * 2 * pairs..][..2 * pairs]);
+                whole.rotate.run(&mut to[..2 * heads * head], angles, head, interleaved);
+            }
             WholeOp::LayerNorm(_, _, shift, epsilon) => {
                 let norm = WideNorm { gain: array, bias: second, shift, epsilon };
                 whole.layer_norm.run(to, &xs[at * cols..][..width], norm);
@@ -277,6 +292,7 @@ struct Attending<'a> {
     head: usize,
     cols: usize,
     qkv: &'a [i32],
+    causal: bool,
     factor: Factor,
     powers: &'a Powers,
 }
@@ -288,7 +304,7 @@ impl Attending<'_> {
         &self.qkv[position * self.cols + column..][..self.head]
     }
 
-    /// Attention of the positions `span` to each other in one head; `put` takes what comes of each.
+    /// Attention of the positions `span` to their sequence in one head; `put` takes what comes of each.
     fn run(&self, head: usize, span: Range<usize>, own: &mut [u8], mut put: impl FnMut(usize, &[i32])) {
         let (n, width) = (span.len(), self.head);
         let (exponents, rest) = own.split_at_mut(n * 8);
@@ -307,11 +323,13 @@ impl Attending<'_> {
             to_twelve_bits(&mut keys[i * width..][..width], self.part(position, 1, head));
             to_sixteen_bits(&mut values[i * width..][..width], self.part(position, 2, head));
         }
-        let to = Attended { keys, values, factor: self.factor, powers: self.powers };
         let mut found = [0; rin_kernels::ops::wide::attention::MAX_HEAD];
-        for position in span {
+        for (i, position) in span.enumerate() {
+            let seen = if self.causal { i + 1 } else { n };
+            let (keys, values) = (&keys[..seen * width], &values[..seen * width]);
+            let to = Attended { keys, values, factor: self.factor, powers: self.powers };
             to_twelve_bits(q, self.part(position, 0, head));
-            self.kernels.attend.run(&mut found[..width], q, to, exponents, weights);
+            self.kernels.attend.run(&mut found[..width], q, to, &mut exponents[..seen], &mut weights[..seen]);
             put(position, &found[..width]);
         }
     }

@@ -33,8 +33,9 @@ use rin_kernels::ops::rope::{Rope, RopeTable};
 use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::ops::swiglu::SwiGlu;
 use rin_kernels::ops::wide::attention::Attend;
-use rin_kernels::ops::wide::norm::WideLayerNorm;
-use rin_kernels::ops::wide::rows::{AddScaled, Curve, Rescale, ToBytes};
+use rin_kernels::ops::wide::norm::{WideLayerNorm, WideRmsNorm};
+use rin_kernels::ops::wide::rotate::WideRotate;
+use rin_kernels::ops::wide::rows::{AddScaled, Curve, MultiplyScaled, Rescale, ToBytes};
 pub(crate) use split::{Dense, deal, rows_of, split};
 use std::ops::Range;
 
@@ -58,10 +59,10 @@ pub struct Kernels {
     pub(crate) activate: Activate,
     pub(crate) layer_norm: LayerNorm,
     pub(crate) softmax: Softmax,
-    norm: RmsNorm,
+    pub(crate) norm: RmsNorm,
     quantize: QuantizeRow,
     rope_table: RopeTable,
-    rope: Rope,
+    pub(crate) rope: Rope,
     swiglu: SwiGlu,
     pub(crate) attention: Attention,
     pub(crate) integer: IntegerKernels,
@@ -79,14 +80,17 @@ pub(crate) struct IntegerKernels {
     pub(crate) wide: DenseWide,
 }
 
-/// The operations of encoders in integers, between their products.
+/// The operations of encoders and decoders in integers, between their products.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WholeKernels {
     pub(crate) to_bytes: ToBytes,
     pub(crate) rescale: Rescale,
     pub(crate) add: AddScaled,
+    pub(crate) multiply: MultiplyScaled,
     pub(crate) curve: Curve,
     pub(crate) layer_norm: WideLayerNorm,
+    pub(crate) rms_norm: WideRmsNorm,
+    pub(crate) rotate: WideRotate,
     pub(crate) attend: Attend,
 }
 
@@ -97,8 +101,11 @@ impl WholeKernels {
             to_bytes: ToBytes::select(cpu),
             rescale: Rescale::select(cpu),
             add: AddScaled::select(cpu),
+            multiply: MultiplyScaled::select(cpu),
             curve: Curve::select(cpu),
             layer_norm: WideLayerNorm::select(cpu),
+            rms_norm: WideRmsNorm::select(cpu),
+            rotate: WideRotate::select(cpu),
             attend: Attend::select(cpu),
         }
     }

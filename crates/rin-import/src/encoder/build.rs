@@ -122,12 +122,48 @@ impl<'a> Builder<'a> {
             }
             rows = rows.saturating_add(height);
         }
+        Ok((self.push_dense(&weights, [rows, cols], &biases, input, output, function)?, rows))
+    }
+
+    /// A dense layer whose matrix lies in the file as `(inputs, outputs)`, as GPT-2's program has them.
+    pub(super) fn transposed(
+        &mut self,
+        name: &str,
+        input: &str,
+        output: &str,
+        function: Function,
+    ) -> Result<String, Error> {
+        let (shape, values) = self.own(&format!("{name}.weight"))?;
+        let [inputs, outputs] = *shape else {
+            return Err(ForeignError::unsupported(format!("`{name}.weight` is no matrix")).into());
+        };
+        let column = |at: usize| values.iter().skip(at).step_by(outputs.max(1)).copied();
+        let weights: Vec<f32> = (0..outputs).flat_map(column).collect();
+        let (_, biases) = self.own(&format!("{name}.bias"))?;
+        self.push_dense(&weights, [outputs, inputs], &biases, input, output, function)
+    }
+
+    fn push_dense(
+        &mut self,
+        weights: &[f32],
+        shape: [usize; 2],
+        biases: &[f32],
+        input: &str,
+        output: &str,
+        function: Function,
+    ) -> Result<String, Error> {
         let format = self.options.quant.unwrap_or(Format::F32);
         let weight = format!("{output}.weight");
-        self.tensors.push(NewTensor::matrix(&weight, format, [rows, cols], &weights)?);
-        let bias = biases.iter().any(|&bias| bias != 0.0).then(|| self.push_vector(&format!("{output}.bias"), &biases));
-        let output = self.node(Op::Dense { weight, bias, function }, &[input], output);
-        Ok((output, rows))
+        self.tensors.push(NewTensor::matrix(&weight, format, shape, weights)?);
+        let bias = biases.iter().any(|&bias| bias != 0.0).then(|| self.push_vector(&format!("{output}.bias"), biases));
+        Ok(self.node(Op::Dense { weight, bias, function }, &[input], output))
+    }
+
+    /// Tensors of the encoder that nothing reads.
+    pub(super) fn leave_out(&mut self, names: &[String]) {
+        let at = |name: &String| self.places.get(format!("{}{name}", self.prefix).as_str()).copied();
+        let left: Vec<usize> = names.iter().filter_map(at).collect();
+        self.used.extend(left);
     }
 
     /// A dense layer of the encoder.
@@ -157,7 +193,7 @@ impl<'a> Builder<'a> {
     ) -> Result<String, Error> {
         let names = names.map(|name| format!("{}{name}", self.prefix));
         let (qkv, _) = self.product(&names, input, &format!("{layer}.qkv"), Function::Identity)?;
-        Ok(self.node(Op::Attention { heads }, &[&qkv], &format!("{layer}.attention")))
+        Ok(self.node(Op::Attention { heads, causal: false }, &[&qkv], &format!("{layer}.attention")))
     }
 
     /// A layer norm of the encoder.
@@ -208,7 +244,7 @@ impl<'a> Builder<'a> {
         }
         let first = unused.get(..unused.len().min(8)).unwrap_or_default().join(", ");
         let what =
-            format!("{} tensors are no part of an encoder that RIN knows, the first of them {first}", unused.len());
+            format!("{} tensors are no part of a network that RIN knows, the first of them {first}", unused.len());
         Err(ForeignError::unsupported(what).into())
     }
 

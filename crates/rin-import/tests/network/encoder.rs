@@ -176,7 +176,7 @@ fn one_layer() -> (Network, Vec<NewTensor>) {
     let dense = |name: &str| Op::Dense { weight: format!("{name}.weight"), bias: None, function: Function::Identity };
     let nodes = vec![
         node(dense("qkv"), &["x"], "qkv"),
-        node(Op::Attention { heads: 2 }, &["qkv"], "attention"),
+        node(Op::Attention { heads: 2, causal: false }, &["qkv"], "attention"),
         node(Op::Pool { kind: Pool::Mean }, &["attention"], "mean"),
         node(dense("class"), &["mean"], "class"),
     ];
@@ -244,9 +244,9 @@ fn descriptions_of_sequences_that_contradict_themselves_are_refused() {
         nodes
     }
     let cases: [(Change, &str); 9] = [
-        (|n| nodes(n)[1].op = Op::Attention { heads: 5 }, "5 heads"),
-        (|n| nodes(n)[1].op = Op::Attention { heads: 0 }, "0 heads"),
-        (|n| nodes(n)[1].op = Op::Attention { heads: usize::MAX }, "heads"),
+        (|n| nodes(n)[1].op = Op::Attention { heads: 5, causal: false }, "5 heads"),
+        (|n| nodes(n)[1].op = Op::Attention { heads: 0, causal: false }, "0 heads"),
+        (|n| nodes(n)[1].op = Op::Attention { heads: usize::MAX, causal: false }, "heads"),
         (|n| n.inputs[0].kind = PortKind::Row, "sequence"),
         (|n| n.inputs[1].shape = vec![2], "one number"),
         (|n| nodes(n)[0].op = Op::Embed { table: "class.weight".into() }, "one number at a position"),

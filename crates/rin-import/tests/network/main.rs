@@ -1,6 +1,8 @@
 //! Networks from rows of numbers to rows of numbers: written, imported, read, planned and run.
 
 #[cfg(test)]
+mod causal;
+#[cfg(test)]
 mod encoder;
 #[cfg(test)]
 mod foreign;

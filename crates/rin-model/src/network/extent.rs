@@ -64,6 +64,11 @@ pub struct Extent {
     pub positions: Positions,
 }
 
+impl Extent {
+    /// Most values of a row, all its positions together.
+    pub const MOST: usize = MAX_WIDTH;
+}
+
 /// The sizes of all values by name, as [`Network::extents`] finds them.
 pub type Extents<'a> = HashMap<&'a str, Extent>;
 
@@ -228,20 +233,19 @@ fn node_extent<'a>(
             bias.as_ref().map_or(Ok(()), |bias| vector(bias, rows))?;
             Ok(Extent { width: rows, ..x })
         }
-        Op::LayerNorm { weight, bias, eps } => {
-            if !(*eps > 0.0 && *eps < 1.0) {
-                return Err(wrong("eps above 0 and below 1".to_owned(), eps.to_string()));
-            }
+        Op::LayerNorm { eps, .. } | Op::RmsNorm { eps, .. } if !(*eps > 0.0 && *eps < 1.0) => {
+            Err(wrong("eps above 0 and below 1".to_owned(), eps.to_string()))
+        }
+        Op::RmsNorm { weight, .. } => {
+            vector(weight, x.width)?;
+            Ok(x)
+        }
+        Op::LayerNorm { weight, bias, .. } | Op::Scale { weight, bias, .. } => {
             vector(weight, x.width)?;
             vector(bias, x.width)?;
             Ok(x)
         }
-        Op::Scale { weight, bias, .. } => {
-            vector(weight, x.width)?;
-            vector(bias, x.width)?;
-            Ok(x)
-        }
-        Op::Activation { .. } | Op::Add { .. } | Op::Softmax => Ok(x),
+        Op::Activation { .. } | Op::Add { .. } | Op::Multiply | Op::Softmax => Ok(x),
         _ => sequence_extent(node, x, shape),
     }
 }
@@ -278,15 +282,25 @@ fn sequence_extent<'a>(node: &Node, x: Extent, shape: &impl Fn(&str) -> Option<&
         Op::Patches { channels, height, width, size } => {
             patches(x, [*channels, *height, *width, *size]).map_err(|expected| wrong(expected, format!("{x:?}")))
         }
-        Op::Attention { heads } => {
+        Op::Rotate { heads, pairs, angles, .. } => {
             sequence()?;
-            let parts = heads.checked_mul(3).filter(|&parts| parts > 0);
-            let head = parts.filter(|&parts| x.width.is_multiple_of(parts)).and_then(|p| x.width.checked_div(p));
-            if head.is_some_and(|head| (1..=MAX_HEAD).contains(&head)) {
-                return Ok(Extent { width: x.width.checked_div(3).unwrap_or(0), ..x });
+            let head = head_of(x.width, *heads).map_err(|expected| wrong(expected, x.width.to_string()))?;
+            let of_position = pairs.checked_mul(2).filter(|&n| (1..=head).contains(&n));
+            let Some(of_position) = of_position else {
+                return Err(wrong(format!("1 to {} pairs in a head of {head}", head >> 1), pairs.to_string()));
+            };
+            match *dims(angles, shape)? {
+                [n] if n >= to_u64(of_position.saturating_mul(x.positions.most())) => Ok(x),
+                ref dims => {
+                    let expected = format!("a vector of {of_position} angles for {} positions", x.positions.most());
+                    Err(Error::BadShape(fault("tensor", angles, expected, format!("shape {dims:?}"))))
+                }
             }
-            let expected = format!("queries, keys and values of {heads} heads, of at most {MAX_HEAD} values");
-            Err(wrong(expected, x.width.to_string()))
+        }
+        Op::Attention { heads, .. } => {
+            sequence()?;
+            head_of(x.width, *heads).map_err(|expected| wrong(expected, x.width.to_string()))?;
+            Ok(Extent { width: x.width.checked_div(3).unwrap_or(0), ..x })
         }
         // A pool: all other operations are those of rows.
         _ => {
@@ -294,6 +308,14 @@ fn sequence_extent<'a>(node: &Node, x: Extent, shape: &impl Fn(&str) -> Option<&
             Ok(Extent { positions: Positions::One, ..x })
         }
     }
+}
+
+/// The width of a head whose queries, keys and values lie in rows of `width`; or what is expected.
+fn head_of(width: usize, heads: usize) -> Result<usize, String> {
+    let parts = heads.checked_mul(3).filter(|&parts| parts > 0);
+    let head = parts.filter(|&parts| width.is_multiple_of(parts)).and_then(|parts| width.checked_div(parts));
+    head.filter(|head| (1..=MAX_HEAD).contains(head))
+        .ok_or_else(|| format!("queries, keys and values of {heads} heads, of at most {MAX_HEAD} values"))
 }
 
 /// Checks that a tensor is a vector of this width.

@@ -1,5 +1,5 @@
-//! Rows of 32-bit integers between the products of an integer encoder: to 8 bits for a product and back, sums, norms, functions,
-//! attention. No float operation.
+//! Rows of 32-bit integers between the products of an encoder or a decoder in integers: to 8 bits for a product and back, sums,
+//! norms, functions, rotary positions, attention. No float operation.
 //!
 //! A value is a row of integers in steps of a scale of its own, within ±[`MAX_ELEMENT`]. A factor between two scales is
 //! `multiplier / 2^shift`:
@@ -14,6 +14,7 @@
 
 pub mod attention;
 pub mod norm;
+pub mod rotate;
 pub mod rows;
 pub mod softmax;
 

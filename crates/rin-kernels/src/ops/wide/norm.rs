@@ -85,12 +85,12 @@ pub fn root_of_count(n: usize) -> u64 {
     root
 }
 
-/// What a layer norm multiplies with and adds.
+/// What a norm multiplies with and adds.
 #[derive(Clone, Copy, Debug)]
 pub struct WideNorm<'a> {
     /// One per element: the gain in steps of the result, times 2^(shift − [`UNIT_BITS`]).
     pub gain: &'a [i32],
-    /// One per element, in steps of the result.
+    /// One per element, in steps of the result; of a root mean square none.
     pub bias: &'a [i32],
     /// How far a normalised element times its gain is shifted, 1 to 62.
     pub shift: i32,
@@ -98,15 +98,21 @@ pub struct WideNorm<'a> {
     pub epsilon: u64,
 }
 
+impl WideNorm<'_> {
+    fn fits(&self, n: usize, bias: usize) -> bool {
+        n <= MAX_WIDTH && self.gain.len() == n && self.bias.len() == bias
+    }
+}
+
 kernel! {
     /// `y = (x − mean) / √(variance + ε) · gain + bias`, with at most [`MAX_WIDTH`] elements within ±[`MAX_ELEMENT`](super::MAX_ELEMENT).
     pub struct WideLayerNorm(y: &mut [i32], x: &[i32], norm: WideNorm<'_>);
     check: |y: &&mut [i32], x: &&[i32], norm: &WideNorm<'_>| {
         let n = x.len();
-        assert!(n <= MAX_WIDTH && y.len() == n && norm.gain.len() == n && norm.bias.len() == n, "a norm of {n} elements");
+        assert!(y.len() == n && norm.fits(n, n), "a norm of {n} elements");
     };
     cases: tests::for_each_case;
-    conformance: conformance;
+    conformance: layer_norm_conformance;
     variants {
         Scalar => row::scalar,
         Avx2 if target_arch = "x86_64" => row::avx2,
@@ -114,13 +120,40 @@ kernel! {
     }
 }
 
+kernel! {
+    /// `y = x / √(mean of x² + ε) · gain`, with as many elements; its elements get [`CENTRE_BITS`] more bits too.
+    pub struct WideRmsNorm(y: &mut [i32], x: &[i32], norm: WideNorm<'_>);
+    check: |y: &&mut [i32], x: &&[i32], norm: &WideNorm<'_>| {
+        let n = x.len();
+        assert!(y.len() == n && norm.fits(n, 0), "a norm of {n} elements");
+    };
+    cases: tests::for_each_case;
+    conformance: rms_norm_conformance;
+    variants {
+        Scalar => rms_row::scalar,
+        Avx2 if target_arch = "x86_64" => rms_row::avx2,
+        Avx512Vnni if target_arch = "x86_64" => rms_row::avx512,
+    }
+}
+
 tiers!(fn row(y: &mut [i32], x: &[i32], norm: WideNorm<'_>) = layer_norm;);
+tiers!(fn rms_row(y: &mut [i32], x: &[i32], norm: WideNorm<'_>) = rms_norm;);
 
 #[inline(always)]
 fn layer_norm(y: &mut [i32], x: &[i32], norm: WideNorm<'_>) {
     let n = i64::try_from(x.len().max(1)).unwrap_or(1);
     let total: i64 = x.iter().map(|&x| i64::from(x)).sum();
-    let mean = ((total << CENTRE_BITS) + n / 2).div_euclid(n);
+    normed(y, x, norm, ((total << CENTRE_BITS) + n / 2).div_euclid(n));
+}
+
+#[inline(always)]
+fn rms_norm(y: &mut [i32], x: &[i32], norm: WideNorm<'_>) {
+    normed(y, x, norm, 0);
+}
+
+/// Elements less the mean, by the root of the mean of their squares.
+#[inline(always)]
+fn normed(y: &mut [i32], x: &[i32], norm: WideNorm<'_>, mean: i64) {
     let mut sum = norm.epsilon;
     for (y, &x) in y.iter_mut().zip(x) {
         #[expect(clippy::cast_possible_truncation, reason = "at most 2 · 2^20 with 4 bits more")]
@@ -133,18 +166,26 @@ fn layer_norm(y: &mut [i32], x: &[i32], norm: WideNorm<'_>) {
     let factor = factor.cast_signed();
     let half = 1_i64 << ((norm.shift - 1) & 63);
     let down = fraction.saturating_sub(UNIT_BITS).min(63);
-    for ((y, gain), bias) in y.iter_mut().zip(norm.gain).zip(norm.bias) {
-        let unit = i64::from(*y).wrapping_mul(factor) >> down;
+    let element = |centred: i32, gain: i32| {
+        let unit = i64::from(centred).wrapping_mul(factor) >> down;
         // At most √n with 16 fractional bits: 23 bits, and a gain of 32.
-        *y =
-            bounded(((unit.wrapping_mul(i64::from(*gain)).wrapping_add(half)) >> (norm.shift & 63)) + i64::from(*bias));
+        (unit.wrapping_mul(i64::from(gain)).wrapping_add(half)) >> (norm.shift & 63)
+    };
+    if norm.bias.is_empty() {
+        for (y, gain) in y.iter_mut().zip(norm.gain) {
+            *y = bounded(element(*y, *gain));
+        }
+        return;
+    }
+    for ((y, gain), bias) in y.iter_mut().zip(norm.gain).zip(norm.bias) {
+        *y = bounded(element(*y, *gain) + i64::from(*bias));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::MAX_ELEMENT;
-    use super::{RSQRT_ERROR, WideLayerNorm, WideNorm};
+    use super::{RSQRT_ERROR, WideLayerNorm, WideNorm, WideRmsNorm};
     use crate::Cpu;
     use crate::ops::cases::Random;
 
@@ -155,15 +196,34 @@ mod tests {
         epsilon: u64,
     }
 
-    impl Case {
-        fn of(&self, op: &WideLayerNorm) -> Vec<i32> {
-            let mut y = vec![7; self.x.len()];
-            op.run(&mut y, &self.x, WideNorm { gain: &self.gain, bias: &self.bias, shift: 20, epsilon: self.epsilon });
+    /// A handle of either norm, so that one list of cases serves both.
+    pub(super) trait Op {
+        fn of(&self, case: &Case) -> Vec<i32>;
+    }
+
+    impl Op for WideLayerNorm {
+        fn of(&self, case: &Case) -> Vec<i32> {
+            let mut y = vec![7; case.x.len()];
+            self.run(&mut y, &case.x, case.norm());
             y
         }
+    }
 
-        pub(super) fn check(&self, reference: &WideLayerNorm, candidate: &WideLayerNorm) {
-            assert_eq!(self.of(reference), self.of(candidate), "{} at {}", candidate.tier(), self.x.len());
+    impl Op for WideRmsNorm {
+        fn of(&self, case: &Case) -> Vec<i32> {
+            let mut y = vec![7; case.x.len()];
+            self.run(&mut y, &case.x, WideNorm { bias: &[], ..case.norm() });
+            y
+        }
+    }
+
+    impl Case {
+        fn norm(&self) -> WideNorm<'_> {
+            WideNorm { gain: &self.gain, bias: &self.bias, shift: 20, epsilon: self.epsilon }
+        }
+
+        pub(super) fn check<O: Op>(&self, reference: &O, candidate: &O) {
+            assert_eq!(reference.of(self), candidate.of(self), "{} elements", self.x.len());
         }
     }
 
@@ -187,20 +247,23 @@ mod tests {
 
     #[test]
     #[expect(clippy::cast_precision_loss, reason = "whole numbers below 2^53")]
-    fn rows_are_those_of_a_layer_norm() {
+    fn rows_are_those_of_a_norm() {
         let mut random = Random::new(72);
-        let norm = WideLayerNorm::select(&Cpu::detect());
-        for n in [3_usize, 64, 768] {
+        let (layer, rms) = (WideLayerNorm::select(&Cpu::detect()), WideRmsNorm::select(&Cpu::detect()));
+        for (n, centred) in [(3_usize, true), (64, true), (768, true), (1, false), (64, false), (768, false)] {
             for scale in [300.0, 40_000.0] {
                 let case = case(&mut random, n, scale);
                 let mean = case.x.iter().map(|&x| f64::from(x)).sum::<f64>() / n as f64;
+                let mean = if centred { mean } else { 0.0 };
                 let squares = case.x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>();
                 // An element less the mean has four more bits.
                 let root = ((squares + case.epsilon as f64 / 256.0) / n as f64).sqrt();
-                for (i, found) in case.of(&norm).into_iter().enumerate() {
+                let found = if centred { layer.of(&case) } else { rms.of(&case) };
+                for (i, found) in found.into_iter().enumerate() {
                     // The gain has 20 − 16 fractional bits.
                     let exact = (f64::from(case.x[i]) - mean) / root * f64::from(case.gain[i]) / 16.0;
-                    let want = (exact + f64::from(case.bias[i])).clamp(-1_048_576.0, 1_048_576.0);
+                    let bias = if centred { f64::from(case.bias[i]) } else { 0.0 };
+                    let want = (exact + bias).clamp(-1_048_576.0, 1_048_576.0);
                     // Half a sixteenth of a step of the mean, the factor, and a unit of 2^-16 before the gain.
                     let mean_error = f64::from(case.gain[i]).abs() / 16.0 / root / 16.0;
                     let unit = f64::from(case.gain[i]).abs() / 16.0 / 65_536.0;

@@ -110,6 +110,36 @@ fn add_all(y: &mut [i32], x: &[i32], own: Factor, other: Factor) {
     }
 }
 
+/// Bits that a product of two elements loses before it is scaled, so that it fits 32 bits.
+pub const PRODUCT_BITS: u32 = 10;
+
+kernel! {
+    /// A product in the steps of its result: `y = scaled((y * x + 2^9) >> 10, factor)`, within ±[`MAX_ELEMENT`].
+    pub struct MultiplyScaled(y: &mut [i32], x: &[i32], factor: Factor);
+    check: |y: &&mut [i32], x: &&[i32], factor: &Factor| {
+        assert!(y.len() == x.len() && factor.is_sound(), "{} and {} elements, {factor:?}", y.len(), x.len());
+    };
+    cases: tests::for_each_row;
+    conformance: multiply_scaled;
+    variants {
+        Scalar => multiply_row::scalar,
+        Avx2 if target_arch = "x86_64" => multiply_row::avx2,
+        Avx512Vnni if target_arch = "x86_64" => multiply_row::avx512,
+    }
+}
+
+tiers!(fn multiply_row(y: &mut [i32], x: &[i32], factor: Factor) = multiply_all;);
+
+#[inline(always)]
+fn multiply_all(y: &mut [i32], x: &[i32], factor: Factor) {
+    for (y, x) in y.iter_mut().zip(x) {
+        let product = (i64::from(*y).wrapping_mul(i64::from(*x)) + (1 << (PRODUCT_BITS - 1))) >> PRODUCT_BITS;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2^30: elements have 21 bits")]
+        let product = product as i32;
+        *y = bounded(scaled(product, factor));
+    }
+}
+
 kernel! {
     /// A function by its table: the values at the ends of 4096 segments of −2^20 to 2^20, and straight lines between, rounded
     /// down. The entries lie within ±[`MAX_ELEMENT`].
@@ -142,7 +172,7 @@ fn curve_all(y: &mut [i32], table: &[i32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{AddScaled, Curve, Factor, MAX_ELEMENT, Rescale, SEGMENTS, ToBytes, most, times};
+    use super::{AddScaled, Curve, Factor, MAX_ELEMENT, MultiplyScaled, Rescale, SEGMENTS, ToBytes, most, times};
     use crate::Cpu;
     use crate::ops::cases::Random;
 
@@ -177,6 +207,14 @@ mod tests {
         fn of(&self, case: &Case) -> Vec<i32> {
             let mut y = case.y.clone();
             self.run(&mut y, &case.x, case.factors[0], case.factors[1]);
+            y
+        }
+    }
+
+    impl Op for MultiplyScaled {
+        fn of(&self, case: &Case) -> Vec<i32> {
+            let mut y = case.y.clone();
+            self.run(&mut y, &case.x, case.factors[0]);
             y
         }
     }
@@ -249,6 +287,17 @@ mod tests {
             assert!((1..=62).contains(&left));
         }
         assert_eq!(times(Factor { multiplier: 5, shift: 40 }, 0).multiplier, 0);
+    }
+
+    #[test]
+    fn products_are_in_the_steps_of_their_result() {
+        let op = MultiplyScaled::select(&Cpu::detect());
+        // Steps of 2^-18 each, and of the product: 2^-18, of which 10 bits are gone before.
+        let factor = Factor { multiplier: 1 << 30, shift: 38 };
+        let one = 1 << 18;
+        let mut y = [one, -one, one / 2, 3 * one, MAX_ELEMENT, -MAX_ELEMENT, 0, 3];
+        op.run(&mut y, &[one, one, one / 2, -one, MAX_ELEMENT, MAX_ELEMENT, one, one / 2], factor);
+        assert_eq!(y, [one, -one, one / 4, -3 * one, MAX_ELEMENT, -MAX_ELEMENT, 0, 2]);
     }
 
     #[test]
