@@ -22,6 +22,7 @@ pub mod norm;
 pub mod power;
 pub mod random;
 pub mod report;
+pub mod representation;
 pub mod results;
 mod run;
 pub mod softmax;
@@ -31,6 +32,6 @@ pub mod validate;
 
 pub use error::Error;
 pub use experiment::{Case, Context, Experiment, Findings, Outcome, Scale, Verdict};
-pub use experiments::{EXPERIMENTS, WITHOUT, find};
+pub use experiments::{EXPERIMENTS, find};
 pub use machine::Machine;
 pub use run::{Progress, Ran, run};

@@ -33,11 +33,26 @@ pub struct State {
     pub best_step: usize,
     /// Evaluations since then.
     pub waited: usize,
-    /// The hint's distance in the first step, where there is a hint.
-    #[serde(default)]
-    pub hint: Option<f64>,
+    /// The hint's distances in the first step, where there are any.
+    #[serde(default, deserialize_with = "distances")]
+    pub hint: Vec<f64>,
     /// What the training is: see [`Fingerprint`].
     pub fingerprint: Fingerprint,
+}
+
+/// Distances; checkpoints from before there were several hold one or none.
+fn distances<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Found {
+        Several(Vec<f64>),
+        One(f64),
+    }
+    Ok(match Option::<Found>::deserialize(from)? {
+        Some(Found::Several(all)) => all,
+        Some(Found::One(one)) => vec![one],
+        None => Vec::new(),
+    })
 }
 
 /// What must be equal for a checkpoint to fit a training.

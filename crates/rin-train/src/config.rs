@@ -278,7 +278,7 @@ pub struct DistillConfig {
     /// What else the student learns of the teacher than its answers.
     #[serde(default)]
     pub hints: Hints,
-    /// Factor on the hint's distance, which is divided by that of the first step.
+    /// Factor on the hint's distances, each of which is divided by that of the first step.
     #[serde(default = "whole")]
     pub hint_weight: f64,
     /// Which of the teacher's layers a student's looks at.
@@ -291,6 +291,12 @@ impl DistillConfig {
     pub fn plain(teacher: PathBuf) -> Self {
         let (hints, hint_layers) = (Hints::None, HintLayers::Uniform);
         Self { teacher, weight: half(), temperature: temperature(), hints, hint_weight: whole(), hint_layers }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        fraction("distill.weight", self.weight, 0.0, 1.0)?;
+        fraction("distill.temperature", self.temperature.into(), 0.01, 1000.0)?;
+        fraction("distill.hint_weight", self.hint_weight, 0.0, 1000.0)
     }
 }
 
@@ -310,6 +316,11 @@ pub enum Hints {
     /// The distribution of each head's attention (as attention transfer: Zagoruyko and Komodakis, 2017; TinyBERT: Jiao
     /// et al., 2020).
     Attention,
+    /// [`Hints::Hidden`] and [`Hints::Attention`], each divided by its first distance (as TinyBERT, without the embedding).
+    Both,
+    /// Of the last layer alone: the distribution of each head's attention, and that of each head's values over each other
+    /// (MiniLM: Wang et al., 2020).
+    Relations,
 }
 
 /// Which of `T` teacher's layers the student's layer `s` of `S` looks at, both from 1.
@@ -441,9 +452,7 @@ impl TrainConfig {
         fraction("data.split", self.data.split, 0.01, 0.999)?;
         self.train.check()?;
         if let Some(distill) = &self.distill {
-            fraction("distill.weight", distill.weight, 0.0, 1.0)?;
-            fraction("distill.temperature", distill.temperature.into(), 0.01, 1000.0)?;
-            fraction("distill.hint_weight", distill.hint_weight, 0.0, 1000.0)?;
+            distill.check()?;
         }
         if self.seq() > self.model.ctx {
             let expected = format!("at most model.ctx = {}", self.model.ctx);

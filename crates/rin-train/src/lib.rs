@@ -11,6 +11,7 @@
 pub mod arms;
 pub mod checkpoint;
 mod classifier;
+mod clock;
 pub mod config;
 pub mod data;
 mod error;

@@ -64,15 +64,26 @@ impl AdamW {
         Self { step: 0, first: zeros(), second: zeros(), ema }
     }
 
-    /// One step with `gradients` times `scale`.
-    #[expect(clippy::cast_possible_truncation, reason = "the arithmetic of the optimiser is f32")]
+    /// One step with `gradients` times `scale`, at the learning rate of that step.
     pub fn update(&mut self, parameters: &mut Parameters, gradients: &[Vec<f32>], scale: f64, train: &LoopConfig) {
+        self.update_at(learning_rate(train, self.step + 1), parameters, gradients, scale, train);
+    }
+
+    /// As [`AdamW::update`] at the learning rate `lr`.
+    #[expect(clippy::cast_possible_truncation, reason = "the arithmetic of the optimiser is f32")]
+    pub fn update_at(
+        &mut self,
+        lr: f64,
+        parameters: &mut Parameters,
+        gradients: &[Vec<f32>],
+        scale: f64,
+        train: &LoopConfig,
+    ) {
         self.step += 1;
         let [beta1, beta2] = train.betas;
         let t = self.step as f64;
         // The average takes in the first steps faster, or it would hold on to the random start.
         let ema = train.ema.min((1.0 + t) / (10.0 + t));
-        let lr = learning_rate(train, self.step);
         let update = Update {
             lr: lr as f32,
             beta1: beta1 as f32,

@@ -1,8 +1,11 @@
 //! The training itself: steps, evaluations, checkpoints, and the result.
 
+mod course;
 mod files;
 mod hints;
+mod pupil;
 mod report;
+mod step;
 mod teacher;
 
 use crate::Error;
@@ -13,15 +16,14 @@ use crate::evaluate::{Evaluation, evaluate};
 use crate::heap::KeepHeap;
 use crate::journal::{Journal, Line};
 use crate::kernels::Kernels;
-use crate::network::{self, Batch, Inside, Network, Pass};
-use crate::ops::{cross_entropy, first_step, host};
+use crate::network::{self, Batch, Network, Pass};
+use crate::ops::first_step;
 use crate::optimizer::{AdamW, global_norm, learning_rate};
 use crate::parameters::{Parameter, Parameters, Role, steps_of};
 use crate::plot;
 use crate::random::stream;
 use crate::vocabulary::Vocabulary;
 use crate::weights::{Arithmetic, Weights};
-use candle_core::Var;
 use files::Files;
 use rin_kernels::Cpu;
 use rin_model::rin_format::hex;
@@ -30,8 +32,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use teacher::{Student, Teacher};
+use step::{add_gradients, losses};
+use teacher::{Teacher, Teaching};
 
+pub use course::{Course, Kept, Seen};
+pub use pupil::{Budget, Pupil, PupilConfig};
 pub use report::{Comparison, Summary};
 
 /// Quantised weights that share a learned step.
@@ -165,7 +170,7 @@ struct Trainer {
     config: TrainConfig,
     files: Files,
     network: Box<dyn Network>,
-    teacher: Option<Teacher>,
+    teacher: Option<(Teacher, Teaching)>,
     vocabulary: Vocabulary,
     kernels: Kernels,
     batches: Batches,
@@ -206,14 +211,20 @@ impl Trainer {
         let fingerprint = Fingerprint {
             model: serde_json::to_string(&config.model)?,
             data: hex(&Sha256::digest([text.train, text.validation].concat())),
-            vocabulary: hex(&Sha256::digest(vocabulary.json())),
+            vocabulary: vocabulary.hash(),
         };
         let kernels = Kernels::select(&Cpu::detect());
-        let load = |of| Teacher::load(of, &vocabulary, &fingerprint.vocabulary, &*network, config.seq(), kernels);
-        let teacher = config.distill.as_ref().map(load).transpose()?;
+        let teacher = match &config.distill {
+            Some(of) => {
+                let teacher = Teacher::load(&of.teacher, &vocabulary, config.seq(), kernels)?;
+                let teaching = Teaching::new(of, &*network, &teacher, config.seq(), kernels)?;
+                Some((teacher, teaching))
+            }
+            None => None,
+        };
         let mut all = all_parameters(&*network, &config);
         // Last, so that the network begins as it does without hints.
-        all.extend(teacher.iter().flat_map(Teacher::parameters));
+        all.extend(teacher.iter().flat_map(|(_, teaching)| teaching.parameters()));
         let parameters = Parameters::initialized(all, train.seed);
         let start = if options.resume {
             resume(&files.checkpoint, &parameters, &fingerprint, train.ema > 0.0, progress)?
@@ -322,17 +333,13 @@ impl Trainer {
             let key = stream(train.seed, &[2, step as u64, micro as u64]);
             let pass = Pass::Train { dropout: train.dropout, key };
             let batch = Batch { ids: &ids, seq: self.config.seq() };
-            let mut inside = self.teacher.as_ref().filter(|teacher| teacher.hints()).map(|_| Inside::default());
-            let logits = self.network.forward_seen(&weights, batch, pass, inside.as_mut())?;
-            let nats = cross_entropy(&logits, &targets, self.kernels)?;
-            loss += f64::from(nats.to_scalar::<f32>()?) / train.accumulate as f64;
-            let total = match &self.teacher {
-                Some(teacher) => {
-                    let student = Student { nats: &nats, logits: &logits, inside: inside.as_ref(), weights: &weights };
-                    teacher.loss(student, batch, &mut self.state.hint)?
-                }
-                None => nats,
+            let answers = match &self.teacher {
+                Some((teacher, teaching)) => Some((teaching, teacher.answers(batch, teaching.hints())?)),
+                None => None,
             };
+            let taught = answers.as_ref().map(|(teaching, answers)| (*teaching, answers));
+            let (nats, total) = losses(&*self.network, &weights, batch, &targets, pass, taught, &mut self.state.hint)?;
+            loss += nats / train.accumulate as f64;
             add_gradients(&mut gradients, &total.backward()?, &vars, &self.parameters)?;
         }
         let grad_norm = global_norm(&gradients) / train.accumulate as f64;
@@ -471,30 +478,6 @@ fn resume(
         Some((what, _)) => Err(Error::OtherTraining { path: path.to_owned(), reason: format!("{what} differs") }),
         None => Ok(checkpoint),
     }
-}
-
-/// Adds the gradients of one batch.
-fn add_gradients(
-    sums: &mut Vec<Vec<f32>>,
-    store: &candle_core::backprop::GradStore,
-    vars: &[Var],
-    parameters: &Parameters,
-) -> Result<(), Error> {
-    let first = sums.is_empty();
-    for (i, (var, p)) in vars.iter().zip(&parameters.0).enumerate() {
-        let gradient = match store.get(var.as_tensor()) {
-            Some(gradient) => Some(gradient.contiguous()?),
-            None => None,
-        };
-        let values = gradient.as_ref().map(host).transpose()?;
-        match (first, values) {
-            (true, Some(values)) => sums.push(values.to_vec()),
-            (true, None) => sums.push(vec![0.0; p.len()]),
-            (false, Some(values)) => sums[i].iter_mut().zip(values.iter()).for_each(|(sum, g)| *sum += g),
-            (false, None) => {}
-        }
-    }
-    Ok(())
 }
 
 /// Tokens per second of late.

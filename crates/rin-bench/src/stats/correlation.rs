@@ -86,14 +86,27 @@ fn without(values: &[f64], basis: &[Vec<f64>]) -> Vec<f64> {
 
 /// The 95 % interval of Spearman's ρ by resampling pairs; none of fewer than five pairs, or where most resamples are constant.
 pub fn spearman_interval(x: &[f64], y: &[f64]) -> Option<[f64; 2]> {
-    if x.len() != y.len() || x.len() < super::bootstrap::MIN_SAMPLES {
+    resampled([x, y], |[x, y]| spearman(x, y))
+}
+
+/// The 95 % interval of how much farther from zero Spearman's ρ of `x` and `y` is than that of `other` and `y`, by resampling
+/// triples; none where [`spearman_interval`] gives none.
+pub fn spearman_lead_interval(x: &[f64], other: &[f64], y: &[f64]) -> Option<[f64; 2]> {
+    resampled([x, other, y], |[x, other, y]| Some(spearman(x, y)?.abs() - spearman(other, y)?.abs()))
+}
+
+/// The interval of a statistic of columns whose rows are resampled.
+fn resampled<const N: usize>(columns: [&[f64]; N], of: impl Fn([&[f64]; N]) -> Option<f64>) -> Option<[f64; 2]> {
+    let n = columns.first()?.len();
+    if columns.iter().any(|column| column.len() != n) || n < super::bootstrap::MIN_SAMPLES {
         return None;
     }
     let mut found = Vec::new();
     for resample in 0..super::bootstrap::RESAMPLES {
-        let drawn: Vec<usize> = super::bootstrap::draws(32, resample, x.len()).collect();
-        let of = |values: &[f64]| -> Vec<f64> { drawn.iter().filter_map(|i| values.get(*i).copied()).collect() };
-        found.extend(spearman(&of(x), &of(y)));
+        let drawn: Vec<usize> = super::bootstrap::draws(32, resample, n).collect();
+        let columns =
+            columns.map(|values| -> Vec<f64> { drawn.iter().filter_map(|i| values.get(*i).copied()).collect() });
+        found.extend(of(columns.each_ref().map(Vec::as_slice)));
     }
     if found.len() < super::bootstrap::RESAMPLES as usize / 2 {
         return None;
@@ -101,6 +114,17 @@ pub fn spearman_interval(x: &[f64], y: &[f64]) -> Option<[f64; 2]> {
     found.sort_unstable_by(f64::total_cmp);
     let outside = found.len() / 40;
     Some([*found.get(outside)?, *found.get(found.len() - 1 - outside)?])
+}
+
+/// The two-sided probability, where two columns are independent given `given` others, of a rank correlation at least as far
+/// from zero as `rho` of `n` rows: Student's approximation (M. G. Kendall, A. Stuart, 1973); none of too few rows.
+pub fn spearman_p(rho: f64, n: usize, given: usize) -> Option<f64> {
+    let degrees = n.checked_sub(2 + given).filter(|degrees| *degrees > 0)? as f64;
+    let left = 1.0 - rho * rho;
+    if left <= 0.0 {
+        return Some(0.0);
+    }
+    Some((2.0 * super::student::upper_tail(rho.abs() * (degrees / left).sqrt(), degrees)).min(1.0))
 }
 
 #[cfg(test)]
@@ -115,6 +139,28 @@ mod tests {
         assert!((spearman(&iq, &hours).unwrap() + 29.0 / 165.0).abs() < 1e-12);
         let [low, high] = spearman_interval(&iq, &hours).unwrap();
         assert!(low < -29.0 / 165.0 && high > -29.0 / 165.0 && low > -1.0 && high < 1.0, "{low} {high}");
+    }
+
+    /// The same example, whose probability is given as 0.627188 by Student's distribution.
+    #[test]
+    fn the_probability_is_that_of_students_t() {
+        let rho = -29.0 / 165.0;
+        let expected = 0.627_188;
+        assert!((spearman_p(rho, 10, 0).unwrap() - expected).abs() < 1e-6);
+        assert!(spearman_p(rho, 10, 3).unwrap() > expected, "fewer degrees of freedom");
+        assert_eq!((spearman_p(1.0, 10, 0), spearman_p(0.5, 4, 2)), (Some(0.0), None));
+    }
+
+    #[test]
+    fn a_lead_is_found_where_there_is_one() {
+        let y: Vec<f64> = (0..40).map(f64::from).collect();
+        let near: Vec<f64> = y.iter().map(|y| y + 3.0 * (y * 2.3).sin()).collect();
+        let far: Vec<f64> = y.iter().map(|y| -y + 40.0 * (y * 1.7).sin()).collect();
+        let [low, high] = spearman_lead_interval(&near, &far, &y).unwrap();
+        let lead = spearman(&near, &y).unwrap() - spearman(&far, &y).unwrap().abs();
+        assert!(low > 0.0 && low < lead && lead < high && high < 1.0, "{low} {lead} {high}");
+        assert_eq!(spearman_lead_interval(&near, &near, &y), Some([0.0, 0.0]));
+        assert_eq!(spearman_lead_interval(&near, &far[1..], &y), None);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The list of experiments, one file each.
 
+mod betti;
 mod dct;
+mod distill;
 mod gating;
 mod hrr;
 mod lif;
@@ -10,6 +12,7 @@ mod norm;
 mod power;
 mod softmax;
 mod sparse;
+mod students;
 mod sync;
 mod tda;
 mod ternary;
@@ -23,6 +26,8 @@ pub const EXPERIMENTS: &[Experiment] = &[
     norm::EXPERIMENT,
     gating::EXPERIMENT,
     tda::EXPERIMENT,
+    betti::EXPERIMENT,
+    distill::EXPERIMENT,
     hrr::EXPERIMENT,
     memory::EXPERIMENT,
     dct::EXPERIMENT,
@@ -30,18 +35,6 @@ pub const EXPERIMENTS: &[Experiment] = &[
     ternary::EXPERIMENT,
     sync::EXPERIMENT,
     power::EXPERIMENT,
-];
-
-/// Components that have no experiment yet, and what one would take.
-pub const WITHOUT: &[(&str, &str)] = &[
-    (
-        "Mechanistic distillation",
-        "the losses of the logits, FitNets and attention transfer, which `rin train` has, compared at equal processor time, six seeds, with reversed layers as control; MiniLM's and TinyBERT's are not there",
-    ),
-    (
-        "Betti numbers as a validator of distillation",
-        "sixty students of one teacher; the engine of persistence is on the page of persistent homology",
-    ),
 ];
 
 /// The experiment of a name.

@@ -34,8 +34,7 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
              six pairs of diagrams; three pairs of clouds for the divergence. Time of H1 on points of a noisy torus, against ripser.py on \
              the same distances in turn, where an interpreter with it is given (`--python`).",
     expected: "Equal bars; at least as fast as ripser.py at 500 points.",
-    reopens: "A cloud on which a bar differs. Whether any of these numbers predicts the accuracy of distilled students better than the \
-              divergence of logits and CKA is a question of its own, which was not run.",
+    reopens: "A cloud on which a bar differs. Whether any of these numbers says how good a distilled student is has a page of its own (betti.md).",
     revision: 1,
     cases,
     judge,
@@ -256,7 +255,7 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         None => "ripser.py was not timed".to_owned(),
     };
     let because = format!(
-        "All bars of {number} clouds {} GUDHI's and Ripser's; {speed}. Whether Betti numbers validate a distillation was not tested.",
+        "All bars of {number} clouds {} GUDHI's and Ripser's; {speed}. Whether Betti numbers validate a distillation has a page of its own.",
         if equal { "equal" } else { "do not all equal" }
     );
     let verdict = if equal { Verdict::ValidatedWithLimits } else { Verdict::Negative };

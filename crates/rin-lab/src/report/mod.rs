@@ -11,7 +11,7 @@ pub use table::{Table, digits, interval, percent};
 
 use crate::experiment::{Experiment, Findings, Outcome, Scale};
 use crate::results::{self, Results};
-use crate::{EXPERIMENTS, Error, WITHOUT};
+use crate::{EXPERIMENTS, Error};
 
 /// Where the summary table begins and ends in a file that shows it.
 const BEGIN: &str = "<!-- lab: summary begins -->";
@@ -143,10 +143,6 @@ fn overview(rows: &[(&Experiment, Findings)]) -> String {
          runs alone; expectations were written down before anything ran.\n\n",
     );
     out.push_str(&summary(rows, ""));
-    out.push_str("\nWithout an experiment so far, and so without any claim:\n\n");
-    for (component, needs) in WITHOUT {
-        out.push_str(&format!("- {component}: {needs}.\n"));
-    }
     out
 }
 

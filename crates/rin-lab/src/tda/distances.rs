@@ -2,6 +2,8 @@
 
 use crate::Error;
 
+/// The share of distances that are at most the unit.
+const QUANTILE: f64 = 0.9;
 /// Most points: more would take more than half a gigabyte.
 const MAX_POINTS: usize = 8192;
 
@@ -85,8 +87,17 @@ impl Distances {
         (0..self.n).map(farthest).reduce(f64::min).unwrap_or(0.0)
     }
 
+    /// Every distance over the 0.9 quantile of all of them, so that clouds of other widths compare (Barannikov et al., 2022).
+    ///
+    /// # Errors
+    /// [`Error::Input`] where that is zero.
+    pub fn normalized(&self) -> Result<Self, Error> {
+        let unit = self.quantile(QUANTILE);
+        if unit > 0.0 { Ok(self.scaled(unit)) } else { Err(Error::input("points", "most of them are the same")) }
+    }
+
     /// The quantile of all entries, zeros of the diagonal included, by linear interpolation.
-    pub(super) fn quantile(&self, q: f64) -> f64 {
+    fn quantile(&self, q: f64) -> f64 {
         let mut sorted = self.full.clone();
         sorted.sort_unstable_by(f64::total_cmp);
         let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
@@ -98,7 +109,7 @@ impl Distances {
     }
 
     /// Every distance divided by `unit`, which is positive.
-    pub(super) fn scaled(&self, unit: f64) -> Self {
+    fn scaled(&self, unit: f64) -> Self {
         Self { n: self.n, full: self.full.iter().map(|d| d / unit).collect() }
     }
 }

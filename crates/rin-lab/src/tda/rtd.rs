@@ -6,24 +6,17 @@
 use super::{Distances, persistence, total_persistence};
 use crate::Error;
 
-/// The share of distances that are at most the unit.
-const QUANTILE: f64 = 0.9;
-
 /// The divergence of two clouds of the same points: the mean of both directions' total lengths of the H1 bars of
 /// `[[0, a], [a, min(a, b)]]`. It has no bound and grows with the number of points, so it is to be compared at equal
 /// numbers only.
 ///
 /// # Errors
-/// [`Error::Input`] where the numbers of points differ or a cloud is a single point.
+/// [`Error::Input`] where the numbers of points differ or most points of a cloud are the same.
 pub fn rtd(a: &Distances, b: &Distances) -> Result<f64, Error> {
     if a.len() != b.len() {
         return Err(Error::input("clouds", format!("{} and {} points, but they must be the same", a.len(), b.len())));
     }
-    let (unit_a, unit_b) = (a.quantile(QUANTILE), b.quantile(QUANTILE));
-    if !(unit_a > 0.0 && unit_b > 0.0) {
-        return Err(Error::input("clouds", "all points of one are the same"));
-    }
-    let (a, b) = (a.scaled(unit_a), b.scaled(unit_b));
+    let (a, b) = (a.normalized()?, b.normalized()?);
     Ok(f64::midpoint(one_way(&a, &b)?, one_way(&b, &a)?))
 }
 

@@ -58,6 +58,12 @@ impl AttentionShape {
         }
     }
 
+    /// That of the values among themselves: as many heads as there are of values, nothing rotated.
+    pub(crate) fn of_values(&self) -> Self {
+        let still = |x: f32| vec![x; self.cos.len()].into();
+        Self { heads: self.kv_heads, cos: still(1.0), sin: still(0.0), minus_sin: still(0.0), ..self.clone() }
+    }
+
     /// The first position that token `t` sees.
     pub(crate) fn first(&self, t: usize) -> usize {
         (t + 1).saturating_sub(self.window)

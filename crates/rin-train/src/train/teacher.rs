@@ -17,11 +17,25 @@ use rin_engine::weights::{matrix_values, vector_values};
 use rin_model::ModelFile;
 use std::path::Path;
 
-/// A network that is not trained any more, and what its word counts.
+/// A network that is not trained any more.
 #[derive(Debug)]
 pub(super) struct Teacher {
-    network: Box<dyn Network>,
-    weights: Weights,
+    pub(super) network: Box<dyn Network>,
+    pub(super) weights: Weights,
+}
+
+/// What a teacher makes of a batch.
+#[derive(Clone, Debug)]
+pub(super) struct Answers {
+    /// `(tokens, vocab)`.
+    pub(super) logits: Tensor,
+    /// Where a hint asks for it.
+    pub(super) inside: Option<Inside>,
+}
+
+/// What a teacher's word counts for one student.
+#[derive(Debug)]
+pub(super) struct Teaching {
     config: DistillConfig,
     hints: Option<HintPlan>,
     kernels: Kernels,
@@ -39,32 +53,46 @@ pub(super) struct Student<'a> {
 }
 
 impl Teacher {
-    /// Reads the teacher of a `student` with this `vocabulary`, whose hash is `hash`.
+    /// Reads a teacher of this `vocabulary` and of sequences of `seq` tokens.
     ///
     /// # Errors
-    /// When it is not there, is of another vocabulary, its context is shorter than a training sequence, or the student
-    /// has no place for its hints.
-    pub(super) fn load(
-        config: &DistillConfig,
-        vocabulary: &Vocabulary,
-        hash: &str,
-        student: &dyn Network,
-        seq: usize,
-        kernels: Kernels,
-    ) -> Result<Self, Error> {
-        let path = &*config.teacher;
+    /// When it is not there, is of another vocabulary, or its context is shorter than a training sequence.
+    pub(super) fn load(path: &Path, vocabulary: &Vocabulary, seq: usize, kernels: Kernels) -> Result<Self, Error> {
         let (network, weights) = if path == Path::new(EMBEDDED) {
             of_model(&rin_embedded::model()?, path, vocabulary, kernels)?
         } else if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("rin")) {
             of_model(&ModelFile::open(path)?, path, vocabulary, kernels)?
         } else {
-            of_training(path, vocabulary.size(), hash, kernels)?
+            of_training(path, vocabulary, kernels)?
         };
         if network.config().ctx < seq {
             return Err(not(path, format!("a network with a context of at least {seq} tokens")));
         }
-        let hints = HintPlan::new(config, student.config(), network.config(), seq, kernels)?;
-        Ok(Self { network, weights, config: config.clone(), hints, kernels })
+        Ok(Self { network, weights })
+    }
+
+    /// What it makes of a batch, with its inside where that is asked for.
+    pub(super) fn answers(&self, batch: Batch<'_>, with_inside: bool) -> Result<Answers, Error> {
+        let mut inside = with_inside.then(Inside::default);
+        let logits = self.network.forward_seen(&self.weights, batch, Pass::Evaluate, inside.as_mut())?;
+        Ok(Answers { logits, inside })
+    }
+}
+
+impl Teaching {
+    /// For a `student` of `teacher`.
+    ///
+    /// # Errors
+    /// When the student has no place for the hints.
+    pub(super) fn new(
+        config: &DistillConfig,
+        student: &dyn Network,
+        teacher: &Teacher,
+        seq: usize,
+        kernels: Kernels,
+    ) -> Result<Self, Error> {
+        let hints = HintPlan::new(config, student.config(), teacher.network.config(), seq, kernels)?;
+        Ok(Self { config: config.clone(), hints, kernels })
     }
 
     /// Whether a student's inside is asked for.
@@ -77,28 +105,24 @@ impl Teacher {
         self.hints.as_ref().map(HintPlan::parameters).unwrap_or_default()
     }
 
-    /// The loss of a student; `first` becomes the hint's distance where it is none yet.
-    pub(super) fn loss(
-        &self,
-        student: Student<'_>,
-        batch: Batch<'_>,
-        first: &mut Option<f64>,
-    ) -> Result<Tensor, Error> {
-        let mut inside = student.inside.map(|_| Inside::default());
-        let teacher = self.network.forward_seen(&self.weights, batch, Pass::Evaluate, inside.as_mut())?;
-        let distance = distillation(student.logits, &teacher, self.config.temperature, self.kernels)?;
+    /// The loss of a student; `first` becomes the hints' distances where there are none yet.
+    pub(super) fn loss(&self, student: Student<'_>, answers: &Answers, first: &mut Vec<f64>) -> Result<Tensor, Error> {
+        let distance = distillation(student.logits, &answers.logits, self.config.temperature, self.kernels)?;
         let share = self.config.weight;
-        let loss = ((student.nats * (1.0 - share))? + (distance * share)?)?;
-        let (Some(hints), Some(of_student), Some(of_teacher)) = (&self.hints, student.inside, &inside) else {
+        let mut loss = ((student.nats * (1.0 - share))? + (distance * share)?)?;
+        let (Some(hints), Some(of_student), Some(of_teacher)) = (&self.hints, student.inside, &answers.inside) else {
             return Ok(loss);
         };
-        let distance = hints.distance(of_student, of_teacher, student.weights)?;
-        let first = match *first {
-            Some(first) => first,
-            None => *first.insert(distance.to_scalar::<f32>()?.into()),
-        };
-        let factor = self.config.hint_weight / unit(first);
-        Ok((loss + (distance * factor)?)?)
+        let distances = hints.distances(of_student, of_teacher, student.weights)?;
+        if first.is_empty() {
+            for distance in &distances {
+                first.push(distance.to_scalar::<f32>()?.into());
+            }
+        }
+        for (distance, first) in distances.iter().zip(&*first) {
+            loss = (loss + (distance * (self.config.hint_weight / unit(*first)))?)?;
+        }
+        Ok(loss)
     }
 }
 
@@ -144,16 +168,16 @@ fn of_model(
 }
 
 /// The network of a training and the weights of its best evaluation.
-fn of_training(path: &Path, vocab: usize, hash: &str, kernels: Kernels) -> Result<(Box<dyn Network>, Weights), Error> {
+fn of_training(path: &Path, vocabulary: &Vocabulary, kernels: Kernels) -> Result<(Box<dyn Network>, Weights), Error> {
     let of = TrainConfig::read(path)?;
-    let network = network::build(&of.model, vocab, &of.output.name)?;
+    let network = network::build(&of.model, vocabulary.size(), &of.output.name)?;
     let like = Parameters::initialized(all_parameters(&*network, &of), 0);
     let best = of.output.dir.join(format!("{}.best", of.output.name));
     if !best.exists() {
         return Err(not(path, format!("a training that was run: {} is missing", best.display())));
     }
     let best = Checkpoint::load(&best, &like, None)?;
-    if best.state.fingerprint.vocabulary != hash {
+    if best.state.fingerprint.vocabulary != vocabulary.hash() {
         return Err(not(path, "a network of the same vocabulary".to_owned()));
     }
     let arithmetic = of.train.quant.format().map_or(Arithmetic::Float, Arithmetic::Quant);

@@ -8,7 +8,9 @@ mod bpe;
 use crate::Error;
 use crate::config::TokenizerKind;
 use rin_engine::tokenizer::{EncodeOptions, Tokenizer};
+use rin_model::rin_format::hex;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
 /// Name of the token for what a character vocabulary lacks.
@@ -58,6 +60,11 @@ impl Vocabulary {
     /// The `tokenizer.json`.
     pub fn json(&self) -> &[u8] {
         &self.json
+    }
+
+    /// The SHA-256 of [`Vocabulary::json`], in hexadecimal digits.
+    pub fn hash(&self) -> String {
+        hex(&Sha256::digest(&self.json))
     }
 
     /// The runtime's tokenizer.

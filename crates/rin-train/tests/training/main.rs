@@ -1,6 +1,7 @@
 //! Whole trainings of a few steps: results, checkpoints, interruptions, refusals.
 #![expect(clippy::unwrap_used, reason = "a failure ends the test")]
 
+mod pupils;
 mod refusals;
 
 use rin_engine::tokenizer::{DecodeOptions, EncodeOptions, Tokenizer};
@@ -154,9 +155,14 @@ fn hints_are_learned_from_a_model_and_are_not_exported() {
     let again = RunOptions { overwrite: true, ..RunOptions::default() };
     let plain = DistillConfig::plain(folder.file("teacher.rin"));
     let mut seen = Vec::new();
-    for (hints, quant) in
-        [(Hints::None, ""), (Hints::Hidden, ""), (Hints::Attention, ""), (Hints::Hidden, "quant = 'q8_0'")]
-    {
+    for (hints, quant) in [
+        (Hints::None, ""),
+        (Hints::Hidden, ""),
+        (Hints::Attention, ""),
+        (Hints::Both, ""),
+        (Hints::Relations, ""),
+        (Hints::Hidden, "quant = 'q8_0'"),
+    ] {
         let mut student = folder.config("tokenizer = 'char'", &format!("steps = 8\nlr = 0.01\n{quant}"));
         student.distill = Some(DistillConfig { hints, ..plain.clone() });
         let summary = finish(student.clone(), again);
@@ -215,7 +221,8 @@ fn the_model_in_the_binary_teaches() {
     (student.model.heads, student.model.layers) = (8, 2);
     student.model.dim = 64;
     let plain = DistillConfig::plain(PathBuf::from(rin_train::config::EMBEDDED));
-    for hints in [Hints::Hidden, Hints::Attention] {
+    student.model.kv_heads = Some(4);
+    for hints in [Hints::Hidden, Hints::Attention, Hints::Both, Hints::Relations] {
         student.distill = Some(DistillConfig { hints, hint_layers: HintLayers::Reversed, ..plain.clone() });
         let summary = finish(student.clone(), RunOptions { overwrite: true, ..RunOptions::default() });
         assert!(summary.evaluation.nats_per_char.is_finite());
@@ -244,6 +251,8 @@ fn teachers_whose_inside_does_not_fit_are_refused_by_name() {
     let mut wide = of(char, Hints::Attention, HintLayers::Reversed, model());
     wide.model.heads = 4;
     assert!(refused(wide).starts_with("model.heads = 4: 2"));
+    let shared = of("tokenizer = 'char'\nkv_heads = 1", Hints::Relations, HintLayers::Uniform, model());
+    assert!(refused(shared).starts_with("model.kv_heads = 1: 2"));
     let near = of("tokenizer = 'char'\nwindow = 4", Hints::Attention, HintLayers::Uniform, model());
     assert!(refused(near).starts_with("model.window = 4: 16"));
     let bytes = refused(of("tokenizer = 'byte'", Hints::None, HintLayers::Uniform, model()));
@@ -287,6 +296,8 @@ fn a_resumed_training_has_the_losses_of_an_uninterrupted_one() {
         let resumed = finish(config(), resume);
         assert_eq!(losses(&parts.file("tiny.jsonl")), want, "{name}");
         assert_eq!(resumed.sha256, summary.sha256, "{name}");
+        let bytes = |summary: &Summary| std::fs::read(&summary.model).unwrap();
+        assert!(bytes(&resumed) == bytes(&summary), "{name}: the exported files differ");
     }
 }
 
