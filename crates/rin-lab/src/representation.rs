@@ -33,7 +33,11 @@ fn centred(x: &[f32], width: usize) -> Result<Vec<f64>, Error> {
     let n = (x.len() / width) as f64;
     let mut means = vec![0.0; width];
     for row in x.chunks_exact(width) {
-        means.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(*x) / n);
+        means.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    // Divided last: the sum of equal numbers is exact, so what is constant becomes zero.
+    for mean in &mut means {
+        *mean /= n;
     }
     Ok(x.chunks_exact(width).flat_map(|row| row.iter().zip(&means).map(|(x, mean)| f64::from(*x) - mean)).collect())
 }

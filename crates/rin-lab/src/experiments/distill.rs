@@ -270,7 +270,7 @@ fn judge(results: &Results) -> Result<Findings, Error> {
              question: hints make a step dearer, and the column of steps says how much.",
         )
         .note(format!(
-            "The best student has {} nats; counting four characters gives 1.669. So this is about how fast a student learns, not about where it ends.",
+            "The best arm has {} nats; counting four characters gives 1.669. So this is about how fast a student learns, not about where it ends.",
             digits(least)
         )))
 }
