@@ -118,7 +118,6 @@ pub unsafe extern "C" fn rin_write_network(
 /// or points at `n` tensors, whose strings are NULL or zero-terminated and whose shape and data are NULL or as long as they say.
 /// `options` is NULL or points at a RinImportOptions whose `struct_size` is set and whose strings are NULL or zero-terminated.
 /// `callback` is NULL or keeps to the rules of RinCallback with `user`.
-#[expect(clippy::too_many_arguments, reason = "pointers come with their lengths, callbacks with their argument")]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rin_write_decoder(
     to: *const c_char,
