@@ -94,9 +94,7 @@ pub unsafe extern "C" fn rin_write_network(
         // SAFETY: by contract.
         let description = unsafe { text(description, "description") }?;
         // SAFETY: by contract.
-        let given = unsafe { values(tensors, n, "tensors") }?;
-        // SAFETY: by contract.
-        let tensors = given.iter().map(|tensor| unsafe { requests::tensor(tensor) }).collect::<Result<Vec<_>, _>>()?;
+        let tensors = unsafe { requests::tensors(tensors, n) }?;
         // SAFETY: by contract.
         let request = unsafe { requests::import_options(options) }?;
         // SAFETY: by contract.
@@ -138,9 +136,7 @@ pub unsafe extern "C" fn rin_write_decoder(
         // SAFETY: by contract.
         let tokenizer = unsafe { values(tokenizer.cast::<u8>(), tokenizer_bytes, "tokenizer") }?;
         // SAFETY: by contract.
-        let given = unsafe { values(tensors, n, "tensors") }?;
-        // SAFETY: by contract.
-        let tensors = given.iter().map(|tensor| unsafe { requests::tensor(tensor) }).collect::<Result<Vec<_>, _>>()?;
+        let tensors = unsafe { requests::tensors(tensors, n) }?;
         // SAFETY: by contract.
         let ImportRequest { quant, overwrite, .. } = unsafe { requests::import_options(options) }?;
         // SAFETY: by contract.

@@ -287,8 +287,18 @@ pub(crate) unsafe fn import_options<'a>(pointer: *const RinImportOptions) -> Res
 }
 
 /// # Safety
+/// `pointer` is null or points at `n` tensors; of each the strings are null or zero-terminated, shape and data null or as long
+/// as they say, all during `'a`.
+pub(crate) unsafe fn tensors<'a>(pointer: *const RinTensor, n: usize) -> Result<Vec<TensorRequest<'a>>, Failure> {
+    // SAFETY: by contract.
+    let given: &[RinTensor] = unsafe { values(pointer, n, "tensors") }?;
+    // SAFETY: by contract.
+    given.iter().map(|given| unsafe { tensor(given) }).collect()
+}
+
+/// # Safety
 /// The strings are null or zero-terminated, shape and data null or as long as they say, all during `'a`.
-pub(crate) unsafe fn tensor<'a>(given: &RinTensor) -> Result<TensorRequest<'a>, Failure> {
+unsafe fn tensor<'a>(given: &RinTensor) -> Result<TensorRequest<'a>, Failure> {
     // SAFETY: by contract.
     let name = unsafe { text(given.name, "name of a tensor") }?;
     // SAFETY: by contract.

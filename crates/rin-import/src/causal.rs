@@ -11,15 +11,13 @@ use crate::{Error, ImportOptions, Report, source, staged};
 use rin_engine::arch::rope;
 use rin_engine::weights::{matrix_values, vector_values};
 use rin_kernels::ops::rope::RopeTable;
+use rin_kernels::ops::wide::attention::MAX_POSITIONS;
 use rin_kernels::{Cpu, Format};
 use rin_model::{
     Arch, Body, Config, Extent, Function, Mode, ModelFile, Network, Node, Op, Output, OutputKind, Pairing, Port,
-    PortKind, RopeScaling, TensorInfo,
+    RopeScaling, TensorInfo,
 };
 use std::path::Path;
-
-/// Most positions that attend to each other in integers.
-const MAX_POSITIONS: usize = 1 << 14;
 
 /// Writes the decoder in `file` to `dst`, in integers.
 pub(crate) fn import(file: &ModelFile, src: &Path, dst: &Path, options: &ImportOptions) -> Result<Report, Error> {
@@ -60,12 +58,10 @@ fn build(file: &ModelFile, name: &str) -> Result<Built, Error> {
     b.angles(positions)?;
     b.write()?;
     let Builder { nodes, tensors, .. } = b;
-    let ids = Port { name: "ids".to_owned(), shape: vec![positions], kind: PortKind::Sequence, optional: false };
-    let length = Port { name: "length".to_owned(), shape: vec![1], kind: PortKind::Length, optional: true };
     let network = Network {
         mode: Mode::Attn,
         name: Some(name.to_owned()).filter(|name| !name.is_empty()),
-        inputs: vec![ids, length],
+        inputs: vec![Port::sequence("ids", positions, false), Port::length()],
         outputs: vec![Output { name: "logits".to_owned(), kind: OutputKind::Logits, labels: Vec::new() }],
         body: Body::Nodes(nodes),
     };

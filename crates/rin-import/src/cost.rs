@@ -1,6 +1,7 @@
 //! What a conversion cost: a network beside the same one in f32, on rows.
 
 use crate::Error;
+use rin_engine::eval::LogSoftmax;
 use rin_engine::network::Domain;
 use rin_engine::{LoadOptions, NetworkEngine};
 use rin_model::array::Array;
@@ -49,7 +50,7 @@ fn count_share(part: usize, all: usize) -> f64 {
 
 /// The mean of −ln p of each id that stands behind another, in nats; `logits` has a row of `width` for each id.
 fn loss(ids: &[f32], logits: &[f32], positions: usize, width: usize) -> f64 {
-    let (mut sum, mut n) = (0.0, 0_usize);
+    let (mut sum, mut n, mut weights) = (0.0, 0_usize, Vec::new());
     let sequences = ids.chunks_exact(positions.max(1)).zip(logits.chunks_exact(positions.saturating_mul(width).max(1)));
     for (ids, logits) in sequences {
         for (next, row) in ids.iter().skip(1).zip(logits.chunks_exact(width.max(1))) {
@@ -58,10 +59,8 @@ fn loss(ids: &[f32], logits: &[f32], positions: usize, width: usize) -> f64 {
                 clippy::cast_sign_loss,
                 reason = "the engine has checked the ids"
             )]
-            let own = row.get(*next as usize).copied().map_or(f64::NAN, f64::from);
-            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let all: f64 = row.iter().map(|x| libm::exp(f64::from(*x) - f64::from(most))).sum();
-            sum += f64::from(most) + libm::log(all) - own;
+            let own = row.get(*next as usize);
+            sum -= LogSoftmax::of(row, &mut weights).zip(own).map_or(f64::NAN, |(softmax, own)| softmax.log_p(*own));
             n = n.saturating_add(1);
         }
     }

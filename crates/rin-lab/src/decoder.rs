@@ -8,6 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rin_engine::eval::LogSoftmax;
 use rin_engine::weights::{matrix_values, vector_values};
 use rin_kernels::ops::linear::{Epilogue, Input, Linear};
 use rin_kernels::pack::{LANES, pack_panel};
@@ -492,10 +493,7 @@ fn window_losses(decoder: &Decoder, window: &[u32], how: &Arithmetic) -> Result<
     let logits = decoder.logits(window, how, Some(&mut seen))?;
     let rows = logits.chunks_exact(decoder.config.vocab);
     let losses = rows.zip(&window[1..]).map(|(row, next)| {
-        let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
-        let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = row.iter().map(|x| libm::exp(x - most)).sum();
-        most + libm::log(sum) - row[*next as usize]
+        LogSoftmax::of(row, &mut Vec::new()).map_or(f64::NAN, |softmax| -softmax.log_p(row[*next as usize]))
     });
     Ok((losses.collect(), seen.gated))
 }

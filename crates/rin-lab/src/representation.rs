@@ -1,5 +1,6 @@
 //! How far what a student makes of a text is from what its teacher makes of it.
 
+use rin_engine::eval::LogSoftmax;
 use rin_train::train::Seen;
 
 use crate::Error;
@@ -55,10 +56,8 @@ fn squares(a: &[f64], width_a: usize, b: &[f64], width_b: usize) -> f64 {
 
 /// The logarithms of the probabilities of a row of logits.
 fn log_probabilities(logits: &[f32]) -> Vec<f64> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|x| libm::exp(f64::from(x - largest))).sum();
-    let log = libm::log(sum);
-    logits.iter().map(|x| f64::from(x - largest) - log).collect()
+    let softmax = LogSoftmax::of(logits, &mut Vec::new());
+    logits.iter().map(|x| softmax.map_or(f64::NAN, |softmax| softmax.log_p(*x))).collect()
 }
 
 /// What a student makes of tokens against what its teacher does.

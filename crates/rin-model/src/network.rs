@@ -101,6 +101,16 @@ impl Port {
         Self { name: name.into(), shape, kind: PortKind::Row, optional: false }
     }
 
+    /// An input of sequences of one number at each of at most `positions` positions.
+    pub fn sequence(name: impl Into<String>, positions: usize, optional: bool) -> Self {
+        Self { name: name.into(), shape: vec![positions], kind: PortKind::Sequence, optional }
+    }
+
+    /// How long the sequences are; they are as long as can be where it is left out.
+    pub fn length() -> Self {
+        Self { name: "length".to_owned(), shape: vec![1], kind: PortKind::Length, optional: true }
+    }
+
     /// Values in a row; of a sequence, the most.
     pub fn width(&self) -> usize {
         self.shape.iter().fold(1, |product: usize, &n| product.saturating_mul(n))

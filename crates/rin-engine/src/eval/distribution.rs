@@ -5,16 +5,16 @@
 
 /// The log-softmax of a row, up to the row itself.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct LogSoftmax {
+pub struct LogSoftmax {
     max: f64,
     sum: f64,
     log_sum: f64,
 }
 
 impl LogSoftmax {
-    /// Reads a row; `weights` receives the probability of each id times [`LogSoftmax::sum`]. None where a logit is
-    /// infinite or not a number.
-    pub(super) fn of(row: &[f32], weights: &mut Vec<f64>) -> Option<Self> {
+    /// Reads a row; `weights` receives the probability of each id times their sum. None where a logit is infinite or not a
+    /// number.
+    pub fn of(row: &[f32], weights: &mut Vec<f64>) -> Option<Self> {
         weights.clear();
         if row.is_empty() || !row.iter().all(|x| x.is_finite()) {
             return None;
@@ -26,7 +26,7 @@ impl LogSoftmax {
     }
 
     /// The log-probability of the id whose logit is `x`, in nats.
-    pub(super) fn log_p(&self, x: f32) -> f64 {
+    pub fn log_p(&self, x: f32) -> f64 {
         f64::from(x) - self.max - self.log_sum
     }
 }

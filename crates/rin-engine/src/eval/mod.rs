@@ -17,7 +17,8 @@ mod text;
 use std::ops::ControlFlow;
 
 pub use bootstrap::{BLOCK_CHARS, MIN_BLOCKS, RESAMPLES, block_tokens, mean_interval};
-use distribution::{Distribution, LogSoftmax, argmax};
+pub use distribution::LogSoftmax;
+use distribution::{Distribution, argmax};
 pub use error::EvalError;
 pub use text::EvalText;
 use text::Window;

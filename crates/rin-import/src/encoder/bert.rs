@@ -4,7 +4,7 @@ use super::build::{Builder, Ends, values};
 use super::config::EncoderConfig;
 use crate::Error;
 use crate::foreign::ForeignError;
-use rin_model::{Function, Op, Output, OutputKind, Pool, Port, PortKind};
+use rin_model::{Function, Op, Output, OutputKind, Pool, Port};
 
 /// Where a family keeps the parts of a layer.
 struct Names {
@@ -53,20 +53,14 @@ pub(super) fn write(b: &mut Builder<'_>, config: &EncoderConfig) -> Result<Ends,
     let words = b.node(Op::Embed { table }, &["ids"], "words");
     let (table, positions) = b.table("embeddings.position_embeddings.weight", skip, false)?;
     let mut x = b.node(Op::AddPositions { table }, &[&words], "placed");
-    let sequence = |name: &str, optional| Port {
-        name: name.to_owned(),
-        shape: vec![positions],
-        kind: PortKind::Sequence,
-        optional,
-    };
-    let mut inputs = vec![sequence("ids", false)];
+    let mut inputs = vec![Port::sequence("ids", positions, false)];
     if b.has(TYPES) {
         let (table, _) = b.table(TYPES, 0, false)?;
         let types = b.node(Op::Embed { table }, &["types"], "typed");
         x = b.add(&x, &types, "embedded");
-        inputs.push(sequence("types", true));
+        inputs.push(Port::sequence("types", positions, true));
     }
-    inputs.push(Port { name: "length".to_owned(), shape: vec![1], kind: PortKind::Length, optional: true });
+    inputs.push(Port::length());
     x = b.norm("embeddings.LayerNorm", eps, &x, "embedding")?;
     for layer in 0..config.layers()? {
         let name = |part: &str| format!("{}.{layer}.{part}", names.layer);

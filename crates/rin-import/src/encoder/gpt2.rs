@@ -4,7 +4,7 @@
 use super::build::{Builder, Ends};
 use super::config::EncoderConfig;
 use crate::Error;
-use rin_model::{Extent, Function, Op, Output, OutputKind, Port, PortKind};
+use rin_model::{Extent, Function, Op, Output, OutputKind, Port};
 
 const WORDS: &str = "wte.weight";
 
@@ -39,12 +39,8 @@ pub(super) fn write(b: &mut Builder<'_>, config: &EncoderConfig) -> Result<Ends,
     };
     // A row has a bound, which its logits reach first.
     let positions = positions.min(Extent::MOST.checked_div(vocab).unwrap_or(0)).max(1);
-    let port = |name: &str, shape, kind, optional| Port { name: name.to_owned(), shape, kind, optional };
     Ok(Ends {
-        inputs: vec![
-            port("ids", vec![positions], PortKind::Sequence, false),
-            port("length", vec![1], PortKind::Length, true),
-        ],
+        inputs: vec![Port::sequence("ids", positions, false), Port::length()],
         outputs: vec![Output { name: logits, kind: OutputKind::Logits, labels: Vec::new() }],
     })
 }
