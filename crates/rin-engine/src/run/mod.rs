@@ -36,7 +36,7 @@ use rin_kernels::ops::swiglu::SwiGlu;
 use rin_kernels::ops::wide::attention::Attend;
 use rin_kernels::ops::wide::norm::{WideLayerNorm, WideRmsNorm};
 use rin_kernels::ops::wide::rotate::WideRotate;
-use rin_kernels::ops::wide::rows::{AddScaled, Curve, MultiplyScaled, Rescale, ToBytes};
+use rin_kernels::ops::wide::rows::{AddScaled, Curve, Largest, MultiplyScaled, Rescale, ToBytes};
 pub(crate) use split::{Dense, deal, rows_of, split};
 use std::ops::Range;
 
@@ -84,6 +84,7 @@ pub(crate) struct IntegerKernels {
 /// The operations of encoders and decoders in integers, between their products.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WholeKernels {
+    pub(crate) largest: Largest,
     pub(crate) to_bytes: ToBytes,
     pub(crate) rescale: Rescale,
     pub(crate) add: AddScaled,
@@ -99,6 +100,7 @@ impl WholeKernels {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "as all kernels take it")]
     fn select(cpu: &Cpu) -> Self {
         Self {
+            largest: Largest::select(cpu),
             to_bytes: ToBytes::select(cpu),
             rescale: Rescale::select(cpu),
             add: AddScaled::select(cpu),
