@@ -23,6 +23,7 @@ const KEY_LENGTH: &str = "attention.key_length";
 const VALUE_LENGTH: &str = "attention.value_length";
 const SLIDING_WINDOW: &str = "attention.sliding_window";
 const NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
+const LAYER_NORM_EPS: &str = "attention.layer_norm_epsilon";
 const VOCAB_SIZE: &str = "vocab_size";
 const ROPE_BASE: &str = "rope.freq_base";
 const ROPE_DIMS: &str = "rope.dimension_count";
@@ -82,8 +83,12 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<C
             let expected = "a Hugging Face folder, whose layout of this family RIN reads";
             return Err(Error::Unsupported(fault("metadata", ARCHITECTURE, expected, arch.name())));
         }
-        Arch::Llama | Arch::Qwen2 => {}
+        Arch::Llama | Arch::Qwen2 | Arch::Gpt2 => {}
     }
+    let (norm, activation, norm_eps) = match arch {
+        Arch::Gpt2 => (Norm::Layer, Activation::GeluTanh, LAYER_NORM_EPS),
+        _ => (Norm::Rms, Activation::Silu, NORM_EPS),
+    };
     let dim = keys.needed(EMBEDDING_LENGTH)?;
     let n_heads = keys.needed(HEAD_COUNT)?;
     let head_dim = match keys.number(KEY_LENGTH)? {
@@ -112,20 +117,23 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<C
         ffn_dim: keys.needed(FEED_FORWARD_LENGTH)?,
         vocab,
         ctx: keys.needed(CONTEXT_LENGTH)?,
-        norm_eps: keys.float(NORM_EPS)?.ok_or_else(|| missing(&keys.key(NORM_EPS)))?,
-        rope: Rope {
-            base: keys.float(ROPE_BASE)?.unwrap_or(10_000.0),
-            dims: keys.number(ROPE_DIMS)?.unwrap_or(head_dim),
-            pairing: arch.family().pairing,
-            scaling: scaling(&keys, has(ROPE_FACTORS))?,
+        norm_eps: keys.float(norm_eps)?.ok_or_else(|| missing(&keys.key(norm_eps)))?,
+        rope: match arch {
+            Arch::Gpt2 => Rope::none(),
+            _ => Rope {
+                base: keys.float(ROPE_BASE)?.unwrap_or(10_000.0),
+                dims: keys.number(ROPE_DIMS)?.unwrap_or(head_dim),
+                pairing: arch.family().pairing,
+                scaling: scaling(&keys, has(ROPE_FACTORS))?,
+            },
         },
-        qkv_bias: has("blk.0.attn_q.bias"),
+        qkv_bias: has("blk.0.attn_q.bias") || arch == Arch::Gpt2,
         attn_output_bias: has("blk.0.attn_output.bias"),
         mlp_bias: has("blk.0.ffn_up.bias"),
         tied_embeddings: !has(OUTPUT),
         window: keys.number(SLIDING_WINDOW)?.filter(|&window| window > 0),
-        activation: Activation::Silu,
-        norm: Norm::Rms,
+        activation,
+        norm,
         eos: Vec::new(),
         bos: None,
         memory: Vec::new(),
@@ -216,11 +224,19 @@ impl Config {
             (FEED_FORWARD_LENGTH, uint(self.ffn_dim)),
             (HEAD_COUNT, uint(self.n_heads)),
             (HEAD_COUNT_KV, uint(self.n_kv_heads)),
-            (NORM_EPS, Value::F32(self.norm_eps)),
             (VOCAB_SIZE, uint(self.vocab)),
-            (ROPE_BASE, Value::F32(self.rope.base)),
-            (ROPE_DIMS, uint(self.rope.dims)),
         ];
+        match self.norm {
+            Norm::Layer => keys.push((LAYER_NORM_EPS, Value::F32(self.norm_eps))),
+            Norm::Rms => keys.push((NORM_EPS, Value::F32(self.norm_eps))),
+        }
+        if self.arch == Arch::Gpt2 && self.activation != Activation::GeluTanh {
+            let found = format!("{:?}", self.activation);
+            return Err(Error::Unsupported(fault("config", "activation", "that of GPT-2, gelu_new", found)));
+        }
+        if !self.learned_positions() {
+            keys.extend([(ROPE_BASE, Value::F32(self.rope.base)), (ROPE_DIMS, uint(self.rope.dims))]);
+        }
         if self.q_dim() != self.dim {
             keys.extend([(KEY_LENGTH, uint(self.head_dim)), (VALUE_LENGTH, uint(self.head_dim))]);
         }
