@@ -129,6 +129,8 @@ impl StepCost {
                 cost.selected = true;
                 cost.row_bytes = row(2 * c.dim);
             }
+            // There and back.
+            Step::Gather(gather) => cost.row_bytes = row(2 * gather.width.all),
             Step::Memory(step) => {
                 let written: usize = step.outputs().into_iter().flatten().map(|(_, cols)| cols).sum();
                 cost.row_bytes = row(2 * written);

@@ -25,13 +25,15 @@ pub struct VectorId(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArrayId(usize);
 
-/// A weight matrix `rows × cols` in panels.
+/// A weight matrix `rows × cols` in panels: all rows of a tensor, or some.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// Name of the tensor.
     pub name: String,
     /// Format of the weights.
     pub format: Format,
+    /// Its first row within the tensor.
+    pub first_row: usize,
     /// Outputs.
     pub rows: usize,
     /// Inputs.
@@ -40,12 +42,16 @@ pub struct Matrix {
     pub panel_bytes: usize,
     tensor: usize,
     place: Range<usize>,
+    /// Whether its panels are some of a matrix that is loaded whole.
+    shared: bool,
 }
 
 /// A vector of f32: norm weights, biases.
 #[derive(Clone, Debug)]
 struct Vector {
     name: String,
+    /// Its first element within the tensor.
+    first: usize,
     len: usize,
     tensor: usize,
     place: Range<usize>,
@@ -73,6 +79,14 @@ fn unsupported(t: &TensorInfo) -> Error {
     Error::UnsupportedType { tensor: t.name.clone(), found: t.dtype.name().to_owned(), known }
 }
 
+impl Matrix {
+    /// Its bytes within the tensor of a packed file.
+    fn panels(&self) -> Range<usize> {
+        let start = self.first_row / LANES * self.panel_bytes;
+        start..start + self.place.len()
+    }
+}
+
 impl WeightTable {
     /// Adds the matrix called `name`; the same name gives the same id.
     ///
@@ -80,21 +94,47 @@ impl WeightTable {
     ///
     /// When the file has no such matrix, or no kernel runs its type.
     pub fn matrix(&mut self, file: &ModelFile, name: &str) -> Result<MatrixId, Error> {
-        if let Some(i) = self.matrices.iter().position(|m| m.name == name) {
-            return Ok(MatrixId(i));
-        }
+        self.matrix_rows(file, name, 0..usize::MAX)
+    }
+
+    /// Adds `rows` of the matrix called `name`, those that it has. The same rows give the same id, and rows of a matrix that is
+    /// there whole lie in it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`matrix`](Self::matrix); where the file holds panels, and the rows do not begin with one.
+    pub fn matrix_rows(&mut self, file: &ModelFile, name: &str, rows: Range<usize>) -> Result<MatrixId, Error> {
         let (tensor, t) = find(file, name)?;
         let format = format_of(t.dtype).ok_or_else(|| unsupported(t))?;
-        let [rows, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
-        let (rows, cols) = (to_usize(rows)?, to_usize(cols)?);
+        let [all, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
+        let (all, cols) = (to_usize(all)?, to_usize(cols)?);
+        let (first_row, end) = (rows.start.min(all), rows.end.min(all));
+        let rows = end.saturating_sub(first_row);
+        let same = |m: &Matrix| m.name == name && (m.first_row, m.rows) == (first_row, rows);
+        if let Some(i) = self.matrices.iter().position(same) {
+            return Ok(MatrixId(i));
+        }
         let panel_bytes =
             format.panel_bytes(cols).ok_or_else(|| bad_shape(t, format, "a row does not hold whole blocks"))?;
-        let bytes = format.packed_bytes(rows, cols).ok_or(Error::PlanOverflow { what: "weight matrix" })?;
-        if t.packed && t.n_bytes != bytes as u64 {
-            return Err(Error::PackedSize { tensor: name.to_owned(), expected: bytes as u64, found: t.n_bytes });
+        let packed = |rows| format.packed_bytes(rows, cols).ok_or(Error::PlanOverflow { what: "weight matrix" });
+        let (bytes, of_all) = (packed(rows)?, packed(all)?);
+        if t.packed && t.n_bytes != of_all as u64 {
+            return Err(Error::PackedSize { tensor: name.to_owned(), expected: of_all as u64, found: t.n_bytes });
         }
-        let place = self.reserve(bytes)?;
-        self.matrices.push(Matrix { name: name.to_owned(), format, rows, cols, panel_bytes, tensor, place });
+        let on_panel = first_row.is_multiple_of(LANES);
+        if t.packed && !on_panel {
+            return Err(bad_shape(t, format, "its panels are no others, and these rows begin within one"));
+        }
+        let whole = self.matrices.iter().find(|m| m.name == name && (m.first_row, m.rows) == (0, all) && on_panel);
+        let (place, shared) = match whole {
+            Some(whole) => {
+                let start = whole.place.start + first_row / LANES * panel_bytes;
+                (start..start + bytes, true)
+            }
+            None => (self.reserve(bytes)?, false),
+        };
+        let name = name.to_owned();
+        self.matrices.push(Matrix { name, format, first_row, rows, cols, panel_bytes, tensor, place, shared });
         Ok(MatrixId(self.matrices.len() - 1))
     }
 
@@ -104,12 +144,23 @@ impl WeightTable {
     ///
     /// When the file has no such vector, or it is of a quantised type.
     pub fn vector(&mut self, file: &ModelFile, name: &str) -> Result<VectorId, Error> {
+        self.vector_part(file, name, 0..usize::MAX)
+    }
+
+    /// Adds the elements `part` of the vector called `name`, those that it has.
+    ///
+    /// # Errors
+    ///
+    /// As for [`vector`](Self::vector).
+    pub fn vector_part(&mut self, file: &ModelFile, name: &str, part: Range<usize>) -> Result<VectorId, Error> {
         let (tensor, t) = find(file, name)?;
         let format = format_of(t.dtype).filter(|f| f.block_len() == 1).ok_or_else(|| unsupported(t))?;
-        let [len] = t.shape[..] else { return Err(bad_shape(t, format, "it is no vector")) };
-        let len = to_usize(len)?;
+        let [all] = t.shape[..] else { return Err(bad_shape(t, format, "it is no vector")) };
+        let all = to_usize(all)?;
+        let (first, end) = (part.start.min(all), part.end.min(all));
+        let len = end.saturating_sub(first);
         let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
-        self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
+        self.vectors.push(Vector { name: name.to_owned(), first, len, tensor, place });
         Ok(VectorId(self.vectors.len() - 1))
     }
 
@@ -125,10 +176,11 @@ impl WeightTable {
         Ok(ArrayId(self.arrays.len() - 1))
     }
 
-    /// The tensors of the file that are used.
-    fn tensors(&self) -> impl Iterator<Item = usize> {
-        let of_matrices = self.matrices.iter().map(|m| m.tensor);
-        of_matrices.chain(self.vectors.iter().map(|v| v.tensor)).chain(self.arrays.iter().copied())
+    /// The tensors of a packed file that are used, each with the bytes of it.
+    fn pieces(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let of_matrices = self.matrices.iter().map(|m| (m.tensor, m.panels()));
+        let of_vectors = self.vectors.iter().map(|v| (v.tensor, v.first * 4..(v.first + v.len) * 4));
+        of_matrices.chain(of_vectors).chain(self.arrays.iter().map(|&tensor| (tensor, 0..usize::MAX)))
     }
 
     /// The number of an array's tensor in the file.
@@ -146,7 +198,7 @@ impl WeightTable {
         format_of(t.dtype).filter(|f| f.block_len() == 1 && !t.packed).ok_or_else(|| unsupported(t))?;
         let len = to_usize(t.n_elements())?;
         let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
-        self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
+        self.vectors.push(Vector { name: name.to_owned(), first: 0, len, tensor, place });
         Ok(VectorId(self.vectors.len() - 1))
     }
 
@@ -273,14 +325,14 @@ impl<'a> Rows<'a> {
 
     /// Row `r`; none beyond the last, or where the tensor is cut short.
     pub fn get(&mut self, r: usize) -> Option<&[u8]> {
-        self.ready(r / LANES);
+        self.ready(r / LANES * LANES);
         self.row(r)
     }
 
-    /// Readies the rows of panel `p` for [`Rows::row`].
-    fn ready(&mut self, p: usize) {
-        let Some(value) = self.apart.filter(|_| self.gathered.is_empty() || self.first != p * LANES) else { return };
-        self.first = p * LANES;
+    /// Readies the rows of a panel that begins with `first` for [`Rows::row`].
+    fn ready(&mut self, first: usize) {
+        let Some(value) = self.apart.filter(|_| self.gathered.is_empty() || self.first != first) else { return };
+        self.first = first;
         let n = LANES.min(self.n.saturating_sub(self.first));
         self.gathered.resize(n * self.size, 0);
         let columns = self.bytes.chunks_exact((self.n * value).max(1)).take(self.size / value);
@@ -317,12 +369,24 @@ pub fn pack_tensor_panel(
     p: usize,
     panel: &mut [u8],
 ) -> Result<(), Error> {
-    let mut rows = Rows::new(t, bytes, format)?;
+    pack_panel_of(t, bytes, format, p.saturating_mul(LANES)..usize::MAX, panel)
+}
+
+/// Packs the panel that begins with the first of `rows` of a tensor; lanes without one of them are zero.
+fn pack_panel_of(
+    t: &TensorInfo,
+    bytes: &[u8],
+    format: Format,
+    rows: Range<usize>,
+    panel: &mut [u8],
+) -> Result<(), Error> {
+    let mut source = Rows::new(t, bytes, format)?;
     let cols = to_usize(t.shape.last().copied().unwrap_or(0))?;
-    rows.ready(p);
-    pack_panel(format, cols, |lane| rows.row(p * LANES + lane), panel).map_err(|e| Error::NonFiniteWeight {
+    source.ready(rows.start);
+    let row = |lane: usize| Some(rows.start + lane).filter(|r| *r < rows.end).and_then(|r| source.row(r));
+    pack_panel(format, cols, row, panel).map_err(|e| Error::NonFiniteWeight {
         tensor: t.name.clone(),
-        row: p * LANES + e.lane,
+        row: rows.start + e.lane,
         col: e.col,
     })
 }
@@ -338,7 +402,9 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
     let t = &file.tensors()[m.tensor];
     let bytes = file.bytes(t);
     let panel_bytes = m.panel_bytes.max(1);
-    let panel_source = (bytes.len() / m.rows.max(1)).saturating_mul(LANES).max(1);
+    let row_source = m.format.row_bytes(m.cols).unwrap_or(0);
+    let panel_source = row_source.saturating_mul(LANES).max(1);
+    let end_row = m.first_row + m.rows;
     let band_panels = match t.rows {
         // Every panel reads from all pages.
         RowOrder::Transposed => m.rows.div_ceil(LANES).max(1),
@@ -351,7 +417,8 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
         let mut parts: Vec<_> = store.chunks_mut(share * panel_bytes).map(Some).collect();
         pool.run_parts(&mut parts, |i, part| {
             for (p, panel) in part.chunks_exact_mut(panel_bytes).enumerate() {
-                if let Err(error) = pack_tensor_panel(t, bytes, m.format, first + i * share + p, panel) {
+                let rows = m.first_row + (first + i * share + p) * LANES..end_row;
+                if let Err(error) = pack_panel_of(t, bytes, m.format, rows, panel) {
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     return;
                 }
@@ -361,7 +428,7 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
             return Err(error);
         }
         // The packed copy is what runs: the pages of the source would only count twice.
-        let packed = first * panel_source;
+        let packed = m.first_row * row_source + first * panel_source;
         file.release(t, packed.saturating_sub(MAPPED_AROUND)..packed + band_panels * panel_source);
     }
     Ok(())
@@ -479,7 +546,7 @@ impl Weights {
                     notes.push("a stage of a .rin file is not locked: a lock takes the whole file".to_owned());
                 }
                 if options.prefault {
-                    table.tensors().for_each(|i| file.populate_tensor(&file.tensors()[i]));
+                    table.pieces().for_each(|(i, bytes)| file.populate_part(&file.tensors()[i], bytes));
                 }
                 return Ok(Self { table, file, packed: None, notes });
             }
@@ -495,14 +562,14 @@ impl Weights {
         }
         let mut arena = Arena::new(table.bytes as u64, options)?;
         let store = arena.bytes_mut();
-        for m in &table.matrices {
+        for m in table.matrices.iter().filter(|m| !m.shared) {
             pack_matrix(&file, m, &mut store[m.place.clone()], pool)?;
             progress(m.place.len());
         }
         for v in &table.vectors {
             let t = &file.tensors()[v.tensor];
             let values = vector_values(t, file.bytes(t))?;
-            for (to, from) in store[v.place.clone()].chunks_exact_mut(4).zip(values.iter()) {
+            for (to, from) in store[v.place.clone()].chunks_exact_mut(4).zip(values.iter().skip(v.first)) {
                 to.copy_from_slice(&from.to_ne_bytes());
             }
         }
@@ -515,6 +582,11 @@ impl Weights {
     /// Wishes that the system did not grant, in words.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Bytes that lie in the mapping of the file; none where they were packed into memory of their own.
+    pub fn mapped_bytes(&self) -> usize {
+        if self.packed.is_some() { 0 } else { self.table.bytes }
     }
 
     /// What is loaded.
@@ -532,7 +604,7 @@ impl Weights {
         let m = &self.table.matrices[id.0];
         match &self.packed {
             Some(arena) => &arena.bytes()[m.place.clone()],
-            None => self.file.bytes(&self.file.tensors()[m.tensor]),
+            None => self.file.bytes(&self.file.tensors()[m.tensor]).get(m.panels()).unwrap_or_default(),
         }
     }
 
@@ -556,10 +628,10 @@ impl Weights {
             return Ok(cast(&arena.bytes()[v.place.clone()])?);
         }
         let found = self.file.bytes(&self.file.tensors()[v.tensor]);
-        let (expected, found_bytes) = (v.len * 4, found.len() as u64);
+        let (start, expected, found_bytes) = (v.first * 4, (v.first + v.len) * 4, found.len() as u64);
         // Made only where it is needed: the name would be a copy on the heap.
         let short = || Error::PackedSize { tensor: v.name.clone(), expected: expected as u64, found: found_bytes };
-        let bytes = found.get(..expected).ok_or_else(short)?;
+        let bytes = found.get(start..expected).ok_or_else(short)?;
         Ok(cast(bytes)?)
     }
 

@@ -240,10 +240,11 @@ impl ModelFile {
         }
     }
 
-    /// Reads the pages of a tensor into memory, so that no later look waits for one or faults.
-    pub fn populate_tensor(&self, tensor: &TensorInfo) {
+    /// Reads the pages of some bytes of a tensor into memory, those that it has, so that no later look waits for one or faults.
+    pub fn populate_part(&self, tensor: &TensorInfo, bytes: Range<usize>) {
         if let (Some(file), Some(range)) = (self.files.get(tensor.shard), range_of(tensor)) {
-            file.populate(range);
+            let at = |offset: usize| range.start.saturating_add(offset).min(range.end);
+            file.populate(at(bytes.start)..at(bytes.end));
         }
     }
 

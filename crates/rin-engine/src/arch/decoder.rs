@@ -7,20 +7,55 @@
 
 use super::memory;
 use crate::Error;
-use crate::plan::{Act, Builder, Columns, MemoryStep, Plan, PlanOptions, SlotId, kernel_of};
+use crate::plan::{Act, Builder, Columns, MemoryStep, Plan, PlanOptions, SlotId, Stage, Width, kernel_of};
 use crate::weights::{MatrixId, format_of};
 use rin_kernels::Format;
 use rin_kernels::ops::attention::KvType;
 use rin_kernels::ops::memory::Gating;
 use rin_model::{Arch, Config, ModelFile, Norm, POSITIONS};
 
+/// What ranks share of each product.
+#[derive(Clone, Copy, Debug)]
+struct Widths {
+    /// All query heads.
+    q: Width,
+    /// All key heads.
+    kv: Width,
+    /// The feed-forward network.
+    ffn: Width,
+    /// The residual.
+    dim: Width,
+}
+
+impl Widths {
+    fn new(c: &Config, stage: Option<Stage>) -> Self {
+        // Query heads stay with their key head.
+        let group = c.n_heads / c.n_kv_heads.max(1);
+        Self {
+            q: Width::new(c.q_dim(), c.head_dim.saturating_mul(group), stage),
+            kv: Width::new(c.kv_dim(), c.head_dim, stage),
+            ffn: Width::of_panels(c.ffn_dim, stage),
+            dim: Width::of_panels(c.dim, stage),
+        }
+    }
+
+    /// The network as this process has it: cache, rotation and attention are of its own heads alone.
+    fn own(&self, whole: Config) -> Config {
+        let head = whole.head_dim.max(1);
+        let (n_heads, n_kv_heads) = (self.q.own().len() / head, self.kv.own().len() / head);
+        Config { n_heads, n_kv_heads, ffn_dim: self.ffn.own().len(), ..whole }
+    }
+}
+
 pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Result<Plan, Error> {
-    let c = &config;
     let mut p = Builder::new(file, options);
     let stage = options.stage.filter(|stage| stage.count > 1);
-    let layers = stage.map_or(0..c.n_layers, |stage| stage.first_layer..stage.end_layer);
+    let layers = stage.map_or(0..config.n_layers, |stage| stage.first_layer..stage.end_layer);
     let kv_type = options.kv_type.unwrap_or(kv_type_of(file));
-    let inv_freq = p.state("rope inv_freq", c.rope.dims / 2, 4);
+    let inv_freq = p.state("rope inv_freq", config.rope.dims / 2, 4);
+    let (widths, vocab) = (Widths::new(&config, stage), Width::of_panels(config.vocab, stage));
+    let config = if widths.dim.is_cut() { widths.own(config) } else { config };
+    let c = &config;
 
     let ports = stage.map(|stage| p.ports(stage, c.dim)).transpose()?;
     let mut x = match (stage, ports) {
@@ -36,6 +71,9 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
             }
         }
     };
+    if widths.dim.is_cut() {
+        p.hand_on(x);
+    }
     let angles = (c.rope.dims > 0).then(|| p.rope_table(c.rope.dims / 2));
     for layer in layers {
         let name = |part: &str| format!("blk.{layer}.{part}");
@@ -45,45 +83,47 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
                 let norm = p.vector(&name("attn_norm.weight"))?;
                 memory::mixer(&mut p, c, memory, layer, norm, x)?;
             }
-            None => attention(&mut p, c, layer, kv_type, angles, x)?,
+            None => attention(&mut p, c, &widths, layer, kv_type, angles, x)?,
         }
         if c.arch == Arch::Gpt2 {
             plain_ffn(&mut p, c, layer, x)?;
             continue;
         }
 
-        let (gate, up) = (p.matrix(&name("ffn_gate.weight"))?, p.matrix(&name("ffn_up.weight"))?);
-        let down = p.matrix(&name("ffn_down.weight"))?;
+        let Widths { ffn, dim, .. } = widths;
+        let (gate, up) = (p.rows(&name("ffn_gate.weight"), ffn)?, p.rows(&name("ffn_up.weight"), ffn)?);
+        let down = p.rows(&name("ffn_down.weight"), dim)?;
         let (mut bg, mut bu, mut bd) = (None, None, None);
         if c.mlp_bias {
-            bg = Some(p.vector(&name("ffn_gate.bias"))?);
-            bu = Some(p.vector(&name("ffn_up.bias"))?);
-            bd = Some(p.vector(&name("ffn_down.bias"))?);
+            bg = Some(p.part(&name("ffn_gate.bias"), ffn)?);
+            bu = Some(p.part(&name("ffn_up.bias"), ffn)?);
+            bd = Some(p.part(&name("ffn_down.bias"), dim)?);
         }
         let h = norm(&mut p, c, &name("ffn_norm"), x, &[gate, up])?;
         let gu = p.linear(&h, &[(gate, bg, "ffn gate"), (up, bu, "ffn up")]);
-        let f = p.swiglu(gu[0], gu[1], c.ffn_dim, &[down]);
-        p.linear_add(&f, down, bd, x);
+        let f = p.swiglu(gu[0], gu[1], ffn, &[down]);
+        p.linear_add_own(&f, down, bd, x, dim);
     }
     p.layer(None);
     match (stage, ports) {
-        (Some(stage), Some(rows)) if stage.is_first() => {
+        (Some(stage), Some(rows)) if stage.is_first() && !stage.has_rows() => {
             p.hand_on(x);
             p.take_back();
             x = rows;
         }
-        (Some(stage), _) => {
+        (Some(stage), _) if !stage.has_rows() => {
             if stage.is_last() {
                 x = p.select(x, c.dim);
             }
             p.hand_on(x);
             return p.finish(config, kv_type, inv_freq, x);
         }
-        (None, _) => x = p.select(x, c.dim),
+        _ => x = p.select(x, c.dim),
     }
-    let output = p.matrix(if c.tied_embeddings { "token_embd.weight" } else { "output.weight" })?;
+    let output = p.rows(if c.tied_embeddings { "token_embd.weight" } else { "output.weight" }, vocab)?;
     let h = norm(&mut p, c, "output_norm", x, &[output])?;
     let logits = p.linear(&h, &[(output, None, "logits")])[0];
+    let logits = p.gather_logits(logits, vocab, stage.is_none_or(|stage| stage.is_first()));
     p.finish(config, kv_type, inv_freq, logits)
 }
 
@@ -120,6 +160,7 @@ fn kv_type_of(file: &ModelFile) -> KvType {
 fn attention(
     p: &mut Builder<'_>,
     c: &Config,
+    widths: &Widths,
     layer: usize,
     kv_type: KvType,
     angles: Option<(SlotId, SlotId)>,
@@ -127,28 +168,35 @@ fn attention(
 ) -> Result<(), Error> {
     let name = |part: &str| format!("blk.{layer}.{part}");
     let kv = p.kv_cache(layer, c, kv_type);
-    let qkv = if c.arch == Arch::Gpt2 { fused_qkv(p, c, layer, x)? } else { separate_qkv(p, c, layer, x)? };
+    let qkv = if c.arch == Arch::Gpt2 { fused_qkv(p, c, layer, x)? } else { separate_qkv(p, c, widths, layer, x)? };
     if c.arch == Arch::Qwen3Next {
         return gated_attention(p, c, layer, qkv, kv, angles, x);
     }
-    let wo = p.matrix(&name("attn_output.weight"))?;
-    let bo = if c.attn_output_bias { Some(p.vector(&name("attn_output.bias"))?) } else { None };
+    let wo = p.rows(&name("attn_output.weight"), widths.dim)?;
+    let bo = if c.attn_output_bias { Some(p.part(&name("attn_output.bias"), widths.dim)?) } else { None };
     p.rope_store(qkv, angles, kv);
-    let a = p.attend(qkv[0], kv, c.q_dim(), &[wo]);
-    p.linear_add(&a, wo, bo, x);
+    let a = p.attend(qkv[0], kv, widths.q, &[wo]);
+    p.linear_add_own(&a, wo, bo, x, widths.dim);
     Ok(())
 }
 
 /// Queries, keys and values of the norm of `x`, each by a matrix of its own.
-fn separate_qkv(p: &mut Builder<'_>, c: &Config, layer: usize, x: SlotId) -> Result<[SlotId; 3], Error> {
+fn separate_qkv(
+    p: &mut Builder<'_>,
+    c: &Config,
+    widths: &Widths,
+    layer: usize,
+    x: SlotId,
+) -> Result<[SlotId; 3], Error> {
     let name = |part: &str| format!("blk.{layer}.{part}");
-    let (wq, wk) = (p.matrix(&name("attn_q.weight"))?, p.matrix(&name("attn_k.weight"))?);
-    let wv = p.matrix(&name("attn_v.weight"))?;
+    let Widths { q, kv, .. } = *widths;
+    let (wq, wk) = (p.rows(&name("attn_q.weight"), q)?, p.rows(&name("attn_k.weight"), kv)?);
+    let wv = p.rows(&name("attn_v.weight"), kv)?;
     let (mut bq, mut bk, mut bv) = (None, None, None);
     if c.qkv_bias {
-        bq = Some(p.vector(&name("attn_q.bias"))?);
-        bk = Some(p.vector(&name("attn_k.bias"))?);
-        bv = Some(p.vector(&name("attn_v.bias"))?);
+        bq = Some(p.part(&name("attn_q.bias"), q)?);
+        bk = Some(p.part(&name("attn_k.bias"), kv)?);
+        bv = Some(p.part(&name("attn_v.bias"), kv)?);
     }
     let h = norm(p, c, &name("attn_norm"), x, &[wq, wk, wv])?;
     let qkv = p.linear(&h, &[(wq, bq, "q"), (wk, bk, "k"), (wv, bv, "v")]);
@@ -194,7 +242,7 @@ fn gated_attention(
         p.memory(MemoryStep::HeadNorm { x, cols, head, weight, gate: None, gating: Gating::None, eps });
     }
     p.rope_store([q, k, v], angles, kv);
-    let a = p.attend(q, kv, cols, &[]);
+    let a = p.attend(q, kv, Width::new(cols, 1, None), &[]);
     p.memory(MemoryStep::Multiply { x: a.x, cols, y: Columns::all(gate, cols) });
     let wo = p.matrix(&name("attn_output.weight"))?;
     let a = p.forms("gated attention", a.x, cols, &[wo]);

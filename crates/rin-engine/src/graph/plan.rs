@@ -239,7 +239,7 @@ impl Writer<'_> {
         let act = self.s.act("linear input", there, cols, &[matrix]);
         self.s.rows = n_rows;
         self.s.uses_act(&act);
-        let part = Part { matrix, bias, function, out, stride: outputs };
+        let part = Part { matrix, bias, function, out, first: 0, stride: outputs };
         Ok(LinearStep { act, staged, part, rows, width })
     }
 }

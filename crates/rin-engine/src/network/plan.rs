@@ -327,7 +327,8 @@ impl<'f> Writer<'f> {
             let bias = bias.as_ref().map(|bias| self.s.vector(bias)).transpose()?;
             let x = self.read(&node.inputs[0]).act;
             let out = self.value(&node.output)?;
-            let part = Part { matrix, bias, function: kernel_of(*function), out: out.act.x, stride: out.act.cols };
+            let part =
+                Part { matrix, bias, function: kernel_of(*function), out: out.act.x, first: 0, stride: out.act.cols };
             self.push(Step::Dense { x, part: [part], out });
             return Ok(());
         }

@@ -13,6 +13,7 @@ pub(crate) mod split;
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};
 use crate::cache::PageCache;
+use crate::chain::ChainError;
 use crate::graph::ArrayKernels;
 use crate::plan::{Plan, SlotId, Step};
 use crate::pool::Pool;
@@ -230,6 +231,8 @@ impl Runner {
             Step::Attend { q, kv, out } => self.attend(batch, q, kv, &out),
             Step::SwiGlu { gate, up } => self.machine().swiglu(rows, &gate, up),
             Step::Select { x, out } => self.select(batch, x, out),
+            // Only a chain reaches the other processes.
+            Step::Gather(_) => Err(ChainError::Disagree { stage: 0, what: "who is in the chain" }.into()),
             Step::Memory(step) => self.memory(&step, batch, rows),
         }
     }
