@@ -96,6 +96,10 @@ impl StepCost {
                 cost.row_weight_bytes = (plan.weights.get(*table).panel_bytes / LANES) as u64;
                 cost.row_bytes = row(c.dim);
             }
+            Step::Positions { table, .. } => {
+                cost.row_weight_bytes = (plan.weights.get(*table).panel_bytes / LANES) as u64;
+                cost.row_bytes = row(2 * c.dim);
+            }
             // Made of the position alone.
             Step::RopeTable { .. } => cost.row_bytes = row(c.rope.dims / 2 * 2),
             Step::Norm { weight, out, .. } => {

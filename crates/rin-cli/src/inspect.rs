@@ -356,7 +356,11 @@ fn write_config(text: &mut String, config: &Config) -> std::fmt::Result {
         RopeScaling::None => String::new(),
         ref scaling => format!(", {scaling:?}"),
     };
-    write!(text, ", rope {} over {} of a head{scaling}", rope.base, rope.dims)?;
+    if config.learned_positions() {
+        write!(text, ", learned positions")?;
+    } else {
+        write!(text, ", rope {} over {} of a head{scaling}", rope.base, rope.dims)?;
+    }
     writeln!(text, "{}", if config.tied_embeddings { ", tied embeddings" } else { "" })
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Family {
     layer: &'static [TensorRule],
     /// What the names of a layer's tensors begin with in Hugging Face files.
     hf_layers: &'static str,
+    /// What may stand before all names in Hugging Face files.
+    hf_prefix: &'static str,
 }
 
 const DECODER: Family = Family {
@@ -35,9 +37,10 @@ const DECODER: Family = Family {
     model: &DECODER_MODEL,
     layer: &DECODER_LAYER,
     hf_layers: "model.layers.",
+    hf_prefix: "",
 };
 
-pub(crate) static FAMILIES: [Family; 5] = [
+pub(crate) static FAMILIES: [Family; 6] = [
     DECODER,
     Family { arch: Arch::Qwen2, gguf: "qwen2", hf: &["qwen2"], pairing: Pairing::Half, hf_half_rows: false, ..DECODER },
     Family {
@@ -57,6 +60,7 @@ pub(crate) static FAMILIES: [Family; 5] = [
         model: &MAMBA_MODEL,
         layer: &MAMBA_LAYER,
         hf_layers: "backbone.layers.",
+        hf_prefix: "",
     },
     Family {
         arch: Arch::Rwkv7,
@@ -67,6 +71,18 @@ pub(crate) static FAMILIES: [Family; 5] = [
         model: &RWKV_MODEL,
         layer: &RWKV_LAYER,
         hf_layers: "model.layers.",
+        hf_prefix: "",
+    },
+    Family {
+        arch: Arch::Gpt2,
+        gguf: "gpt2",
+        hf: &["gpt2"],
+        pairing: Pairing::Half,
+        hf_half_rows: false,
+        model: &GPT2_MODEL,
+        layer: &GPT2_LAYER,
+        hf_layers: "h.",
+        hf_prefix: "transformer.",
     },
 ];
 
@@ -81,6 +97,9 @@ enum Width {
     Head,
     Ffn,
     Vocab,
+    Ctx,
+    /// Queries, keys and values.
+    Qkv,
     RopePairs,
     /// Queries, keys, values and gates of a memory.
     MemIn,
@@ -111,6 +130,8 @@ impl Width {
             Self::Head => config.head_dim,
             Self::Ffn => config.ffn_dim,
             Self::Vocab => config.vocab,
+            Self::Ctx => config.ctx,
+            Self::Qkv => config.kv_dim().saturating_mul(2).saturating_add(config.q_dim()),
             Self::RopePairs => config.rope.dims.checked_div(2).unwrap_or(0),
             Self::MemIn => of_memory(|m| {
                 let gate = if m.output_gate { m.v_width() } else { 0 };
@@ -225,8 +246,8 @@ const fn rule(name: &'static str, hf: &'static str, shape: &'static [Width], nee
 }
 
 use Width::{
-    Any, Dim, Ffn, Head, Kv, MambaIn, MemChannels, MemDecay, MemHeads, MemIn, MemKey, MemKeys, MemSlots, MemTaps,
-    MemTwiceHeads, MemValue, MemValues, Q, QAndGate, RopePairs, Vocab,
+    Any, Ctx, Dim, Ffn, Head, Kv, MambaIn, MemChannels, MemDecay, MemHeads, MemIn, MemKey, MemKeys, MemSlots, MemTaps,
+    MemTwiceHeads, MemValue, MemValues, Q, QAndGate, Qkv, RopePairs, Vocab,
 };
 
 static DECODER_MODEL: [TensorRule; 4] = [
@@ -340,6 +361,29 @@ static RWKV_LAYER: [TensorRule; 36] = [
     rule("pre_norm.bias", "pre_norm.bias", &[Dim], Needed::EitherForm),
 ];
 
+static GPT2_MODEL: [TensorRule; 5] = [
+    rule(EMBEDDING, "wte.weight", &[Vocab, Dim], Needed::Always),
+    rule(POSITIONS, "wpe.weight", &[Ctx, Dim], Needed::Always),
+    rule("output_norm.weight", "ln_f.weight", &[Dim], Needed::Always),
+    rule("output_norm.bias", "ln_f.bias", &[Dim], Needed::Always),
+    rule(OUTPUT, "lm_head.weight", &[Vocab, Dim], Needed::Untied),
+];
+
+static GPT2_LAYER: [TensorRule; 12] = [
+    rule("attn_norm.weight", "ln_1.weight", &[Dim], Needed::Always),
+    rule("attn_norm.bias", "ln_1.bias", &[Dim], Needed::Always),
+    rule("attn_qkv.weight", "attn.c_attn.weight", &[Qkv, Dim], Needed::Always),
+    rule("attn_qkv.bias", "attn.c_attn.bias", &[Qkv], Needed::Always),
+    rule("attn_output.weight", "attn.c_proj.weight", &[Dim, Q], Needed::Always),
+    rule("attn_output.bias", "attn.c_proj.bias", &[Dim], Needed::Always),
+    rule("ffn_norm.weight", "ln_2.weight", &[Dim], Needed::Always),
+    rule("ffn_norm.bias", "ln_2.bias", &[Dim], Needed::Always),
+    rule("ffn_up.weight", "mlp.c_fc.weight", &[Ffn, Dim], Needed::Always),
+    rule("ffn_up.bias", "mlp.c_fc.bias", &[Ffn], Needed::Always),
+    rule("ffn_down.weight", "mlp.c_proj.weight", &[Dim, Ffn], Needed::Always),
+    rule("ffn_down.bias", "mlp.c_proj.bias", &[Dim], Needed::Always),
+];
+
 /// Tensors that files may hold with several dimensions and that are rows of numbers all the same.
 const ROWS: [&str; 23] = [
     "mem_conv.weight",
@@ -377,6 +421,8 @@ pub(crate) fn is_row(name: &str) -> bool {
 pub(crate) const EMBEDDING: &str = "token_embd.weight";
 /// The output matrix, absent where it is the embedding.
 pub(crate) const OUTPUT: &str = "output.weight";
+/// Learned positions, a table that is looked up and never multiplied with.
+pub const POSITIONS: &str = "position_embd.weight";
 /// Divisors of the rotary frequencies.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
@@ -404,14 +450,16 @@ pub struct TensorName {
 /// The names of all tensors that a network needs, layer by layer.
 pub(crate) fn tensor_names(config: &Config) -> Vec<TensorName> {
     let family = config.arch.family();
-    let model = |rule: &TensorRule| TensorName {
-        name: rule.name.to_owned(),
-        hf: (!rule.hf.is_empty()).then(|| rule.hf.to_owned()),
+    let hf = |rule: &TensorRule, place: &str| {
+        // The head is beside what the prefix stands for.
+        let prefix = if rule.name == OUTPUT { "" } else { family.hf_prefix };
+        (!rule.hf.is_empty()).then(|| format!("{prefix}{place}{}", rule.hf))
     };
+    let model = |rule: &TensorRule| TensorName { name: rule.name.to_owned(), hf: hf(rule, "") };
     let in_layer = |layer: usize| {
         family.layer.iter().filter(move |rule| rule.needed.by(config, layer)).map(move |rule| TensorName {
             name: layer_name(layer, rule.name),
-            hf: (!rule.hf.is_empty()).then(|| format!("{}{layer}.{}", family.hf_layers, rule.hf)),
+            hf: hf(rule, &format!("{}{layer}.", family.hf_layers)),
         })
     };
     let is_first = |rule: &&TensorRule| rule.name == EMBEDDING;
@@ -428,6 +476,7 @@ pub(crate) fn canonical_name(hf: &str) -> Option<String> {
         return canonical_name(&format!("model.{rest}"));
     }
     FAMILIES.iter().find_map(|family| {
+        let hf = hf.strip_prefix(family.hf_prefix).unwrap_or(hf);
         let once = family.model.iter().find(|rule| !rule.hf.is_empty() && rule.hf == hf);
         if let Some(rule) = once {
             return Some(rule.name.to_owned());
@@ -446,6 +495,10 @@ pub(crate) fn hf_rows(config: &Config, name: &str) -> RowOrder {
     }
     if config.arch == Arch::Qwen3Next {
         return qwen3_next::rows(config, name, in_layer);
+    }
+    if config.arch == Arch::Gpt2 {
+        let matrix = matches!(in_layer, Some((_, rest)) if rest.ends_with(".weight") && !rest.contains("norm"));
+        return if matrix { RowOrder::Transposed } else { RowOrder::AsStored };
     }
     let heads = rotated_heads(config, name).filter(|_| config.arch.family().hf_half_rows);
     heads.map_or(RowOrder::AsStored, |heads| RowOrder::HalfToInterleaved { heads })

@@ -1,7 +1,8 @@
 //! The keys of GGUF files of networks with memories, as llama.cpp writes them.
 
 use super::{
-    BLOCK_COUNT, CONTEXT_LENGTH, EMBEDDING_LENGTH, FEED_FORWARD_LENGTH, Keys, NAME, NORM_EPS, check_embedding, missing,
+    BLOCK_COUNT, CONTEXT_LENGTH, EMBEDDING_LENGTH, FEED_FORWARD_LENGTH, Keys, LAYER_NORM_EPS, NAME, NORM_EPS,
+    check_embedding, missing,
 };
 use crate::config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling, inconsistent};
 use crate::error::Error;
@@ -79,8 +80,7 @@ pub(super) fn rwkv7(keys: &Keys<'_, '_>, tensors: &TensorTable) -> Result<Config
         Some(heads) if dim.is_multiple_of(head) => heads,
         _ => return Err(inconsistent("wkv.head_size", format!("a divisor of embedding_length = {dim}"), head)),
     };
-    let eps = "attention.layer_norm_epsilon";
-    let norm_eps = keys.float(eps)?.ok_or_else(|| missing(&keys.key(eps)))?;
+    let norm_eps = keys.float(LAYER_NORM_EPS)?.ok_or_else(|| missing(&keys.key(LAYER_NORM_EPS)))?;
     let ffn_dim = keys.needed(FEED_FORWARD_LENGTH)?;
     finish(keys, tensors, Common { arch: Arch::Rwkv7, ffn_dim, norm_eps, memory: Memory::of_rwkv7(heads, head) })
 }
@@ -145,6 +145,11 @@ impl Memory {
 impl Rope {
     /// The rotation of networks without attention, which nothing reads.
     pub fn unused() -> Self {
-        Self { base: 10_000.0, dims: 2, pairing: Pairing::Half, scaling: RopeScaling::None }
+        Self { dims: 2, ..Self::none() }
+    }
+
+    /// No rotation: positions are learned.
+    pub(crate) fn none() -> Self {
+        Self { base: 10_000.0, dims: 0, pairing: Pairing::Half, scaling: RopeScaling::None }
     }
 }

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{ConfigJson, GenerationJson, Ids, needed, unsupported};
+use super::{ConfigJson, GenerationJson, Ids, eos_of, needed, unsupported};
 use crate::config::{Activation, Arch, Config, Norm, Rope, inconsistent};
 use crate::error::Error;
 use crate::memory::{Memory, MemoryKind};
@@ -17,7 +17,6 @@ pub(super) struct RecurrentJson {
     state_size: Option<usize>,
     n_groups: Option<usize>,
     conv_kernel: Option<usize>,
-    layer_norm_epsilon: Option<f32>,
     use_bias: Option<bool>,
     time_step_limit: Option<(f64, serde_json::Value)>,
     norm_eps: Option<f32>,
@@ -43,7 +42,7 @@ struct Common {
 }
 
 /// Mamba-2 (Dao and Gu, 2024), as transformers names its numbers; the defaults are those of its class.
-pub(super) fn mamba2(json: &ConfigJson, generation: &GenerationJson) -> Result<Config, Error> {
+pub(super) fn mamba2(json: &ConfigJson, generation: GenerationJson) -> Result<Config, Error> {
     let r = &json.recurrent;
     if r.use_bias == Some(true) {
         return Err(unsupported("use_bias", "false", true));
@@ -70,7 +69,7 @@ pub(super) fn mamba2(json: &ConfigJson, generation: &GenerationJson) -> Result<C
     let common = Common {
         arch: Arch::Mamba2,
         ffn_dim: 0,
-        norm_eps: r.layer_norm_epsilon.unwrap_or(1e-5),
+        norm_eps: json.layer_norm_epsilon.unwrap_or(1e-5),
         tied_embeddings: json.tie_word_embeddings.unwrap_or(false),
         memory,
     };
@@ -78,7 +77,7 @@ pub(super) fn mamba2(json: &ConfigJson, generation: &GenerationJson) -> Result<C
 }
 
 /// RWKV-7 (Peng et al., 2025), as flash-linear-attention names its numbers.
-pub(super) fn rwkv7(json: &ConfigJson, generation: &GenerationJson) -> Result<Config, Error> {
+pub(super) fn rwkv7(json: &ConfigJson, generation: GenerationJson) -> Result<Config, Error> {
     let dim = needed(json.hidden_size, "hidden_size")?;
     let head = json.head_dim.unwrap_or(64);
     if json.recurrent.attn.is_some() {
@@ -104,10 +103,9 @@ pub(super) fn rwkv7(json: &ConfigJson, generation: &GenerationJson) -> Result<Co
     finish(json, generation, common)
 }
 
-fn finish(json: &ConfigJson, generation: &GenerationJson, common: Common) -> Result<Config, Error> {
+fn finish(json: &ConfigJson, generation: GenerationJson, common: Common) -> Result<Config, Error> {
     let Common { arch, ffn_dim, norm_eps, tied_embeddings, memory } = common;
     let n_layers = needed(json.num_hidden_layers, "num_hidden_layers")?;
-    let eos = generation.eos_token_id.clone().or(json.eos_token_id.clone());
     let config = Config {
         arch,
         name: json.name.clone().filter(|name| !name.is_empty()),
@@ -128,7 +126,7 @@ fn finish(json: &ConfigJson, generation: &GenerationJson, common: Common) -> Res
         window: None,
         activation: Activation::Silu,
         norm: Norm::Rms,
-        eos: eos.map_or(Ok(Vec::new()), |ids| ids.list())?,
+        eos: eos_of(json, generation)?,
         bos: json.bos_token_id.as_ref().map_or(Ok(Vec::new()), Ids::list)?.first().copied(),
         // Checked against the tensors before anything is made of it.
         memory: vec![Some(memory); n_layers.min(1 << 14)],

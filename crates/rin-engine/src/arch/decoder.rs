@@ -1,17 +1,18 @@
-//! The llama-style decoder: llama (with Mistral, SmolLM, TinyLlama), qwen2, and Qwen3-Next with dense feed-forward networks.
+//! The decoder: llama (with Mistral, SmolLM, TinyLlama), qwen2, Qwen3-Next with dense feed-forward networks, and GPT-2.
 //!
-//! RMSNorm before each part, grouped-query attention with rotary positions or a memory of a fixed size, SwiGLU, residuals.
-//! The families differ in what [`Config`] says: biases, tied embeddings, rotation pairs, window, memories. Sources: Touvron et al. 2023 (LLaMA, section
-//! 2.2); Ainslie et al. 2023 (GQA); Qwen2 technical report 2024, section 2.2.
+//! A norm before each part, attention or a memory of a fixed size, a feed-forward network, residuals. The families differ in
+//! what [`Config`] says: norms, positions, activation, biases, tied embeddings, rotation pairs, window, memories. Sources:
+//! Touvron et al. 2023 (LLaMA, section 2.2); Ainslie et al. 2023 (GQA); Qwen2 technical report 2024, section 2.2; Radford et
+//! al. 2019 (GPT-2, section 2.3).
 
 use super::memory;
 use crate::Error;
-use crate::plan::{Builder, Columns, MemoryStep, Plan, PlanOptions, SlotId};
-use crate::weights::{VectorId, format_of};
+use crate::plan::{Act, Builder, Columns, MemoryStep, Plan, PlanOptions, SlotId, kernel_of};
+use crate::weights::{MatrixId, format_of};
 use rin_kernels::Format;
 use rin_kernels::ops::attention::KvType;
 use rin_kernels::ops::memory::Gating;
-use rin_model::{Arch, Config, ModelFile};
+use rin_model::{Arch, Config, ModelFile, Norm, POSITIONS};
 
 pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Result<Plan, Error> {
     let c = &config;
@@ -26,17 +27,29 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
         (Some(stage), Some(rows)) if !stage.is_first() => rows,
         _ => {
             let embedding = p.matrix("token_embd.weight")?;
-            p.embed(embedding, c.dim)
+            let x = p.embed(embedding, c.dim);
+            if c.learned_positions() {
+                let table = p.matrix(POSITIONS)?;
+                p.add_positions(table, x, c.dim)
+            } else {
+                x
+            }
         }
     };
-    let angles = p.rope_table(c.rope.dims / 2);
+    let angles = (c.rope.dims > 0).then(|| p.rope_table(c.rope.dims / 2));
     for layer in layers {
         let name = |part: &str| format!("blk.{layer}.{part}");
         p.layer(Some(layer));
-        let norm = p.vector(&name("attn_norm.weight"))?;
         match c.memory_of(layer) {
-            Some(memory) => memory::mixer(&mut p, c, memory, layer, norm, x)?,
-            None => attention(&mut p, c, layer, norm, kv_type, angles, x)?,
+            Some(memory) => {
+                let norm = p.vector(&name("attn_norm.weight"))?;
+                memory::mixer(&mut p, c, memory, layer, norm, x)?;
+            }
+            None => attention(&mut p, c, layer, kv_type, angles, x)?,
+        }
+        if c.arch == Arch::Gpt2 {
+            plain_ffn(&mut p, c, layer, x)?;
+            continue;
         }
 
         let (gate, up) = (p.matrix(&name("ffn_gate.weight"))?, p.matrix(&name("ffn_up.weight"))?);
@@ -47,8 +60,7 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
             bu = Some(p.vector(&name("ffn_up.bias"))?);
             bd = Some(p.vector(&name("ffn_down.bias"))?);
         }
-        let norm = p.vector(&name("ffn_norm.weight"))?;
-        let h = p.norm(x, norm, &[gate, up]);
+        let h = norm(&mut p, c, &name("ffn_norm"), x, &[gate, up])?;
         let gu = p.linear(&h, &[(gate, bg, "ffn gate"), (up, bu, "ffn up")]);
         let f = p.swiglu(gu[0], gu[1], c.ffn_dim, &[down]);
         p.linear_add(&f, down, bd, x);
@@ -70,10 +82,32 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
         (None, _) => x = p.select(x, c.dim),
     }
     let output = p.matrix(if c.tied_embeddings { "token_embd.weight" } else { "output.weight" })?;
-    let norm = p.vector("output_norm.weight")?;
-    let h = p.norm(x, norm, &[output]);
+    let h = norm(&mut p, c, "output_norm", x, &[output])?;
     let logits = p.linear(&h, &[(output, None, "logits")])[0];
     p.finish(config, kv_type, inv_freq, logits)
+}
+
+/// The norm called `name` of `x`, in the forms that `readers` take.
+fn norm(p: &mut Builder<'_>, c: &Config, name: &str, x: SlotId, readers: &[MatrixId]) -> Result<Act, Error> {
+    let weight = p.vector(&format!("{name}.weight"))?;
+    if c.norm == Norm::Layer {
+        let (bias, out) = (p.vector(&format!("{name}.bias"))?, p.scratch("norm f32", c.dim, 4));
+        p.memory(MemoryStep::LayerNorm { x, cols: c.dim, weight, bias, out });
+        return Ok(p.forms("norm", out, c.dim, readers));
+    }
+    Ok(p.norm(x, weight, readers))
+}
+
+/// Adds a feed-forward network without a gate to the residual `x`.
+fn plain_ffn(p: &mut Builder<'_>, c: &Config, layer: usize, x: SlotId) -> Result<(), Error> {
+    let name = |part: &str| format!("blk.{layer}.{part}");
+    let (up, down) = (p.matrix(&name("ffn_up.weight"))?, p.matrix(&name("ffn_down.weight"))?);
+    let (bu, bd) = (p.vector(&name("ffn_up.bias"))?, p.vector(&name("ffn_down.bias"))?);
+    let h = norm(p, c, &name("ffn_norm"), x, &[up])?;
+    let f = p.linear_with(&h, &[(up, Some(bu), "ffn up")], kernel_of(c.activation.function()))[0];
+    let f = p.forms("ffn", f, c.ffn_dim, &[down]);
+    p.linear_add(&f, down, Some(bd), x);
+    Ok(())
 }
 
 /// How keys and values are stored where nobody says: with all bits beside weights that have all.
@@ -82,38 +116,59 @@ fn kv_type_of(file: &ModelFile) -> KvType {
     if embedding == Some(Format::F32) { KvType::F32 } else { KvType::F16 }
 }
 
-/// Adds grouped-query attention to the residual `x`; `norm` are the weights of the norm before it.
+/// Adds grouped-query attention to the residual `x`.
 fn attention(
     p: &mut Builder<'_>,
     c: &Config,
     layer: usize,
-    norm: VectorId,
     kv_type: KvType,
-    angles: (SlotId, SlotId),
+    angles: Option<(SlotId, SlotId)>,
     x: SlotId,
 ) -> Result<(), Error> {
     let name = |part: &str| format!("blk.{layer}.{part}");
     let kv = p.kv_cache(layer, c, kv_type);
+    let qkv = if c.arch == Arch::Gpt2 { fused_qkv(p, c, layer, x)? } else { separate_qkv(p, c, layer, x)? };
+    if c.arch == Arch::Qwen3Next {
+        return gated_attention(p, c, layer, qkv, kv, angles, x);
+    }
+    let wo = p.matrix(&name("attn_output.weight"))?;
+    let bo = if c.attn_output_bias { Some(p.vector(&name("attn_output.bias"))?) } else { None };
+    p.rope_store(qkv, angles, kv);
+    let a = p.attend(qkv[0], kv, c.q_dim(), &[wo]);
+    p.linear_add(&a, wo, bo, x);
+    Ok(())
+}
+
+/// Queries, keys and values of the norm of `x`, each by a matrix of its own.
+fn separate_qkv(p: &mut Builder<'_>, c: &Config, layer: usize, x: SlotId) -> Result<[SlotId; 3], Error> {
+    let name = |part: &str| format!("blk.{layer}.{part}");
     let (wq, wk) = (p.matrix(&name("attn_q.weight"))?, p.matrix(&name("attn_k.weight"))?);
-    let (wv, wo) = (p.matrix(&name("attn_v.weight"))?, p.matrix(&name("attn_output.weight"))?);
-    let (mut bq, mut bk, mut bv, mut bo) = (None, None, None, None);
+    let wv = p.matrix(&name("attn_v.weight"))?;
+    let (mut bq, mut bk, mut bv) = (None, None, None);
     if c.qkv_bias {
         bq = Some(p.vector(&name("attn_q.bias"))?);
         bk = Some(p.vector(&name("attn_k.bias"))?);
         bv = Some(p.vector(&name("attn_v.bias"))?);
     }
-    if c.attn_output_bias {
-        bo = Some(p.vector(&name("attn_output.bias"))?);
-    }
-    let h = p.norm(x, norm, &[wq, wk, wv]);
+    let h = norm(p, c, &name("attn_norm"), x, &[wq, wk, wv])?;
     let qkv = p.linear(&h, &[(wq, bq, "q"), (wk, bk, "k"), (wv, bv, "v")]);
-    if c.arch == Arch::Qwen3Next {
-        return gated_attention(p, c, layer, [qkv[0], qkv[1], qkv[2]], kv, angles, x);
-    }
-    p.rope_store([qkv[0], qkv[1], qkv[2]], angles, kv);
-    let a = p.attend(qkv[0], kv, c.q_dim(), &[wo]);
-    p.linear_add(&a, wo, bo, x);
-    Ok(())
+    Ok([qkv[0], qkv[1], qkv[2]])
+}
+
+/// The same by one matrix, whose outputs come apart.
+fn fused_qkv(p: &mut Builder<'_>, c: &Config, layer: usize, x: SlotId) -> Result<[SlotId; 3], Error> {
+    let name = |part: &str| format!("blk.{layer}.{part}");
+    let (w, bias) = (p.matrix(&name("attn_qkv.weight"))?, p.vector(&name("attn_qkv.bias"))?);
+    let h = norm(p, c, &name("attn_norm"), x, &[w])?;
+    let all = p.linear(&h, &[(w, Some(bias), "qkv")])[0];
+    let (q, kv) = (c.q_dim(), c.kv_dim());
+    let all = Columns::all(all, q + 2 * kv);
+    let mut part = |name: &str, first: usize, cols: usize| {
+        let out = p.scratch(name, cols, 4);
+        p.memory(MemoryStep::Copy { x: all.from(first), cols, out });
+        out
+    };
+    Ok([part("q", 0, q), part("k", q, kv), part("v", q + kv, kv)])
 }
 
 /// Attention whose query and key heads are normed before they rotate, and whose output is multiplied with the sigmoid of
@@ -124,7 +179,7 @@ fn gated_attention(
     layer: usize,
     [both, k, v]: [SlotId; 3],
     kv: SlotId,
-    angles: (SlotId, SlotId),
+    angles: Option<(SlotId, SlotId)>,
     x: SlotId,
 ) -> Result<(), Error> {
     let name = |part: &str| format!("blk.{layer}.{part}");

@@ -112,6 +112,14 @@ impl<'f> Builder<'f> {
         x
     }
 
+    /// The sum of `x` and the learned rows of the tokens' positions.
+    pub fn add_positions(&mut self, table: MatrixId, x: SlotId, dim: usize) -> SlotId {
+        let out = self.scratch("residual x", dim, 4);
+        self.s.uses([x, out]);
+        self.push(Step::Positions { table, x, out });
+        out
+    }
+
     /// Cosines and sines of the tokens' positions.
     pub fn rope_table(&mut self, pairs: usize) -> (SlotId, SlotId) {
         let (cos, sin) = (self.scratch("rope cos", pairs, 4), self.scratch("rope sin", pairs, 4));
@@ -165,10 +173,11 @@ impl<'f> Builder<'f> {
         self.push(Step::Linear { x: *x, parts: vec![part], add: true });
     }
 
-    /// Rotation of q and k, and the store of k and v.
-    pub fn rope_store(&mut self, [q, k, v]: [SlotId; 3], (cos, sin): (SlotId, SlotId), kv: SlotId) {
-        self.s.uses([q, k, v, cos, sin, kv]);
-        self.push(Step::RopeStore { q, k, v, cos, sin, kv });
+    /// Rotation of q and k, where there are angles, and the store of k and v.
+    pub fn rope_store(&mut self, [q, k, v]: [SlotId; 3], angles: Option<(SlotId, SlotId)>, kv: SlotId) {
+        self.s.uses([q, k, v, kv]);
+        self.s.uses(angles.into_iter().flat_map(<[SlotId; 2]>::from));
+        self.push(Step::RopeStore { q, k, v, angles, kv });
     }
 
     /// Attention of `q` over the cache, in the forms that `readers` take.

@@ -14,7 +14,7 @@ mod stage;
 pub use builder::{Act, Builder, QuantAct};
 pub use memory::{Columns, CorrectionOf, DecayOf, Held, HeldId, MemoryStep, RecurOf, SlotsOf};
 pub(crate) use memory_builder::column_block;
-pub(crate) use slots::{Placed, Slots};
+pub(crate) use slots::{Placed, Slots, kernel_of};
 pub use stage::{LayerBytes, Stage};
 
 use crate::Error;
@@ -94,6 +94,15 @@ pub enum Step {
         /// Output.
         x: SlotId,
     },
+    /// `out = x` + the learned rows of the tokens' positions, `(tokens, dim)`.
+    Positions {
+        /// Rows by position.
+        table: MatrixId,
+        /// Input.
+        x: SlotId,
+        /// Output.
+        out: SlotId,
+    },
     /// Cosines and sines of the tokens' positions: `(tokens, rope dims / 2)` each.
     RopeTable {
         /// Output.
@@ -127,10 +136,8 @@ pub enum Step {
         k: SlotId,
         /// Values.
         v: SlotId,
-        /// Cosines.
-        cos: SlotId,
-        /// Sines.
-        sin: SlotId,
+        /// Cosines and sines; none: nothing rotates.
+        angles: Option<(SlotId, SlotId)>,
         /// The layer's cache.
         kv: SlotId,
     },
@@ -166,11 +173,13 @@ impl Step {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Embed { .. } => "embedding",
+            Self::Positions { .. } => "positions",
             Self::RopeTable { .. } => "rope table",
             Self::Norm { .. } => "norm",
             Self::Linear { add: false, .. } => "linear",
             Self::Linear { add: true, .. } => "linear + residual",
-            Self::RopeStore { .. } => "rope and store",
+            Self::RopeStore { angles: Some(_), .. } => "rope and store",
+            Self::RopeStore { angles: None, .. } => "store",
             Self::Attend { .. } => "attention",
             Self::SwiGlu { .. } => "swiglu",
             Self::Select { .. } => "select",
@@ -183,7 +192,7 @@ impl Step {
         let c = &plan.config;
         let one = |slot: SlotId, cols: usize| [Some((slot, cols)), None, None];
         match self {
-            Self::Embed { x, .. } | Self::Select { out: x, .. } => one(*x, c.dim),
+            Self::Embed { x, .. } | Self::Positions { out: x, .. } | Self::Select { out: x, .. } => one(*x, c.dim),
             Self::RopeTable { cos, sin } => [Some((*cos, c.rope.dims / 2)), Some((*sin, c.rope.dims / 2)), None],
             Self::Norm { out, .. } | Self::Attend { out, .. } => one(out.x, out.cols),
             Self::SwiGlu { gate, .. } => one(gate.x, gate.cols),
@@ -269,6 +278,7 @@ impl Plan {
         check_options(&config, &options)?;
         check_memory(&config, &options)?;
         check_stage(&config, &options)?;
+        check_positions(&config, &options)?;
         crate::arch::plan(file, config, options)
     }
 
@@ -318,6 +328,15 @@ fn check_memory(config: &Config, options: &PlanOptions) -> Result<(), Error> {
         }),
         _ => Ok(()),
     }
+}
+
+/// Whether each position has been learned.
+fn check_positions(config: &Config, options: &PlanOptions) -> Result<(), Error> {
+    if !config.learned_positions() || options.ctx <= config.ctx {
+        return Ok(());
+    }
+    let expected = format!("at most {}, the positions that the network has learned", config.ctx);
+    Err(Error::BadOption { field: "ctx", expected, found: options.ctx.to_string() })
 }
 
 /// Whether the network can be run in stages.

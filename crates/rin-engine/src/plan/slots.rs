@@ -6,6 +6,7 @@ use crate::Error;
 use crate::weights::{ArrayId, MatrixId, VectorId, WeightTable};
 use rin_kernels::Format;
 use rin_kernels::format::Activation;
+use rin_kernels::ops::activation::Function;
 use rin_model::ModelFile;
 
 /// Slots whose lifetimes follow from use, and the weights that the steps name.
@@ -136,5 +137,20 @@ impl<'f> Slots<'f> {
             return Err(Error::PlanOverflow { what: "total" });
         }
         Ok(Placed { slots: self.list, state_bytes, scratch_bytes, weights: self.weights })
+    }
+}
+
+/// The kernel of a function.
+pub(crate) fn kernel_of(function: rin_model::Function) -> Function {
+    Function::ALL.iter().copied().find(|f| f.name() == function.name()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_function_of_a_file_has_its_kernel() {
+        for function in rin_model::Function::ALL {
+            assert_eq!(super::kernel_of(function).name(), function.name());
+        }
     }
 }
