@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::config::{Activation, Arch, Config, Norm, Rope, RopeScaling, derived_head_dim, inconsistent};
 use crate::error::{Error, fault};
 use crate::json;
+use crate::qwen3_next::QWEN35_TEXT;
 
 #[path = "hf_gpt2.rs"]
 mod gpt2;
@@ -136,7 +137,11 @@ impl Config {
     pub fn from_hf(config_json: &[u8], generation_json: Option<&[u8]>) -> Result<Self, Error> {
         json::check_size(config_json, SECTION)?;
         json::check_size(generation_json.unwrap_or_default(), "generation_config.json")?;
-        let json: ConfigJson = json::parse(&without_infinity(config_json), SECTION)?;
+        let text = without_infinity(config_json);
+        let json: ConfigJson = match text_of_qwen35(&text)? {
+            Some(text) => json::parse(&text, SECTION)?,
+            None => json::parse(&text, SECTION)?,
+        };
         let generation: GenerationJson = match generation_json {
             Some(bytes) => json::parse(bytes, "generation_config.json")?,
             None => GenerationJson::default(),
@@ -185,6 +190,23 @@ impl Config {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// The part of a configuration of Qwen3.5 that describes its text, where it has another part for pictures.
+fn text_of_qwen35(text: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    #[derive(Deserialize)]
+    struct Whole {
+        model_type: Option<String>,
+        text_config: Option<Map<String, Value>>,
+        tie_word_embeddings: Option<bool>,
+    }
+    let whole: Whole = json::parse(text, SECTION)?;
+    let (Some("qwen3_5"), Some(mut part)) = (whole.model_type.as_deref(), whole.text_config) else { return Ok(None) };
+    part.insert("model_type".to_owned(), json!(QWEN35_TEXT));
+    if let Some(tied) = whole.tie_word_embeddings {
+        part.entry("tie_word_embeddings").or_insert(json!(tied));
+    }
+    Ok(Some(Value::Object(part).to_string().into_bytes()))
 }
 
 /// The ids that end a text.

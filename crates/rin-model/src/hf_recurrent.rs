@@ -8,6 +8,7 @@ use super::{ConfigJson, GenerationJson, Ids, eos_of, needed, unsupported};
 use crate::config::{Activation, Arch, Config, Norm, Rope, inconsistent};
 use crate::error::Error;
 use crate::memory::{Memory, MemoryKind};
+use crate::qwen3_next::QWEN35_TEXT;
 
 /// The keys that only networks with memories have.
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +59,7 @@ pub(super) fn mamba2(json: &ConfigJson, generation: GenerationJson) -> Result<Co
         v_heads: r.num_heads.unwrap_or(128),
         k_dim: r.state_size.unwrap_or(128),
         v_dim: json.head_dim.unwrap_or(64),
+        tiled: false,
         slots: 0,
         conv: r.conv_kernel.unwrap_or(4),
         output_norm: true,
@@ -138,7 +140,8 @@ pub(super) fn qwen3_next(json: &ConfigJson, n_layers: usize) -> Result<Vec<Optio
     let r = &json.recurrent;
     let dense = |layer: &usize| r.mlp_only_layers.as_ref().is_some_and(|dense| dense.contains(layer));
     let n_layers = n_layers.min(1 << 14);
-    if r.num_experts.unwrap_or(512) != 0 && !(0..n_layers).all(|layer| dense(&layer)) {
+    let experts = if json.model_type.as_deref() == Some(QWEN35_TEXT) { 0 } else { 512 };
+    if r.num_experts.unwrap_or(experts) != 0 && !(0..n_layers).all(|layer| dense(&layer)) {
         return Err(unsupported("num_experts", "0, or all layers in mlp_only_layers", "a mixture of experts"));
     }
     let memory = Memory {
@@ -147,6 +150,7 @@ pub(super) fn qwen3_next(json: &ConfigJson, n_layers: usize) -> Result<Vec<Optio
         v_heads: r.linear_num_value_heads.unwrap_or(32),
         k_dim: r.linear_key_head_dim.unwrap_or(128),
         v_dim: r.linear_value_head_dim.unwrap_or(128),
+        tiled: false,
         slots: 0,
         conv: r.linear_conv_kernel_dim.unwrap_or(4),
         output_norm: true,

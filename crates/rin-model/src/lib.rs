@@ -39,6 +39,7 @@ mod mode;
 mod model_file;
 mod network;
 pub mod onnx;
+mod qwen3_next;
 pub mod rin_format;
 pub mod safetensors;
 mod spiking;

@@ -118,11 +118,11 @@ impl ModelFile {
     }
 
     fn from_gguf(loaded: gguf_split::Loaded) -> Result<Self, Error> {
-        let gguf_split::Loaded { files, tensors } = loaded;
+        let gguf_split::Loaded { files, mut tensors } = loaded;
         let first = files.first().map_or(Path::new(""), FileBytes::path);
         let bytes = files.first().map_or(&[][..], FileBytes::bytes);
         let metadata = Gguf::parse_metadata(bytes).map_err(|error| error.in_file(first))?;
-        let config = gguf_config::config(&metadata, &tensors).map_err(|error| error.in_file(first));
+        let config = gguf_config::config(&metadata, &mut tensors).map_err(|error| error.in_file(first));
         Ok(Self {
             path: first.to_path_buf(),
             format: FileFormat::Gguf,
