@@ -8,7 +8,9 @@ mod hrr;
 mod lif;
 mod loss;
 mod memory;
+mod networks;
 mod norm;
+mod pairs;
 mod power;
 mod softmax;
 mod sparse;
@@ -16,6 +18,7 @@ mod students;
 mod sync;
 mod tda;
 mod ternary;
+mod ternary_quality;
 
 use crate::{Error, Experiment};
 
