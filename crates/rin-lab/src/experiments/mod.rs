@@ -2,6 +2,7 @@
 
 mod betti;
 mod dct;
+mod dct_uses;
 mod distill;
 mod gating;
 mod hrr;
