@@ -16,6 +16,7 @@ use rin_kernels::{Cpu, Format, MatMut};
 use rin_model::{Config, ModelFile, RopeScaling};
 
 use crate::Error;
+use crate::dct::{TIME, TimeCoder};
 use crate::experiment::Context;
 use crate::norm::{Bspn, IntRmsNorm, MAX_ELEMENT};
 use crate::random::Random;
@@ -80,11 +81,13 @@ pub struct Arithmetic {
     pub norm: Norm,
     /// The gates.
     pub gate: Gate,
+    /// How keys and values are kept, but for those of the last tokens; none: in floats.
+    pub cache: Option<TimeCoder>,
 }
 
 impl Arithmetic {
     /// Everything in floats.
-    pub const FLOAT: Self = Self { softmax: Softmax::Float, norm: Norm::Float, gate: Gate::All };
+    pub const FLOAT: Self = Self { softmax: Softmax::Float, norm: Norm::Float, gate: Gate::All, cache: None };
 }
 
 /// A matrix of `rows` outputs.
@@ -110,7 +113,7 @@ impl Matrix {
         Self::of(name, rows, cols, values)
     }
 
-    fn of(name: &str, rows: usize, cols: usize, values: Vec<f32>) -> Result<Self, Error> {
+    pub(crate) fn of(name: &str, rows: usize, cols: usize, values: Vec<f32>) -> Result<Self, Error> {
         let mut matrix = Self { name: name.to_owned(), rows, cols, values, panels: Vec::new() };
         matrix.pack()?;
         Ok(matrix)
@@ -178,6 +181,8 @@ pub struct Decoder {
 pub struct Seen {
     /// The input of each norm, in the order in which they are computed, `(tokens, dim)`.
     pub norms: Vec<Vec<f32>>,
+    /// Per layer, keys after rotation and values, each `(tokens, kv_dim)`.
+    pub cache: Vec<[Vec<f32>; 2]>,
     /// Per layer, the hidden values of the feed-forward network before gating, `(tokens, ffn_dim)`.
     pub hidden: Vec<Vec<f32>>,
     /// Per layer, its activated gates, `(tokens, ffn_dim)`.
@@ -275,7 +280,10 @@ impl Decoder {
             let v = layer.v.times(&self.linear, &h);
             self.rotate(&mut q, c.n_heads);
             self.rotate(&mut k, c.n_kv_heads);
-            let a = self.attend(&q, &k, &v, &how.softmax)?;
+            let a = self.attend(at, [&q, &k, &v], how)?;
+            if let Some(seen) = seen.as_deref_mut() {
+                seen.cache.push([k, v]);
+            }
             add(&mut x, &layer.o.times(&self.linear, &a));
 
             let h = self.normed(&x, &layer.ffn_norm, how, 2 * at + 1, seen.as_deref_mut())?;
@@ -358,8 +366,8 @@ impl Decoder {
         }
     }
 
-    /// Attention head by head; the products with keys and values are the engine's too.
-    fn attend(&self, q: &[f32], k: &[f32], v: &[f32], softmax: &Softmax) -> Result<Vec<f32>, Error> {
+    /// Attention of layer `at`, head by head; the products with keys and values are the engine's too.
+    fn attend(&self, at: usize, [q, k, v]: [&[f32]; 3], how: &Arithmetic) -> Result<Vec<f32>, Error> {
         let c = &self.config;
         let (dim, q_dim, kv_dim, group) = (c.head_dim, c.q_dim(), c.kv_dim(), c.n_heads / c.n_kv_heads);
         let tokens = q.len() / q_dim;
@@ -370,25 +378,60 @@ impl Decoder {
                 x.chunks_exact(kv_dim).flat_map(|row| row[kv_head * dim..][..dim].to_vec()).collect()
             };
             let (keys, values) = (part(k), part(v));
-            let turned = (0..dim).flat_map(|i| values.iter().skip(i).step_by(dim).copied()).collect();
-            let keys = Matrix::of("keys", tokens, dim, keys)?;
-            let values = Matrix::of("values", dim, tokens, turned)?;
+            // What is kept of tokens that are long past, beside the last ones as they are.
+            let kept = how.cache.as_ref().map(|coder| [coder.run(at, 0, &keys, dim), coder.run(at, 1, &values, dim)]);
+            let kept = kept.map(|[k, v]| Past::new(k, &v, dim)).transpose()?;
+            let last = Past::new(keys, &values, dim)?;
             for head in kv_head * group..(kv_head + 1) * group {
                 let queries: Vec<f32> =
                     q.chunks_exact(q_dim).flat_map(|row| row[head * dim..][..dim].to_vec()).collect();
-                let mut scores = keys.times(&self.linear, &queries);
+                let mut scores = last.keys.times(&self.linear, &queries);
+                if let Some(kept) = &kept {
+                    let past = kept.keys.times(&self.linear, &queries);
+                    let rows = scores.chunks_exact_mut(tokens).zip(past.chunks_exact(tokens));
+                    for (t, (to, from)) in rows.enumerate() {
+                        let complete = t / TIME * TIME;
+                        to[..complete].copy_from_slice(&from[..complete]);
+                    }
+                }
                 for (t, row) in scores.chunks_exact_mut(tokens).enumerate() {
                     let seen: Vec<f64> = row[..=t].iter().map(|x| f64::from(*x) * scale).collect();
-                    row[..=t].copy_from_slice(&weights(softmax, &seen)?);
+                    row[..=t].copy_from_slice(&weights(&how.softmax, &seen)?);
                     row[t + 1..].fill(0.0);
                 }
-                let found = values.times(&self.linear, &scores);
+                let mut found = vec![0.0; queries.len()];
+                if let Some(kept) = &kept {
+                    let mut past = vec![0.0; scores.len()];
+                    for (t, (from, to)) in
+                        scores.chunks_exact_mut(tokens).zip(past.chunks_exact_mut(tokens)).enumerate()
+                    {
+                        let complete = t / TIME * TIME;
+                        to[..complete].copy_from_slice(&from[..complete]);
+                        from[..complete].fill(0.0);
+                    }
+                    found = kept.values.times(&self.linear, &past);
+                }
+                add(&mut found, &last.values.times(&self.linear, &scores));
                 for (out, found) in out.chunks_exact_mut(q_dim).zip(found.chunks_exact(dim)) {
                     out[head * dim..][..dim].copy_from_slice(found);
                 }
             }
         }
         Ok(out)
+    }
+}
+
+/// Keys `(tokens, dim)` and values `(dim, tokens)` of a head.
+struct Past {
+    keys: Matrix,
+    values: Matrix,
+}
+
+impl Past {
+    fn new(keys: Vec<f32>, values: &[f32], dim: usize) -> Result<Self, Error> {
+        let tokens = keys.len() / dim;
+        let turned = (0..dim).flat_map(|i| values.iter().skip(i).step_by(dim).copied()).collect();
+        Ok(Self { keys: Matrix::of("keys", tokens, dim, keys)?, values: Matrix::of("values", dim, tokens, turned)? })
     }
 }
 

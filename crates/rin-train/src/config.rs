@@ -133,6 +133,8 @@ pub enum Quant {
     Q8_0,
     /// 4-bit weights, 8-bit activations.
     Q4_0,
+    /// Ternary weights in the layers, 8-bit ones outside, 8-bit activations.
+    Tq2_0,
 }
 
 impl Quant {
@@ -142,6 +144,7 @@ impl Quant {
             Self::None => None,
             Self::Q8_0 => Some(Format::Q8_0),
             Self::Q4_0 => Some(Format::Q4_0),
+            Self::Tq2_0 => Some(Format::TQ2_0),
         }
     }
 }
@@ -395,8 +398,6 @@ fn here() -> PathBuf {
 
 /// Bound on sizes, far above what a CPU trains.
 const MAX_SIZE: usize = 1 << 20;
-/// Weights that share a scale in the quantised formats.
-const BLOCK: usize = 32;
 
 /// A configuration of any kind; `path` is what errors call it.
 pub(crate) fn from_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T, Error> {
@@ -460,8 +461,9 @@ impl TrainConfig {
         }
         if let Some(format) = self.train.quant.format() {
             for (key, n) in [("model.dim", self.model.dim), ("model.ffn", self.model.ffn)] {
-                if !n.is_multiple_of(BLOCK) {
-                    return Err(Error::value(key, n, format!("a multiple of {BLOCK} with train.quant = {format}")));
+                let block = format.block_len();
+                if !n.is_multiple_of(block) {
+                    return Err(Error::value(key, n, format!("a multiple of {block} with train.quant = {format}")));
                 }
             }
         }

@@ -26,6 +26,7 @@ pub struct Kernels {
     pub(crate) f32: Linear,
     pub(crate) q8_0: Linear,
     pub(crate) q4_0: Linear,
+    pub(crate) tq2_0: Linear,
     /// What the handles were picked for.
     pub(crate) cpu: Cpu,
     /// Compiles the loops of backward passes for this processor.
@@ -45,6 +46,7 @@ impl Kernels {
             f32: Linear::select(Format::F32, cpu),
             q8_0: Linear::select(Format::Q8_0, cpu),
             q4_0: Linear::select(Format::Q4_0, cpu),
+            tq2_0: Linear::select(Format::TQ2_0, cpu),
             cpu: *cpu,
             simd: pulp::Arch::new(),
         }

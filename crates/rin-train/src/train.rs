@@ -7,6 +7,7 @@ mod pupil;
 mod report;
 mod step;
 mod teacher;
+mod trained;
 
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Fingerprint, State, WithEma, previous};
@@ -38,6 +39,7 @@ use teacher::{Teacher, Teaching};
 pub use course::{Course, Kept, Seen};
 pub use pupil::{Budget, Pupil, PupilConfig};
 pub use report::{Comparison, Summary};
+pub use trained::{Corpus, Trained};
 
 /// Quantised weights that share a learned step.
 const BLOCK: usize = 32;

@@ -16,8 +16,20 @@ pub enum Arithmetic {
     Float,
     /// In f32 by the runtime's kernels: its bits.
     Exact,
-    /// With matrices in a quantised format and 8-bit activations: the runtime's bits.
+    /// With matrices in a quantised format and 8-bit activations: the runtime's bits. The matrices outside of the layers
+    /// (embedding and output) are Q8_0 where the format is ternary, as in BitNet, which leaves them as they are.
     Quant(Format),
+}
+
+impl Arithmetic {
+    /// Format of the matrix called `name`.
+    pub(crate) fn format_of(self, name: &str) -> Format {
+        match self {
+            Self::Float | Self::Exact => Format::F32,
+            Self::Quant(Format::TQ2_0) if !name.starts_with("blk.") => Format::Q8_0,
+            Self::Quant(format) => format,
+        }
+    }
 }
 
 /// One parameter, bound.
@@ -132,7 +144,8 @@ impl Weights {
                 let values = tensor.flatten_all()?.to_vec1::<f32>()?;
                 Product::Packed(Arc::new(Packed::new(Format::F32, cols, bytemuck::cast_slice(&values))?))
             }
-            Arithmetic::Quant(format) => {
+            Arithmetic::Quant(_) => {
+                let format = parts.first().map_or(Format::F32, |part| self.arithmetic.format_of(&part.name));
                 let blocks: Vec<&[u8]> =
                     parts.iter().filter_map(|part| part.quantized.as_ref()).map(|q| q.blocks.as_slice()).collect();
                 let blocks = match blocks[..] {
@@ -154,9 +167,9 @@ pub(crate) fn quantize(parameters: &Parameters, name: &str, arithmetic: Arithmet
     let p = parameters.get(name).expect("a matrix of the network");
     let cols = p.shape.last().copied().unwrap_or(1);
     let steps = parameters.get(&steps_of(name));
-    match (arithmetic, steps) {
-        (Arithmetic::Quant(_), Some(steps)) => Quantized::with_steps(&p.values, &steps.values, cols),
-        (Arithmetic::Quant(format), None) => Quantized::by_magnitude(format, &p.values, cols),
-        _ => Quantized::by_magnitude(Format::F32, &p.values, cols),
+    match (arithmetic.format_of(name), steps) {
+        (Format::Q4_0, Some(steps)) => Quantized::with_steps(&p.values, &steps.values, cols),
+        (Format::TQ2_0, _) => Quantized::ternary(&p.values, cols),
+        (format, _) => Quantized::by_magnitude(format, &p.values, cols),
     }
 }

@@ -156,6 +156,13 @@ fn logits_of_4_bit_weights_with_learned_steps_are_those_of_the_runtime() {
     compare("q4_0-learned", Some(Format::Q4_0), true);
 }
 
+/// Blocks of 256; several in a row of the down matrix, and matrices of 8 bits outside of the layers.
+#[test]
+fn logits_of_ternary_weights_are_those_of_the_runtime() {
+    let config = CONFIG.replace("dim = 64", "dim = 256").replace("ffn = 96", "ffn = 512");
+    compare_of(&config, "tq2_0", Some(Format::TQ2_0), false);
+}
+
 #[test]
 fn logits_of_f32_weights_are_those_of_the_runtime() {
     compare("f32", None, false);

@@ -4,10 +4,14 @@
 //! With `X` the orthonormal transform of `x`, [`Graph::Aan`] gives `X[k] · s[k] · √8`, `s[0] = 1`, `s[k] = √2 cos(kπ/16)`: five
 //! multiplications, the scales belong into what follows. [`Graph::Loeffler`] gives `X[k] · √8`.
 
+mod basis;
 mod graph;
 pub mod ieee1180;
+mod time;
 
+pub use basis::{Basis, rounded};
 pub use graph::{Fixed, Graph, aan_scale, forward_float, inverse_float};
+pub use time::{TIME, TimeCoder};
 
 /// The orthonormal transform by its definition, in double precision.
 pub fn definition(x: &[f64]) -> Vec<f64> {

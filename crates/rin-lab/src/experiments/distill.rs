@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use rin_bench::stats::mean;
-use rin_bench::stats::multiple::holm;
-use rin_bench::stats::permutation::sign_flip;
-use rin_bench::stats::student::{Paired, equivalence, paired};
 use rin_train::config::{DistillConfig, HintLayers, Hints};
 use rin_train::train::{Budget, Kept, Pupil, PupilConfig};
 use serde_json::{Map, Value, json};
 
+use super::pairs::{Comparison, compare, comparisons_table};
 use super::students::{Shared, logits, network, windows};
-use crate::report::{Axis, Picture, Series, Table, digits, interval, percent};
+use crate::report::{Axis, Picture, Series, Table, digits, percent};
 use crate::representation::distance;
 use crate::results::Results;
 use crate::{Case, Context, Error, Experiment, Findings, Scale, Verdict};
@@ -147,22 +145,6 @@ fn column(results: &Results, arm: &str, what: &str) -> Result<Vec<f64>, Error> {
     seeds.map(|seed| results.number(&seed_case(seed), &format!("/arms/{arm}/{what}"))).collect()
 }
 
-/// An arm less another.
-struct Comparison {
-    names: [&'static str; 2],
-    differences: Vec<f64>,
-    test: Paired,
-    /// After Holm.
-    p: f64,
-}
-
-impl Comparison {
-    /// Whether the first is the better one.
-    fn wins(&self) -> bool {
-        self.test.mean < 0.0 && self.p < 0.05
-    }
-}
-
 fn comparisons(results: &Results) -> Result<Vec<Comparison>, Error> {
     let mut pairs = vec![[BASE, TEXT_ALONE], [PAYS, TEXT_ALONE]];
     for (name, _, control) in HINTS {
@@ -171,39 +153,7 @@ fn comparisons(results: &Results) -> Result<Vec<Comparison>, Error> {
             pairs.extend([[control, BASE], [name, control]]);
         }
     }
-    let mut all = Vec::new();
-    for names in pairs {
-        let [a, b] = names.map(|name| column(results, name, "nats"));
-        let differences: Vec<f64> = a?.iter().zip(b?).map(|(a, b)| a - b).collect();
-        let few = || Error::Missing { experiment: results.header.experiment.clone(), what: "two seeds".to_owned() };
-        let test = paired(&differences).ok_or_else(few)?;
-        all.push(Comparison { names, differences, test, p: test.p });
-    }
-    let adjusted = holm(&all.iter().map(|c| c.p).collect::<Vec<_>>());
-    all.iter_mut().zip(adjusted).for_each(|(comparison, p)| comparison.p = p);
-    Ok(all)
-}
-
-/// The table of comparisons.
-fn tests_table(all: &[Comparison]) -> Table {
-    let mut tests = Table::new(
-        format!(
-            "Differences of nats, paired by seed (negative: the first is better). The last column is of \"the same within {MARGIN} nats\":"
-        ),
-        &["", "mean", "95 % interval", "adjusted p", "p of sign flips", "p of equivalence"],
-    );
-    for c in all {
-        let [a, b] = c.names;
-        tests.row([
-            format!("{a} − {b}"),
-            format!("{:+.4}", c.test.mean),
-            interval(c.test.ci95),
-            digits(c.p),
-            sign_flip(&c.differences).map_or_else(|| "-".to_owned(), |test| digits(test.p)),
-            equivalence(&c.differences, MARGIN).map_or_else(|| "-".to_owned(), |test| digits(test.p)),
-        ]);
-    }
-    tests
+    compare(results, &pairs, |name| column(results, name, "nats"), MARGIN)
 }
 
 fn judge(results: &Results) -> Result<Findings, Error> {
@@ -234,7 +184,7 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         series.push(Series::line(name, points.collect()));
     }
     let all = comparisons(results)?;
-    let tests = tests_table(&all);
+    let tests = comparisons_table(&all, MARGIN);
     let of = |a: &str, b: &str| all.iter().find(|c| c.names == [a, b]);
     let beats = |a: &str, b: &str| of(a, b).is_some_and(Comparison::wins);
     let helps: Vec<&str> = HINTS.iter().map(|hint| hint.0).filter(|name| beats(name, BASE)).collect();
@@ -244,9 +194,7 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         (false, false) => Verdict::ValidatedWithLimits,
         (false, true) => Verdict::Validated,
     };
-    let told = |c: Option<&Comparison>| {
-        c.map_or_else(String::new, |c| format!("{:+.4} nats (95 % interval {})", c.test.mean, interval(c.test.ci95)))
-    };
+    let told = |c: Option<&Comparison>| c.map_or_else(String::new, Comparison::told);
     let best = HINTS.iter().filter_map(|hint| of(hint.0, BASE)).min_by(|a, b| a.test.mean.total_cmp(&b.test.mean));
     let because = format!(
         "At equal processor time {} the answers alone; the best hint, `{}`, is {} from them. The answers are {} from the text alone, and {} where the teacher's time counts.",

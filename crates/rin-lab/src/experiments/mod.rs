@@ -2,13 +2,16 @@
 
 mod betti;
 mod dct;
+mod dct_uses;
 mod distill;
 mod gating;
 mod hrr;
 mod lif;
 mod loss;
 mod memory;
+mod networks;
 mod norm;
+mod pairs;
 mod power;
 mod softmax;
 mod sparse;
@@ -16,6 +19,7 @@ mod students;
 mod sync;
 mod tda;
 mod ternary;
+mod ternary_quality;
 
 use crate::{Error, Experiment};
 

@@ -2,14 +2,15 @@
 //!
 //! A gradient passes unchanged to the weights that the format can represent and is 0 for those beyond its range
 //! (masked, as in PACT and LSQ, not clamped). With learned steps the scale of each block has a gradient too (Esser et
-//! al., 2020, "Learned step size quantization").
+//! al., 2020, "Learned step size quantization"). Ternary weights are those of BitNet b1.58 (Ma et al., 2024), whose
+//! gradient passes unchanged to all weights.
 
 use super::{host, tensor};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use rin_import::quantize::quantize_row;
 use rin_kernels::Format;
-use rin_kernels::format::dequantize;
+use rin_kernels::format::{Codes, dequantize};
 use rin_kernels::half::{f16_to_f32, f32_to_f16};
 use std::sync::Arc;
 
@@ -66,6 +67,23 @@ impl Quantized {
         Self { format: Format::Q4_0, rows: values.len() / cols.max(1), cols, blocks }
     }
 
+    /// TQ2_0: of each block of 256 weights, `clip(round(w / d), -1, 1)` with `d` the mean magnitude as f16 has it (Ma et
+    /// al., 2024, "The Era of 1-bit LLMs", equations 1 to 3, which take one mean for a whole matrix).
+    pub fn ternary(values: &[f32], cols: usize) -> Self {
+        let format = Format::TQ2_0;
+        let mut blocks = vec![0; values.len() / format.block_len() * format.block_bytes()];
+        let parts = blocks.par_chunks_exact_mut(format.block_bytes());
+        parts.zip(values.par_chunks_exact(format.block_len())).for_each(|(out, values)| {
+            let half = f32_to_f16(mean_magnitude(values).max(SMALLEST_STEP));
+            let step = f16_to_f32(half);
+            let mut codes = Codes { d: half, ..Codes::ZERO };
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=2")]
+            codes.q.iter_mut().zip(values).for_each(|(q, w)| *q = ((w / step).round().clamp(-1.0, 1.0) + 1.0) as u8);
+            codes.write(format, out);
+        });
+        Self { format, rows: values.len() / cols.max(1), cols, blocks }
+    }
+
     /// The numbers that the blocks stand for.
     pub fn numbers(&self) -> Vec<f32> {
         let mut out = vec![0.0; self.rows * self.cols];
@@ -79,11 +97,14 @@ impl Quantized {
 
 /// The step with which a learned one begins (Esser et al., section 2.1): `2 mean|w| / sqrt(7)`.
 pub(crate) fn first_step(block: &[f32]) -> f32 {
-    let mean = block.iter().map(|w| w.abs()).sum::<f32>() / block.len().max(1) as f32;
-    (2.0 * mean / TOP.sqrt()).max(SMALLEST_STEP)
+    (2.0 * mean_magnitude(block) / TOP.sqrt()).max(SMALLEST_STEP)
 }
 
-/// The numbers of `quantized`, which was made of `w` by magnitude; gradients go straight through to `w`.
+fn mean_magnitude(block: &[f32]) -> f32 {
+    block.iter().map(|w| w.abs()).sum::<f32>() / block.len().max(1) as f32
+}
+
+/// The numbers of `quantized`, which was made of `w` without learned steps; gradients go straight through to `w`.
 ///
 /// # Errors
 /// When the shapes do not fit.
@@ -104,7 +125,7 @@ impl CustomOp1 for FakeQuant {
 
     fn bwd(&self, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         if self.0.format != Format::Q4_0 {
-            // The scale is taken from the largest magnitude: nothing lies outside.
+            // The scale is taken from the largest magnitude, and nothing lies outside; or the weights are ternary.
             return Ok(Some(grad.clone()));
         }
         let grad = grad.contiguous()?;
@@ -214,6 +235,33 @@ mod tests {
                 assert_eq!((seen - w).abs() > 0.52 * step, masked.contains(&i), "{format}, weight {i}");
             }
         }
+    }
+
+    #[test]
+    fn ternary_weights_are_signs_times_the_mean_magnitude_and_all_have_a_gradient() {
+        let cols = 2 * Format::TQ2_0.block_len();
+        let mut w: Vec<f32> = (0..cols).map(|i| sin_cos(i as f32 * 0.7).0).collect();
+        w[cols / 2..].iter_mut().for_each(|w| *w *= 0.01);
+        (w[3], w[300]) = (40.0, 0.0);
+        let quantized = Arc::new(Quantized::ternary(&w, cols));
+        assert_eq!((quantized.rows, quantized.blocks.len()), (1, 2 * Format::TQ2_0.block_bytes()));
+        let var = Var::from_slice(&w, (1, cols), &Device::Cpu).unwrap();
+        let seen = fake_quant(var.as_tensor(), &quantized).unwrap();
+        for (w, seen) in w.chunks(cols / 2).zip(numbers(&seen).chunks(cols / 2)) {
+            let mean = w.iter().map(|w| f64::from(w.abs())).sum::<f64>() / w.len() as f64;
+            let mut found = [0; 3];
+            for (w, seen) in w.iter().zip(seen) {
+                let want = (f64::from(*w) / mean).round().clamp(-1.0, 1.0);
+                // f16 has eleven bits.
+                assert!((f64::from(*seen) - want * mean).abs() <= mean / 2048.0, "{w}: {seen}");
+                found[usize::from(*w > 0.0) + usize::from(want != 0.0) * usize::from(*w > 0.0)] += 1;
+            }
+            assert!(found.iter().all(|n| *n > 10), "{found:?}");
+        }
+        let gradient = numbers(seen.sum_all().unwrap().backward().unwrap().get(var.as_tensor()).unwrap());
+        assert!(gradient.iter().all(|g| (g - 1.0).abs() < 1e-6));
+        // A block of zeros stays one.
+        assert!(Quantized::ternary(&vec![0.0; cols], cols).numbers().iter().all(|w| *w == 0.0));
     }
 
     #[test]

@@ -133,14 +133,14 @@ impl LinearOp {
         }
     }
 
-    /// All inputs; `quantized`: as a quantised product sees them.
-    fn inputs(&self, x: &[f32], third: &[f32], cols: usize, quantized: bool) -> Vec<f32> {
+    /// All inputs; with `block`, as a product sees them that quantises so many at a time.
+    fn inputs(&self, x: &[f32], third: &[f32], cols: usize, block: Option<usize>) -> Vec<f32> {
         let width = self.width(cols);
         let mut h = vec![0.0; x.len() / width * cols];
         for_row_groups(&mut h, cols, |first, h| {
             self.prepare(h, &x[first * width..][..h.len() / cols * width], third, cols);
-            if quantized {
-                Rows::quantize(h, cols, &self.kernels).numbers(h);
+            if let Some(block) = block {
+                Rows::quantize(h, cols, block, &self.kernels).numbers(h);
             }
         });
         h
@@ -165,7 +165,7 @@ impl LinearOp {
                 let product = if matches!(self.prologue, Prologue::None) {
                     x.matmul(w, shape, lx, &transposed)?
                 } else {
-                    let h = CpuStorage::F32(self.inputs(values(x, lx)?, third, cols, false));
+                    let h = CpuStorage::F32(self.inputs(values(x, lx)?, third, cols, None));
                     h.matmul(w, shape, &Layout::contiguous((tokens, cols)), &transposed)?
                 };
                 let CpuStorage::F32(mut y) = product else { return Err(Error::Msg("f32 only".to_owned())) };
@@ -194,6 +194,7 @@ impl LinearOp {
             Format::F32 => &self.kernels.f32,
             Format::Q8_0 => &self.kernels.q8_0,
             Format::Q4_0 => &self.kernels.q4_0,
+            Format::TQ2_0 => &self.kernels.tq2_0,
             other => return Err(Error::Msg(format!("no training with {other}"))),
         };
         let width = self.width(m.cols);
@@ -207,7 +208,7 @@ impl LinearOp {
             let input = if m.format.activation() == Activation::F32 {
                 Input::Float { x: &h, cols: m.cols }
             } else {
-                rows = Rows::quantize(&h, m.cols, &self.kernels);
+                rows = Rows::quantize(&h, m.cols, m.format.activation().block_len(), &self.kernels);
                 Input::Quant(rows.view())
             };
             kernel.run(&mut out, &m.panels, input, Epilogue::default());
@@ -226,10 +227,13 @@ impl LinearOp {
             grad = tensor(masked, &grad)?;
         }
         let dh = grad.matmul(w)?;
-        let quantized = matches!(&self.product, Product::Packed(m) if m.format.activation() != Activation::F32);
+        let block = match &self.product {
+            Product::Packed(m) if m.format.activation() != Activation::F32 => Some(m.format.activation().block_len()),
+            _ => None,
+        };
         let seen = match self.prologue {
-            Prologue::None if !quantized => x.clone(),
-            _ => tensor(self.inputs(&host(x)?, third, cols, quantized), &dh)?,
+            Prologue::None if block.is_none() => x.clone(),
+            _ => tensor(self.inputs(&host(x)?, third, cols, block), &dh)?,
         };
         let dw = grad.t()?.matmul(&seen)?;
         drop(seen);
@@ -321,28 +325,27 @@ struct Rows {
     d: Vec<f32>,
     sums: Vec<i16>,
     cols: usize,
+    /// Activations that share a scale.
+    block: usize,
 }
 
-/// Activations that share a scale.
-const BLOCK: usize = Activation::Block32.block_len();
-
 impl Rows {
-    fn quantize(x: &[f32], cols: usize, kernels: &Kernels) -> Self {
+    fn quantize(x: &[f32], cols: usize, block: usize, kernels: &Kernels) -> Self {
         let n = x.len();
-        let mut rows = Self { q: vec![0; n], d: vec![0.0; n / BLOCK], sums: vec![0; n / 16], cols };
-        let parts = rows.q.chunks_exact_mut(cols).zip(rows.d.chunks_exact_mut(cols / BLOCK));
+        let mut rows = Self { q: vec![0; n], d: vec![0.0; n / block], sums: vec![0; n / 16], cols, block };
+        let parts = rows.q.chunks_exact_mut(cols).zip(rows.d.chunks_exact_mut(cols / block));
         for (((q, d), sums), x) in parts.zip(rows.sums.chunks_exact_mut(cols / 16)).zip(x.chunks_exact(cols)) {
-            kernels.quantize.run(q, d, sums, x, BLOCK);
+            kernels.quantize.run(q, d, sums, x, block);
         }
         rows
     }
 
     fn view(&self) -> QuantRows<'_> {
-        QuantRows { q: &self.q, d: &self.d, sums: &self.sums, cols: self.cols, block: BLOCK }
+        QuantRows { q: &self.q, d: &self.d, sums: &self.sums, cols: self.cols, block: self.block }
     }
 
     fn numbers(&self, out: &mut [f32]) {
-        for ((out, q), d) in out.chunks_exact_mut(BLOCK).zip(self.q.chunks_exact(BLOCK)).zip(&self.d) {
+        for ((out, q), d) in out.chunks_exact_mut(self.block).zip(self.q.chunks_exact(self.block)).zip(&self.d) {
             for (out, q) in out.iter_mut().zip(q) {
                 *out = f32::from(*q) * d;
             }

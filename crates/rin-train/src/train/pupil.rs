@@ -1,15 +1,14 @@
 //! Students that are trained side by side, each for a budget of its own, and whose result is a loss.
 
 use super::course::{Course, Seen, seen};
-use super::step::{add_gradients, losses};
+use super::step::{Learner, Lesson};
 use super::teacher::Teaching;
 use crate::Error;
 use crate::clock::processor_time;
 use crate::config::{DistillConfig, LoopConfig, ModelConfig};
 use crate::evaluate::{Evaluation, evaluate};
-use crate::network::{self, Batch, Network, Pass};
-use crate::optimizer::{AdamW, global_norm, learning_rate};
-use crate::parameters::Parameters;
+use crate::network::{self, Batch};
+use crate::optimizer::learning_rate;
 use crate::random::{index, stream};
 use crate::weights::{Arithmetic, Weights};
 use rin_kernels::Format;
@@ -55,14 +54,10 @@ pub struct PupilConfig {
 pub struct Pupil {
     config: PupilConfig,
     schedule: LoopConfig,
-    network: Box<dyn Network>,
+    learner: Learner,
     teaching: Option<Teaching>,
-    parameters: Parameters,
-    optimizer: AdamW,
-    first: Vec<f64>,
     /// Windows of the pool that it has seen.
     met: Vec<bool>,
-    steps: usize,
     spent: Duration,
     paid: Duration,
     loss: Option<f64>,
@@ -84,20 +79,18 @@ impl Pupil {
         let mut all = network.parameters();
         // Last, so that the network begins as it does without hints.
         all.extend(teaching.iter().flat_map(Teaching::parameters));
-        let parameters = Parameters::initialized(all, config.seed);
-        let optimizer = AdamW::new(&parameters, false);
+        let learner = Learner::new(network, all, config.seed, course.kernels);
         let schedule = LoopConfig { warmup: Some(WARMUP), ..LoopConfig::plain(SCHEDULE, config.lr, config.lr / 10.0) };
         let met = vec![false; course.pool.len()];
-        let (first, steps, loss) = (Vec::new(), 0, None);
-        let (spent, paid) = (Duration::ZERO, Duration::ZERO);
-        Ok(Self { config, schedule, network, teaching, parameters, optimizer, first, met, steps, spent, paid, loss })
+        let (spent, paid, loss) = (Duration::ZERO, Duration::ZERO, None);
+        Ok(Self { config, schedule, learner, teaching, met, spent, paid, loss })
     }
 
     /// The share of the budget that is spent.
     fn share(&self) -> f64 {
         match self.config.budget {
             Budget::Time(time) => self.spent.as_secs_f64() / time.as_secs_f64(),
-            Budget::Steps(steps) => self.steps as f64 / steps as f64,
+            Budget::Steps(steps) => self.learner.steps as f64 / steps as f64,
         }
     }
 
@@ -128,29 +121,17 @@ impl Pupil {
         if course.pool.is_empty() || self.met.len() != course.pool.len() {
             return Err(Error::value("windows", course.pool.len(), "as many as when the student began, and some"));
         }
-        let state = stream(self.config.seed, &[1, self.steps as u64]);
+        let state = stream(self.config.seed, &[1, self.learner.steps as u64]);
         let windows: Vec<usize> = (0..self.config.batch as u64).map(|i| index(state, i, course.pool.len())).collect();
         let (ids, targets) = course.texts(&windows);
         let answers = self.teaching.as_ref().map(|_| course.answers(&windows)).transpose()?;
         let taught = self.teaching.as_ref().zip(answers.as_ref());
-        let (weights, vars) = Weights::variable(&self.parameters, Arithmetic::Float, course.kernels)?;
-        let batch = Batch { ids: &ids, seq: course.seq };
-        let (nats, total) = losses(&*self.network, &weights, batch, &targets, Pass::Evaluate, taught, &mut self.first)?;
-        let mut gradients = Vec::new();
-        add_gradients(&mut gradients, &total.backward()?, &vars, &self.parameters)?;
-        let norm = global_norm(&gradients);
-        for (what, value) in [("the loss", nats), ("the gradient", norm)] {
-            if !value.is_finite() {
-                return Err(Error::Diverged { what, step: self.steps + 1, checkpoint: None });
-            }
-        }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and SCHEDULE")]
         let at = (self.share().clamp(0.0, 1.0) * SCHEDULE as f64) as usize;
         let lr = learning_rate(&self.schedule, at.max(1));
-        let clip = (self.schedule.clip / norm.max(1e-12)).min(1.0);
-        self.optimizer.update_at(lr, &mut self.parameters, &gradients, clip, &self.schedule);
+        let lesson = Lesson { batch: Batch { ids: &ids, seq: course.seq }, targets: &targets, taught };
+        let nats = self.learner.step(&lesson, Arithmetic::Float, lr, &self.schedule)?;
         self.loss = Some(self.loss.map_or(nats, |loss| loss + LATEST * (nats - loss)));
-        self.steps += 1;
         let mut new = 0;
         for window in windows {
             new += u32::from(!std::mem::replace(&mut self.met[window], true));
@@ -160,7 +141,7 @@ impl Pupil {
 
     /// Steps done.
     pub fn steps(&self) -> usize {
-        self.steps
+        self.learner.steps
     }
 
     /// Time spent.
@@ -180,12 +161,12 @@ impl Pupil {
 
     /// Numbers of the network.
     pub fn parameters(&self) -> usize {
-        self.parameters.count()
+        self.learner.parameters.count()
     }
 
     fn weights(&self, course: &Course, format: Option<Format>) -> Result<Weights, Error> {
         let arithmetic = format.map_or(Arithmetic::Float, Arithmetic::Quant);
-        Weights::constant(&self.parameters, arithmetic, course.kernels)
+        Weights::constant(&self.learner.parameters, arithmetic, course.kernels)
     }
 
     /// How well it predicts the whole validation split.
@@ -195,7 +176,7 @@ impl Pupil {
     pub fn evaluate(&self, course: &Course) -> Result<Evaluation, Error> {
         let weights = self.weights(course, None)?;
         let (vocabulary, tokens) = (&course.vocabulary, &course.validation);
-        let found = evaluate(&*self.network, &weights, vocabulary, tokens, self.config.batch, &|| false)?;
+        let found = evaluate(&*self.learner.network, &weights, vocabulary, tokens, self.config.batch, &|| false)?;
         found.ok_or_else(|| Error::value("stop", "true", "an evaluation that ends"))
     }
 
@@ -204,6 +185,6 @@ impl Pupil {
     /// # Errors
     /// When a matrix does not fit the format, or the tensor library refuses.
     pub fn seen(&self, course: &Course, ids: &[u32], format: Option<Format>) -> Result<Seen, Error> {
-        seen(&*self.network, &self.weights(course, format)?, ids, course.seq)
+        seen(&*self.learner.network, &self.weights(course, format)?, ids, course.seq)
     }
 }

@@ -56,10 +56,12 @@ pub(super) fn write(trainer: &Trainer, parameters: &Parameters, step: usize) -> 
     let fits = |p: &crate::parameters::Parameter| {
         !matches!(p.role, Role::Matrix { .. }) || p.shape.last().is_some_and(|n| n % BLOCK == 0)
     };
+    // What rounding to three values does without training for it is no option, so it is not measured.
+    let ternary = quant.filter(|format| *format == Format::TQ2_0);
     let Some(float) = trainer.evaluation(parameters, Arithmetic::Float)? else { return Ok(None) };
     let mut formats = vec![compare("F32", &float, &float)];
     let mut exported = float.clone();
-    for format in [Format::Q8_0, Format::Q4_0] {
+    for format in [Format::Q8_0, Format::Q4_0].into_iter().chain(ternary) {
         // Learned steps are those of one format.
         let learned = parameters.0.iter().any(|p| p.role == Role::Steps);
         if !parameters.0.iter().filter(|p| p.role.is_exported()).all(fits) || (learned && quant != Some(format)) {

@@ -1,11 +1,14 @@
-//! What a step of a training and one of a [`Pupil`](super::Pupil) share.
+//! What a step of a training shares with one of a network that is trained in memory, and the latter.
 
 use super::teacher::{Answers, Student, Teaching};
 use crate::Error;
+use crate::config::LoopConfig;
+use crate::kernels::Kernels;
 use crate::network::{Batch, Inside, Network, Pass};
 use crate::ops::{cross_entropy, host};
-use crate::parameters::Parameters;
-use crate::weights::Weights;
+use crate::optimizer::{AdamW, global_norm};
+use crate::parameters::{Parameter, Parameters};
+use crate::weights::{Arithmetic, Weights};
 use candle_core::backprop::GradStore;
 use candle_core::{Tensor, Var};
 
@@ -56,4 +59,60 @@ pub(super) fn add_gradients(
         }
     }
     Ok(())
+}
+
+/// What is learned in a step.
+pub(super) struct Lesson<'a> {
+    pub(super) batch: Batch<'a>,
+    /// The token after each.
+    pub(super) targets: &'a [u32],
+    /// What a teacher says of the batch.
+    pub(super) taught: Option<(&'a Teaching, &'a Answers)>,
+}
+
+/// A network that is trained in memory.
+#[derive(Debug)]
+pub(super) struct Learner {
+    pub(super) network: Box<dyn Network>,
+    pub(super) parameters: Parameters,
+    pub(super) kernels: Kernels,
+    optimizer: AdamW,
+    /// Distances of hints in the first step.
+    first: Vec<f64>,
+    /// Steps done.
+    pub(super) steps: usize,
+}
+
+impl Learner {
+    /// Before the first step; `all` begins with the network's parameters.
+    pub(super) fn new(network: Box<dyn Network>, all: Vec<Parameter>, seed: u64, kernels: Kernels) -> Self {
+        let parameters = Parameters::initialized(all, seed);
+        let optimizer = AdamW::new(&parameters, false);
+        Self { network, parameters, kernels, optimizer, first: Vec::new(), steps: 0 }
+    }
+
+    /// One step at the learning rate `lr`; the loss against the text before it, in nats per token.
+    pub(super) fn step(
+        &mut self,
+        lesson: &Lesson<'_>,
+        arithmetic: Arithmetic,
+        lr: f64,
+        train: &LoopConfig,
+    ) -> Result<f64, Error> {
+        let (weights, vars) = Weights::variable(&self.parameters, arithmetic, self.kernels)?;
+        let Lesson { batch, targets, taught } = *lesson;
+        let (nats, total) = losses(&*self.network, &weights, batch, targets, Pass::Evaluate, taught, &mut self.first)?;
+        let mut gradients = Vec::new();
+        add_gradients(&mut gradients, &total.backward()?, &vars, &self.parameters)?;
+        let norm = global_norm(&gradients);
+        for (what, value) in [("the loss", nats), ("the gradient", norm)] {
+            if !value.is_finite() {
+                return Err(Error::Diverged { what, step: self.steps + 1, checkpoint: None });
+            }
+        }
+        let clip = if train.clip > 0.0 { (train.clip / norm.max(1e-12)).min(1.0) } else { 1.0 };
+        self.optimizer.update_at(lr, &mut self.parameters, &gradients, clip, train);
+        self.steps += 1;
+        Ok(nats)
+    }
 }
