@@ -11,14 +11,14 @@ use std::arch::x86_64::{
     _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_epi64,
 };
 
-/// Rows that share a pass over two panels, and over four.
+/// Rows that share a pass over three panels, and over four.
 ///
-/// Twelve rows by two panels are 24 sums, so that a line of weights, which comes from the second-level cache where the panels of
-/// a layer are larger than the first, serves 24 instructions.
-const MANY: usize = 12;
+/// Eight rows by three panels are 24 sums, so that a line of weights, which comes from the second-level cache where panels are
+/// larger than the first, serves eight instructions, and eleven addresses, which the other registers hold.
+const MANY: usize = 8;
 const FEW: usize = 4;
 /// Rows whose sums are at hand while panels pass.
-const SPAN: usize = 20 * MANY;
+const SPAN: usize = 32 * MANY;
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 pub(super) fn dense<O: Output>(y: &mut MatMut<'_, O>, x: &[i8], layer: IntegerLayer<'_>) {
@@ -47,7 +47,8 @@ fn pass<O: Output>(y: &mut MatMut<'_, O>, x: &[i8], layer: &IntegerLayer<'_>, fi
         let n = match panels - p {
             8.. if rows < FEW => 8,
             4.. if rows < MANY => 4,
-            2.. => 2,
+            3.. => 3,
+            2 => 2,
             _ => 1,
         };
         let mut t = 0;
@@ -57,7 +58,9 @@ fn pass<O: Output>(y: &mut MatMut<'_, O>, x: &[i8], layer: &IntegerLayer<'_>, fi
                 (8, _) => tile::<O, 8, 1>(y, x, layer, p, row, offsets),
                 (4, FEW..) => tile::<O, 4, FEW>(y, x, layer, p, row, offsets),
                 (4, _) => tile::<O, 4, 1>(y, x, layer, p, row, offsets),
-                (2, MANY..) => tile::<O, 2, MANY>(y, x, layer, p, row, offsets),
+                (3, MANY..) => tile::<O, 3, MANY>(y, x, layer, p, row, offsets),
+                (3, FEW..) => tile::<O, 3, FEW>(y, x, layer, p, row, offsets),
+                (3, _) => tile::<O, 3, 1>(y, x, layer, p, row, offsets),
                 (2, FEW..) => tile::<O, 2, FEW>(y, x, layer, p, row, offsets),
                 (2, _) => tile::<O, 2, 1>(y, x, layer, p, row, offsets),
                 (_, FEW..) => tile::<O, 1, FEW>(y, x, layer, p, row, offsets),
