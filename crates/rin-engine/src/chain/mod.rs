@@ -1,7 +1,7 @@
 //! One network over several processes: each has a [`Stage`] of it, and rows go round from one to the next.
 //!
 //! What follows is of stages by layers; where each process has rows of all matrices instead, all work on one step at the
-//! same time, and gather what each has made ([`gather`]).
+//! same time, and gather what each has made (`gather`).
 //!
 //! The first stage leads: whoever holds its [`Engine`] uses it as any other. Everything that changes a sequence is told to
 //! the others, who do the same over their layers, and so have the same pages of the cache; tokens travel with their rows of
