@@ -11,10 +11,10 @@ use std::arch::x86_64::{
     _mm512_storeu_si512, _mm512_sub_epi32, _mm512_sub_epi64,
 };
 
-/// Rows that share a pass over three panels, and over four.
+/// Rows that share a pass over two panels, and over four.
 ///
-/// Eight rows by three panels are 24 sums, so that a line of weights, which comes from the second-level cache where panels are
-/// larger than the first, serves eight instructions, and eleven addresses, which the other registers hold.
+/// Eight rows by two panels are 16 sums, so that a line of weights, which comes from the second-level cache where panels are larger
+/// than the first, serves eight instructions. With more sums the compiler, which reads all rows ahead, runs out of registers.
 const MANY: usize = 8;
 const FEW: usize = 4;
 /// Rows whose sums are at hand while panels pass.
@@ -47,8 +47,7 @@ fn pass<O: Output>(y: &mut MatMut<'_, O>, x: &[i8], layer: &IntegerLayer<'_>, fi
         let n = match panels - p {
             8.. if rows < FEW => 8,
             4.. if rows < MANY => 4,
-            3.. => 3,
-            2 => 2,
+            2.. => 2,
             _ => 1,
         };
         let mut t = 0;
@@ -58,9 +57,7 @@ fn pass<O: Output>(y: &mut MatMut<'_, O>, x: &[i8], layer: &IntegerLayer<'_>, fi
                 (8, _) => tile::<O, 8, 1>(y, x, layer, p, row, offsets),
                 (4, FEW..) => tile::<O, 4, FEW>(y, x, layer, p, row, offsets),
                 (4, _) => tile::<O, 4, 1>(y, x, layer, p, row, offsets),
-                (3, MANY..) => tile::<O, 3, MANY>(y, x, layer, p, row, offsets),
-                (3, FEW..) => tile::<O, 3, FEW>(y, x, layer, p, row, offsets),
-                (3, _) => tile::<O, 3, 1>(y, x, layer, p, row, offsets),
+                (2, MANY..) => tile::<O, 2, MANY>(y, x, layer, p, row, offsets),
                 (2, FEW..) => tile::<O, 2, FEW>(y, x, layer, p, row, offsets),
                 (2, _) => tile::<O, 2, 1>(y, x, layer, p, row, offsets),
                 (_, FEW..) => tile::<O, 1, FEW>(y, x, layer, p, row, offsets),
