@@ -10,7 +10,7 @@ from run import markdown
 
 HEAD = """# The headline shapes
 
-Written by `bench/headline/page.py` from the raw reports of one machine on one day ({date}); [the protocol](../bench/headline/README.md). A ratio above 1:
+Written by `bench/headline/page.py` from the raw reports of one machine ({date}, the decoder 2026-11-27); [the protocol](../bench/headline/README.md). A ratio above 1:
 the peer takes longer. Engines that are "out" compute something else: more than 3 % of the range from f32.
 
 """
@@ -41,8 +41,9 @@ encoder was not measured either.
 WHY = """
 What stands in the way of 5 x: the weights of dense 256 x 4 alone take 1.68 µs to read from the second-level cache, the products of a
 standalone loop over them 1.84 µs (`docs/speed-log.md`), and 0.30 µs are the engine's; five times as fast as OpenVINO would be 1.91 µs. The weights of
-784-1024-1024-512-10 are 2.4 MB, more than a second-level cache of 2 MB holds. Where the tails above 1.2 x come from was not found out: the
-machine is a shared virtual one, and no run on another was made.
+784-1024-1024-512-10 are 2.4 MB, more than a second-level cache of 2 MB holds. The tails are held against a loop as long as a call, in turns
+with the calls: what takes 20 µs away once in a thousand calls is ten times a call of 2 µs. The machine is a shared virtual one, and no run on
+another was made.
 """
 
 
