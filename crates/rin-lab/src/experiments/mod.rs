@@ -5,6 +5,7 @@ mod dct;
 mod dct_uses;
 mod distill;
 mod gating;
+mod gating_trained;
 mod hrr;
 mod lif;
 mod loss;
@@ -13,6 +14,7 @@ mod networks;
 mod norm;
 mod pairs;
 mod power;
+mod qat;
 mod softmax;
 mod sparse;
 mod students;
@@ -37,6 +39,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     dct::EXPERIMENT,
     sparse::EXPERIMENT,
     ternary::EXPERIMENT,
+    qat::EXPERIMENT,
     sync::EXPERIMENT,
     power::EXPERIMENT,
 ];
