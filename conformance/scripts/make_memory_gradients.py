@@ -30,6 +30,8 @@ NETWORKS = {
     "bhrr-router": [memory("bhrr", **BHRR | dict(top=3, values="sign"))],
     "bhrr-delta": [memory("bhrr", **BHRR | dict(top=2, decay=True, delta=True))],
     "gsa": [memory("gsa", slots=16)],
+    "mamba2": [memory("mamba2")],
+    "rwkv7": [memory("rwkv7")],
 }
 
 

@@ -2,10 +2,12 @@
 
     HF_HUB_OFFLINE=1 python conformance/scripts/make_recurrent_models.py
 
-- tiny-mamba2, tiny-qwen3-next: Hugging Face folders, logits of transformers (float32, CPU, its own plain-torch paths).
-- tiny-mamba2 as GGUF as well, in the layout of llama.cpp's converter.
-- tiny-rwkv7: GGUF (llama.cpp's layout) and a folder (flash-linear-attention's layout) of one network, logits of the `rwkv`
-  package.
+- tiny-mamba2, tiny-qwen3-next, tiny-qwen3.5: Hugging Face folders, logits of transformers (float32, CPU, its own
+  plain-torch paths); Qwen3.5 as its published folders are, with a part for text and names that say so.
+- The same as GGUF, in the layout of llama.cpp's converter; Qwen3-Next with dense feed-forward networks, which llama.cpp has
+  no files of, and besides with the one matrix `ssm_in` that earlier files had.
+- tiny-rwkv7: GGUF (llama.cpp's layout), a folder (flash-linear-attention's layout) and a state dictionary (the layout of
+  RWKV's author) of one network, logits of the `rwkv` package, which reads the last of them.
 
 Writes conformance/recurrent/<name>/.
 """
@@ -13,7 +15,6 @@ Writes conformance/recurrent/<name>/.
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 # transformers takes its own plain-torch paths where this package, which needs a GPU, is not there.
@@ -25,7 +26,7 @@ import gguf
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, Mamba2Config, Qwen3NextConfig
+from transformers import AutoModelForCausalLM, Mamba2Config, Qwen3_5TextConfig, Qwen3NextConfig
 
 OUT = Path(__file__).resolve().parent.parent / "recurrent"
 VOCAB, TOKENS = 64, 75
@@ -43,7 +44,7 @@ def randomise(model, generator):
                 p.copy_(0.4 * z)
             elif name.endswith(".D") or p.dim() == 1:
                 # Qwen3-Next's norms are around zero, but for the gated one.
-                centre = 0.0 if "Qwen3Next" in type(model).__name__ and "linear_attn.norm" not in name else 1.0
+                centre = 0.0 if "Qwen3" in type(model).__name__ and "linear_attn.norm" not in name else 1.0
                 p.copy_(centre + 0.2 * z)
             elif "embed" in name or "lm_head" in name:
                 p.copy_(2.0 / p.shape[1] ** 0.5 * z)
@@ -124,7 +125,115 @@ def qwen3_next():
         layer_types=["linear_attention", "full_attention", "linear_attention"], max_position_embeddings=256,
         rms_norm_eps=1e-6, tie_word_embeddings=False, bos_token_id=None, eos_token_id=1,
     )  # fmt: skip
-    folder("tiny-qwen3-next", config, 2)
+    model = folder("tiny-qwen3-next", config, 2)
+    for suffix, fused in (("", False), ("-fused", True)):
+        qwen_gguf(OUT / "tiny-qwen3-next" / f"tiny-qwen3-next{suffix}-f32.gguf", "qwen3next", config, model, fused)
+
+
+def qwen3_5():
+    config = Qwen3_5TextConfig(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, head_dim=16, linear_num_key_heads=2, linear_num_value_heads=6, linear_key_head_dim=24,
+        linear_value_head_dim=16, linear_conv_kernel_dim=4, full_attention_interval=2, max_position_embeddings=256,
+        layer_types=["linear_attention", "full_attention"] * 2, rms_norm_eps=1e-6, tie_word_embeddings=True,
+        rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5,
+                             mrope_section=[2, 1, 1], mrope_interleaved=True),
+        bos_token_id=None, eos_token_id=1,
+    )  # fmt: skip
+    model = folder("tiny-qwen3.5", config, 3)
+    path = OUT / "tiny-qwen3.5"
+    qwen_gguf(path / "tiny-qwen3.5-f32.gguf", "qwen35", config, model, False)
+    # As published: the text within a network that sees.
+    text = json.loads((path / "config.json").read_text())
+    whole = dict(architectures=["Qwen3_5ForConditionalGeneration"], model_type="qwen3_5", text_config=text,
+                 tie_word_embeddings=text.pop("tie_word_embeddings"))  # fmt: skip
+    (path / "config.json").write_text(json.dumps(whole, indent=2) + "\n")
+    names = {n: n.replace("model.", "model.language_model.", 1) for n in model.state_dict() if n != "lm_head.weight"}
+    save_file({to: model.state_dict()[n].contiguous().clone() for n, to in names.items()}, path / "model.safetensors")
+
+
+def tiled(x, config, width, dim=0):
+    """Heads of values in the order of llama.cpp: the first of each head of keys, then the second of each."""
+    keys = config.linear_num_key_heads
+    split = x.unflatten(dim, (keys, config.linear_num_value_heads // keys, width))
+    return split.transpose(dim, dim + 1).flatten(dim, dim + 2)
+
+
+def qwen_gguf(path, arch, config, model, fused):
+    """`fused`: queries, keys, values and gates in one matrix, group by group, as the folder has them."""
+    w = gguf.GGUFWriter(path, arch)
+    c = config
+    w.add_context_length(c.max_position_embeddings)
+    w.add_embedding_length(c.hidden_size)
+    w.add_block_count(c.num_hidden_layers)
+    w.add_feed_forward_length(c.intermediate_size)
+    w.add_head_count(c.num_attention_heads)
+    w.add_head_count_kv(c.num_key_value_heads)
+    w.add_key_length(c.head_dim)
+    w.add_value_length(c.head_dim)
+    w.add_layer_norm_rms_eps(c.rms_norm_eps)
+    w.add_rope_freq_base(c.rope_parameters["rope_theta"])
+    w.add_rope_dimension_count(int(c.head_dim * c.rope_parameters["partial_rotary_factor"]))
+    if arch == "qwen35":
+        w.add_rope_dimension_sections([*c.rope_parameters["mrope_section"], 0])
+    w.add_ssm_conv_kernel(c.linear_conv_kernel_dim)
+    w.add_ssm_state_size(c.linear_key_head_dim)
+    w.add_ssm_group_count(c.linear_num_key_heads)
+    w.add_ssm_time_step_rank(c.linear_num_value_heads)
+    w.add_ssm_inner_size(c.linear_num_value_heads * c.linear_value_head_dim)
+    w.add_uint32(f"{arch}.full_attention_interval", 2)
+    names = {
+        "input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm", "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
+        "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "mlp.gate_proj": "ffn_gate",
+        "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "linear_attn.in_proj_qkvz": "ssm_in",
+        "linear_attn.in_proj_ba": "ssm_ba", "linear_attn.in_proj_qkv": "attn_qkv", "linear_attn.in_proj_z": "attn_gate",
+        "linear_attn.in_proj_b": "ssm_beta", "linear_attn.in_proj_a": "ssm_alpha", "linear_attn.conv1d": "ssm_conv1d",
+        "linear_attn.norm": "ssm_norm", "linear_attn.out_proj": "ssm_out",
+    }  # fmt: skip
+    keys, value = c.linear_num_key_heads * c.linear_key_head_dim, c.linear_value_head_dim
+    order = lambda x, width, dim=0: tiled(x, c, width, dim) if arch == "qwen35" else x  # noqa: E731
+    for name, x in model.state_dict().items():
+        x = x.float()
+        if name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
+            x = x + 1
+        if not name.startswith("model.layers."):
+            place = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight",
+                     "lm_head.weight": "output.weight"}[name]  # fmt: skip
+            if place != "output.weight" or not c.tie_word_embeddings:
+                w.add_tensor(place, x.numpy())
+            continue
+        layer, rest = name.removeprefix("model.layers.").split(".", 1)
+        put = lambda part, x: w.add_tensor(f"blk.{layer}.{part}", np.ascontiguousarray(x.numpy()))  # noqa: E731
+        if rest == "linear_attn.A_log":
+            put("ssm_a", order(-x.exp(), 1))
+        elif rest == "linear_attn.dt_bias":
+            put("ssm_dt.bias", order(x, 1))
+        elif rest == "linear_attn.conv1d.weight":
+            x = x.squeeze(1)
+            put("ssm_conv1d.weight", torch.cat([x[: 2 * keys], order(x[2 * keys :], value)]))
+        elif rest == "linear_attn.in_proj_qkvz.weight" and not fused:
+            groups = c.linear_num_key_heads
+            over = c.linear_num_value_heads // groups * value
+            parts = x.unflatten(0, (groups, -1)).split([c.linear_key_head_dim] * 2 + [over] * 2, dim=1)
+            q, k, v, z = (part.flatten(0, 1) for part in parts)
+            put("attn_qkv.weight", torch.cat([q, k, v]))
+            put("attn_gate.weight", z)
+        else:
+            stem, kind = rest.rsplit(".", 1)
+            if stem == "linear_attn.in_proj_qkv":
+                x = torch.cat([x[: 2 * keys], order(x[2 * keys :], value)])
+            elif stem == "linear_attn.in_proj_z":
+                x = order(x, value)
+            elif stem in ("linear_attn.in_proj_b", "linear_attn.in_proj_a"):
+                x = order(x, 1)
+            elif stem == "linear_attn.out_proj":
+                x = order(x, value, 1)
+            put(f"{names[stem]}.{kind}", x)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_tensors_to_file()
+    w.close()
 
 
 def rwkv7():
@@ -158,15 +267,14 @@ def rwkv7():
     ids = tokens()
     path = OUT / "tiny-rwkv7"
     path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as tmp:
-        torch.save(z, Path(tmp) / "tiny.pth")
-        from rwkv.model import RWKV
+    torch.save(z, path / "tiny-rwkv7.pth")
+    from rwkv.model import RWKV
 
-        model = RWKV(model=str(Path(tmp) / "tiny"), strategy="cpu fp32")
-        rows, state = [], None
-        for t in ids:
-            logits, state = model.forward([t], state)
-            rows.append(logits.float().numpy().copy())
+    model = RWKV(model=str(path / "tiny-rwkv7"), strategy="cpu fp32")
+    rows, state = [], None
+    for t in ids:
+        logits, state = model.forward([t], state)
+        rows.append(logits.float().numpy().copy())
     np.save(path / "logits.npy", np.array(rows, dtype=np.float32))
     print("tiny-rwkv7 deviation", np.array(rows).std())
     write_rwkv_gguf(path / "tiny-rwkv7-f32.gguf", z, dim, layers, ffn, head)
@@ -254,4 +362,5 @@ if __name__ == "__main__":
     (OUT / "tokens.json").write_text(json.dumps(tokens()) + "\n")
     mamba2()
     qwen3_next()
+    qwen3_5()
     rwkv7()

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent / "tokenizers"
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 TAIL = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + TAIL
+QWEN35 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*" + TAIL
 QWEN2 = CONTRACTIONS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*" + TAIL
 UPPER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
 LOWER = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
@@ -154,6 +155,7 @@ def main():
     write("bpe-digits", byte_level("digits"))
     write("bpe-llama3", byte_level(LLAMA3, ignore_merges=True))
     write("bpe-qwen2", byte_level(QWEN2, template=False, nfc=True))
+    write("bpe-qwen35", byte_level(QWEN35, template=False, nfc=True))
     write("bpe-gpt4o", byte_level(GPT4O))
     write("bpe-tekken", byte_level(TEKKEN))
     write("spm-normalizer", sentence_piece("normalizer"), text_merges=True)

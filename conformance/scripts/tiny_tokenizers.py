@@ -36,10 +36,13 @@ def byte_level(pre: str) -> Tokenizer:
     tok = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=merges))
     if pre == "qwen2":
         tok.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(PRE_TOKENIZERS[pre]), "isolated")
-    tok.pre_tokenizer = pre_tokenizers.Sequence(
-        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    if pre == "gpt-2":
+        tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    else:
+        split = pre_tokenizers.Split(Regex(PRE_TOKENIZERS[pre]), "isolated")
+        tok.pre_tokenizer = pre_tokenizers.Sequence(
+            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
     tok.decoder = decoders.ByteLevel()
     tok.add_special_tokens([AddedToken(s, special=True, normalized=False) for s in BYTE_SPECIALS])
     if pre == "llama-bpe":
@@ -67,7 +70,7 @@ def sentencepiece_style() -> Tokenizer:
 
 
 def make(kind: str) -> tuple[Tokenizer, dict]:
-    """The tokenizer of a kind ('spm', 'llama-bpe' or 'qwen2') and the config's special ids."""
+    """The tokenizer of a kind ('spm', 'llama-bpe', 'qwen2' or 'gpt-2') and the config's special ids."""
     if kind == "spm":
         return sentencepiece_style(), {"bos_token_id": 1, "eos_token_id": 2}
     return byte_level(kind), {"bos_token_id": 285, "eos_token_id": 286}
@@ -99,5 +102,5 @@ def write_gguf(writer: gguf.GGUFWriter, kind: str):
         writer.add_token_merges(BYTE_MERGES.split("|"))
     writer.add_bos_token_id(special["bos_token_id"])
     writer.add_eos_token_id(special["eos_token_id"])
-    writer.add_add_bos_token(kind != "qwen2")
+    writer.add_add_bos_token(kind not in ("qwen2", "gpt-2"))
     writer.add_add_eos_token(False)

@@ -96,6 +96,10 @@ impl StepCost {
                 cost.row_weight_bytes = (plan.weights.get(*table).panel_bytes / LANES) as u64;
                 cost.row_bytes = row(c.dim);
             }
+            Step::Positions { table, .. } => {
+                cost.row_weight_bytes = (plan.weights.get(*table).panel_bytes / LANES) as u64;
+                cost.row_bytes = row(2 * c.dim);
+            }
             // Made of the position alone.
             Step::RopeTable { .. } => cost.row_bytes = row(c.rope.dims / 2 * 2),
             Step::Norm { weight, out, .. } => {
@@ -125,6 +129,8 @@ impl StepCost {
                 cost.selected = true;
                 cost.row_bytes = row(2 * c.dim);
             }
+            // There and back.
+            Step::Gather(gather) => cost.row_bytes = row(2 * gather.width.all),
             Step::Memory(step) => {
                 let written: usize = step.outputs().into_iter().flatten().map(|(_, cols)| cols).sum();
                 cost.row_bytes = row(2 * written);

@@ -1,7 +1,9 @@
 //! The bench of networks on rows of numbers: the row `inf`, with the percentiles of single runs.
 //!
 //! A repetition is a burst of runs, one after the other, of at least 20 ms; repetitions are interleaved over the
-//! configurations. Single runs are then timed one by one, the reading of the clock included.
+//! configurations. Single runs are then timed one by one, the reading of the clock included, in turns with a spin of their
+//! length: what lengthens one run in a thousand by the same time is many times a short run and a share of a long one, so the
+//! machine's own tail is that of a spin as long as the run.
 
 use crate::jitter::{Jitter, SPIN, SPINS, Spin};
 use crate::plan::{Setting, Workload};
@@ -22,7 +24,7 @@ use std::time::{Duration, Instant};
 /// Length of a repetition.
 const BURST: Duration = Duration::from_millis(20);
 /// Most single runs that are timed.
-const MAX_RUNS: usize = 20_000;
+const MAX_RUNS: usize = 200_000;
 
 /// One configuration, loaded.
 struct Lane {
@@ -34,6 +36,8 @@ struct Lane {
     spans: Vec<Result<Span, MeterError>>,
     allocations: u64,
     singles: Vec<f64>,
+    /// Spins between the single runs, in ns.
+    spins: Vec<f64>,
     digest: String,
 }
 
@@ -106,6 +110,7 @@ impl Lane {
             spans: Vec::with_capacity(repetitions),
             allocations: 0,
             singles: Vec::with_capacity(MAX_RUNS),
+            spins: Vec::with_capacity(MAX_RUNS),
             digest: String::new(),
         };
         lane.burst(1)?;
@@ -137,13 +142,17 @@ impl Lane {
     }
 
     fn singles(&mut self, budget: Duration) -> Result<(), Error> {
+        let run = self.ns.iter().copied().fold(f64::INFINITY, f64::min) / self.runs as f64;
+        let spin =
+            Spin::calibrate(Duration::from_secs_f64(if run.is_finite() { run / 1e9 } else { SPIN.as_secs_f64() }));
         let end = Instant::now() + budget;
-        let singles = &mut self.singles;
+        let (singles, spins) = (&mut self.singles, &mut self.spins);
         let mut began: Option<Instant> = None;
         self.work.repeat(|| {
             let now = Instant::now();
             if let Some(began) = began {
                 singles.push((now - began).as_secs_f64() * 1e6);
+                spins.push(spin.time());
             }
             began = Some(Instant::now());
             singles.len() < MAX_RUNS && now < end
@@ -172,6 +181,7 @@ impl Lane {
         let rows = (self.runs * self.work.rows()) as f64;
         let ts: Vec<f64> = self.ns.iter().map(|ns| rows / ns.max(1.0) * 1e9).collect();
         let singles = sorted(&self.singles);
+        let jitter = Jitter::of(&self.spins);
         let disturbance = &machine.disturbance;
         Row {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -207,9 +217,9 @@ impl Lane {
             p99_us: tail(&singles, 990),
             p999_us: tail(&singles, 999),
             max_us: singles.last().copied(),
-            jitter_p99: machine.jitter.and_then(|jitter| jitter.p99),
-            jitter_p999: machine.jitter.and_then(|jitter| jitter.p999),
-            jitter_max: machine.jitter.map(|jitter| jitter.max),
+            jitter_p99: jitter.and_then(|jitter| jitter.p99),
+            jitter_p999: jitter.and_then(|jitter| jitter.p999),
+            jitter_max: jitter.map(|jitter| jitter.max),
             digest: Some(self.digest),
             disturbed: (disturbance.verdict != Verdict::Unknown).then_some(disturbance.verdict == Verdict::Disturbed),
             disturbed_by: disturbance.reasons.clone(),

@@ -176,7 +176,7 @@ impl EngineLoader {
     /// When the configuration cannot be had.
     pub(crate) fn engine(&self, setting: &Setting) -> Result<Engine, Error> {
         let (file, options) = self.open(setting)?;
-        Ok(self.ranks.load(setting.model, file, &options, |_| {})?)
+        Ok(self.ranks.load(setting.model, file, &options, 0, |_| {})?)
     }
 
     fn open(&self, setting: &Setting) -> Result<(ModelFile, LoadOptions), Error> {

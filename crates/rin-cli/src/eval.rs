@@ -145,17 +145,18 @@ fn load(
     let weights = plans.iter().map(|plan| plan.weights.bytes() as u64).fold(0, u64::saturating_add);
     let bar = report::byte_progress(weights, "loading", args.output.quiet);
     let reference = match reference {
-        Some(file) => Some(one(&Ranks::alone(), file, &whole, &bar)?),
+        Some(file) => Some(one(&Ranks::alone(), file, &whole, 0, &bar)?),
         None => None,
     };
-    let model = one(ranks, model, &options, &bar)?;
+    let beside = reference.as_ref().map_or(0, |reference| reference.weights().mapped_bytes() as u64);
+    let model = one(ranks, model, &options, beside, &bar)?;
     bar.finish_and_clear();
     Ok((model, reference))
 }
 
-fn one(ranks: &Ranks, file: ModelFile, options: &LoadOptions, bar: &ProgressBar) -> Result<Engine> {
+fn one(ranks: &Ranks, file: ModelFile, options: &LoadOptions, beside: u64, bar: &ProgressBar) -> Result<Engine> {
     let name = file.path().display().to_string();
-    ranks.load(0, file, options, |bytes| bar.inc(bytes as u64)).with_context(|| name)
+    ranks.load(0, file, options, beside, |bytes| bar.inc(bytes as u64)).with_context(|| name)
 }
 
 impl EvalJson {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::Result;
 use rin_engine::limits::MemoryLimit;
 use rin_engine::network::{NetworkPlan, rows_at_once};
-use rin_engine::plan::{LayerBytes, Slot};
+use rin_engine::plan::{Cut, Slot};
 use rin_engine::sampler::SamplingParams;
 use rin_engine::snn::{Piece, Simulator};
 use rin_engine::tokenizer::Tokenizer;
@@ -47,10 +47,18 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
         None if args.plan => plan = Some(options.plan(&file)?),
         _ => {}
     }
-    let ranks = match (args.ranks, &plan) {
+    let asked = match (args.ranks, args.tp) {
+        (Some(ranks), Some(tp)) if tp > 1 && ranks != tp => {
+            let text = format!("--ranks {ranks} --tp {tp}: all ranks share rows, or each has layers; give one of them");
+            return Err(Usage(text).into());
+        }
+        (_, Some(tp)) if tp > 1 => Some((tp, Cut::Rows)),
+        (ranks, tp) => ranks.or(tp).map(|count| (count, Cut::Layers)),
+    };
+    let ranks = match (asked, &plan) {
         (None, _) => Vec::new(),
-        (Some(count), Some(_)) => ranks(&file, &options, count.into())?,
-        (Some(_), None) => return Err(Usage("--ranks is of networks that continue text".to_owned()).into()),
+        (Some((count, cut)), Some(_)) => ranks(&file, &options, count.into(), cut)?,
+        (Some(_), None) => return Err(Usage("--ranks and --tp are of networks that continue text".to_owned()).into()),
     };
     let mut problems = Vec::new();
     // The plan is known from the header alone; a look at what the file holds reads it.
@@ -100,15 +108,16 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<()> {
     output::text(&text)
 }
 
-/// The plans of processes of equal speed, each with a share of the layers; text is the first one's matter.
-fn ranks(file: &ModelFile, options: &LoadOptions, count: usize) -> Result<Vec<RankInfo>> {
-    let stages = LayerBytes::of(file)?.share_out(&vec![1.0; count])?;
+/// The plans of processes of equal speed, each with a share of the layers or rows; text is the first one's matter.
+fn ranks(file: &ModelFile, options: &LoadOptions, count: usize, cut: Cut) -> Result<Vec<RankInfo>> {
+    let stages = rin_cluster::stages(file, cut, &vec![1.0; count])?;
     let rank = |stage: rin_engine::plan::Stage| {
         let text = options.text.clone().filter(|_| stage.is_first());
         let plan = LoadOptions { stage: Some(stage), text, ..options.clone() }.plan(file)?;
         let sizes = Sizes::of(&plan);
         Ok(RankInfo {
             rank: stage.index,
+            cut,
             first_layer: stage.first_layer,
             end_layer: stage.end_layer,
             total_bytes: sizes.total_bytes,
@@ -356,7 +365,11 @@ fn write_config(text: &mut String, config: &Config) -> std::fmt::Result {
         RopeScaling::None => String::new(),
         ref scaling => format!(", {scaling:?}"),
     };
-    write!(text, ", rope {} over {} of a head{scaling}", rope.base, rope.dims)?;
+    if config.learned_positions() {
+        write!(text, ", learned positions")?;
+    } else {
+        write!(text, ", rope {} over {} of a head{scaling}", rope.base, rope.dims)?;
+    }
     writeln!(text, "{}", if config.tied_embeddings { ", tied embeddings" } else { "" })
 }
 
@@ -424,7 +437,8 @@ fn write_ranks(text: &mut String, ranks: &[RankInfo]) -> std::fmt::Result {
         "rank", "layers", "weights", "state", "scratch", "total"
     )?;
     for rank in ranks {
-        let layers = format!("{}-{}", rank.first_layer, rank.end_layer);
+        let rows = if rank.cut == Cut::Rows { format!(" 1/{}", ranks.len()) } else { String::new() };
+        let layers = format!("{}-{}{rows}", rank.first_layer, rank.end_layer);
         writeln!(
             text,
             "  {:<6} {layers:>9} {:>14} {:>14} {:>14} {:>14}",

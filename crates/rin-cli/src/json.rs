@@ -2,6 +2,7 @@
 
 use rin_engine::generate::Outcome;
 use rin_engine::limits::LimitError;
+use rin_engine::plan::Cut;
 use rin_engine::plan::Slot;
 use rin_engine::{Plan, limits};
 use rin_model::{DType, Mode, ModelFile};
@@ -166,6 +167,7 @@ pub(crate) struct Inspect<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct RankInfo {
     pub(crate) rank: usize,
+    pub(crate) cut: Cut,
     pub(crate) first_layer: usize,
     pub(crate) end_layer: usize,
     pub(crate) total_bytes: usize,

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rin_bench::read::read;
-use rin_cluster::predict::{HostKind, LinkFigures, Prediction, Work, predict};
+use rin_cluster::predict::{Choice, HostKind, LinkFigures, Prediction, Work, predict};
+use rin_engine::plan::Cut;
 use serde::Deserialize;
 
 use crate::args::PlanClusterArgs;
@@ -81,23 +82,24 @@ fn kind(host: Host, folder: &Path, work: Work) -> Result<HostKind> {
     })
 }
 
-/// Most depths that are shown.
+/// Most sizes of groups that are shown.
 const MOST_LINES: usize = 40;
 
 fn table(found: &Prediction) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
     writeln!(
         text,
-        "{:>6} {:>9} {:>10} {:>13} {:>10} {:>12} {:>11} {:>12}  fits",
-        "depth", "pipelines", "memory", "ms per token", "on links", "tokens/s", "prompt ms", "J per token"
+        "{:>6} {:>6} {:>7} {:>10} {:>13} {:>10} {:>12} {:>11} {:>12}  fits",
+        "hosts", "by", "groups", "memory", "ms per token", "on links", "tokens/s", "prompt ms", "J per token"
     )?;
     for depth in found.depths.iter().take(MOST_LINES) {
         let joules = depth.joules_per_token.map_or_else(|| "not given".to_owned(), |joules| format!("{joules:.3}"));
         let fits = depth.does_not_fit.as_ref().map_or_else(|| "yes".to_owned(), |name| format!("no: {name}"));
         writeln!(
             text,
-            "{:>6} {:>9} {:>10} {:>13.3} {:>10.3} {:>12.2} {:>11.1} {joules:>12}  {fits}",
+            "{:>6} {:>6} {:>7} {:>10} {:>13.3} {:>10.3} {:>12.2} {:>11.1} {joules:>12}  {fits}",
             depth.depth,
+            name(depth.cut),
             depth.pipelines,
             Size(depth.largest_plan_bytes).to_string(),
             depth.ms_per_token,
@@ -107,11 +109,23 @@ fn table(found: &Prediction) -> Result<String, std::fmt::Error> {
         )?;
     }
     if found.depths.len() > MOST_LINES {
-        writeln!(text, "{:>6} more depths: see --json", found.depths.len() - MOST_LINES)?;
+        writeln!(text, "{:>6} more: see --json", found.depths.len() - MOST_LINES)?;
     }
-    let best = |depth: Option<usize>| depth.map_or_else(|| "none".to_owned(), |depth| depth.to_string());
-    writeln!(text, "soonest token at depth {}", best(found.least_latency))?;
-    writeln!(text, "most tokens/s at depth {}", best(found.most_tokens_per_s))?;
-    writeln!(text, "least energy at depth  {}", best(found.least_joules))?;
+    let best = |choice: Option<Choice>| match choice {
+        None => "none".to_owned(),
+        Some(Choice { depth: 1, .. }) => "1 host".to_owned(),
+        Some(Choice { depth, cut }) => format!("{depth} hosts by {}", name(cut)),
+    };
+    writeln!(text, "soonest token  {}", best(found.least_latency))?;
+    writeln!(text, "most tokens/s  {}", best(found.most_tokens_per_s))?;
+    writeln!(text, "least energy   {}", best(found.least_joules))?;
     Ok(text)
+}
+
+/// What the hosts of a group share.
+const fn name(cut: Cut) -> &'static str {
+    match cut {
+        Cut::Layers => "layers",
+        Cut::Rows => "rows",
+    }
 }

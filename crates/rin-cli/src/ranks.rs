@@ -5,6 +5,7 @@
 //! one exit code.
 
 use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -31,7 +32,20 @@ pub(crate) fn run(arguments: Vec<OsString>) -> u8 {
 }
 
 fn alone(arguments: Vec<OsString>) -> u8 {
-    lead(arguments, |_| Ok(Ranks::alone())).0
+    lead(arguments, |command| Ok(Ranks::alone().sharing_rows(tp(command, false)))).0
+}
+
+/// How many processes share the rows of each layer.
+fn tp(command: Option<&Command>, several: bool) -> usize {
+    let asked = match command {
+        Some(Command::Run(args)) => args.share.tp,
+        Some(Command::Eval(args)) => args.share.tp,
+        Some(Command::Bench(args)) => args.share.tp,
+        // One process goes through all numbers by itself.
+        Some(Command::Verify(args)) if several => args.tp.first().copied(),
+        _ => None,
+    };
+    asked.map_or(1, NonZeroUsize::get)
 }
 
 /// Does a command line as the first process. `gather` hears whether it can be done, and gives the others.
@@ -99,7 +113,7 @@ mod several {
     use rin_kernels::Tier;
     use rin_model::ModelFile;
 
-    use super::{Command, OsString, Result, Usage, args, exit, lead};
+    use super::{Command, OsString, Result, Usage, args, exit, lead, tp};
     use crate::args::{MachineArgs, ModelArgs};
     use crate::energy::Gauge;
     use crate::model_path;
@@ -115,7 +129,9 @@ mod several {
             };
         }
         let hello = |command: Option<&Command>| hello(world.as_ref(), command.and_then(speed), None);
-        let gather = |command: Option<&Command>| Ok(Ranks::gather(Arc::clone(&world), hello(command))?);
+        let gather = |command: Option<&Command>| {
+            Ok(Ranks::gather(Arc::clone(&world), hello(command))?.sharing_rows(tp(command, true)))
+        };
         let (code, ranks, wants_json) = lead(arguments, gather);
         let Some(ranks) = ranks else { return code };
         match ranks.end(code) {

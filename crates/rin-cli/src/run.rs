@@ -86,7 +86,7 @@ pub(crate) fn run(args: &RunArgs, ranks: &Ranks) -> Result<()> {
     }
     let start = Instant::now();
     let mut draft = load_draft(args, &plan, &options)?;
-    let mut engine = load(ranks, file, &options, plan.weights.bytes(), args.output.quiet)?;
+    let mut engine = load(ranks, file, &options, draft.as_ref(), plan.weights.bytes(), args.output.quiet)?;
     let mut sequence = begin(&mut engine, args, &mut request)?;
     let mut drafter = match &mut draft {
         Some(draft) => Some(Drafter::model(draft, &engine)?),
@@ -146,7 +146,7 @@ fn load_draft(args: &RunArgs, target: &Plan, options: &LoadOptions) -> Result<Op
         LoadOptions { ctx: Some(target.options.ctx), n_logits: 1, text: None, stage: None, ..options.clone() };
     let plan = options.plan(&file)?;
     options.admit(&[target, &plan])?;
-    load(&Ranks::alone(), file, &options, plan.weights.bytes(), args.output.quiet).map(Some)
+    load(&Ranks::alone(), file, &options, None, plan.weights.bytes(), args.output.quiet).map(Some)
 }
 
 /// Most tokens of a step with guesses.
@@ -287,9 +287,17 @@ pub(crate) fn prompt_text(prompt: Option<&str>, other: &str) -> Result<String> {
     Ok(text)
 }
 
-fn load(ranks: &Ranks, file: ModelFile, options: &LoadOptions, weights_bytes: usize, quiet: bool) -> Result<Engine> {
+fn load(
+    ranks: &Ranks,
+    file: ModelFile,
+    options: &LoadOptions,
+    beside: Option<&Engine>,
+    weights_bytes: usize,
+    quiet: bool,
+) -> Result<Engine> {
     let bar = report::byte_progress(weights_bytes as u64, "loading", quiet);
-    let engine = ranks.load(0, file, options, |bytes| bar.inc(bytes as u64));
+    let beside = beside.map_or(0, |engine| engine.weights().mapped_bytes() as u64);
+    let engine = ranks.load(0, file, options, beside, |bytes| bar.inc(bytes as u64));
     bar.finish_and_clear();
     if !quiet {
         ranks.notes().iter().for_each(|note| output::tell(&format!("note: {note}")));

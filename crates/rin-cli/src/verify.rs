@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use anyhow::{Result, bail};
 use rin_cluster::{Ranks, Stages};
 use rin_engine::LoadOptions;
+use rin_engine::plan::Cut;
 use rin_engine::verify::{Axes, Case, Mismatch, Report, StepDigest, VerifyOptions, default_prompt, load_options};
 use rin_kernels::{Cpu, Tier};
 use rin_model::ModelFile;
@@ -33,10 +34,11 @@ struct VerifyJson<'a> {
     version: &'static str,
 }
 
-/// The same in stages.
+/// The same in stages, or in shares of the rows.
 #[derive(Debug, Serialize)]
 struct RanksJson {
     ranks: usize,
+    cut: Cut,
     cases: usize,
     equal: usize,
     digest: String,
@@ -111,13 +113,17 @@ pub(crate) fn verify(args: &VerifyArgs, ranks: &Ranks) -> Result<()> {
             "--ranks cuts the model within one process, and these are several: leave it out, or start one process";
         return Err(exit::Usage(text.to_owned()).into());
     }
+    if args.tp.len() > 1 && ranks.several() {
+        let text = "over several processes --tp is one number, that of the processes";
+        return Err(exit::Usage(text.to_owned()).into());
+    }
     let options = options(args, &file)?;
     let name = file.path().display().to_string();
     let load = load_options(&args.machine.load_options(), &options);
     let load = LoadOptions { stage: ranks.first_stage(&file)?, ..load };
     let bytes = load.plan(&file)?.weights.bytes();
     let bar = report::byte_progress(bytes as u64, "loading", args.output.quiet);
-    let mut engine = ranks.load(0, file, &load, |bytes| bar.inc(bytes as u64))?;
+    let mut engine = ranks.load(0, file, &load, 0, |bytes| bar.inc(bytes as u64))?;
     bar.finish_and_clear();
     let bar = report::case_progress(0, "verifying", args.output.quiet);
     let found = rin_engine::verify::verify(&mut engine, &options, |i, n, _| {
@@ -127,11 +133,14 @@ pub(crate) fn verify(args: &VerifyArgs, ranks: &Ranks) -> Result<()> {
     });
     bar.finish_and_clear();
     let found = found?;
-    let in_ranks = args.ranks.iter().map(|&n| in_stages(args, n, &load, &options)).collect::<Result<Vec<_>>>()?;
+    let by_layers = args.ranks.iter().map(|&n| (n, Cut::Layers));
+    let by_rows = args.tp.iter().map(|n| (n.get(), Cut::Rows)).filter(|_| !ranks.several());
+    let in_ranks = by_layers.chain(by_rows).map(|(n, cut)| in_ranks(args, n, cut, &load, &options));
+    let in_ranks = in_ranks.collect::<Result<Vec<_>>>()?;
     let trace = if args.trace { Some(rin_engine::verify::step_digests(&mut engine, &options)?) } else { None };
     let digest = found.digest.to_string();
     let unlike = in_ranks.iter().filter(|found| found.cases != found.equal || found.digest != digest);
-    let unlike_ranks: Vec<String> = unlike.map(|found| found.ranks.to_string()).collect();
+    let unlike_ranks: Vec<String> = unlike.map(RanksJson::name).collect();
     if args.output.json {
         output::json(&VerifyJson { ranks: in_ranks, ..VerifyJson::of(&found, &options, &name, trace) })?;
     } else {
@@ -141,8 +150,7 @@ pub(crate) fn verify(args: &VerifyArgs, ranks: &Ranks) -> Result<()> {
         return Ok(());
     }
     let differ = found.cases - found.equal;
-    let ranks =
-        if unlike_ranks.is_empty() { String::new() } else { format!(", and stages: {}", unlike_ranks.join(", ")) };
+    let ranks = if unlike_ranks.is_empty() { String::new() } else { format!(", and {}", unlike_ranks.join(", ")) };
     Err(exit::Mismatch(format!(
         "{differ} of {} cases{ranks} have other bits than the definition; this is a fault of rin or of the machine, please report it",
         found.cases
@@ -150,13 +158,18 @@ pub(crate) fn verify(args: &VerifyArgs, ranks: &Ranks) -> Result<()> {
     .into())
 }
 
-/// The same in `n` stages on threads of this process: their own baseline and all cases.
-fn in_stages(args: &VerifyArgs, n: usize, load: &LoadOptions, options: &VerifyOptions) -> Result<RanksJson> {
-    let mut stages = Stages::load(n, load, || model_path::open(&args.model))?;
+/// The same in `n` parts on threads of this process, each with another highest tier: their own baseline and all cases.
+fn in_ranks(args: &VerifyArgs, n: usize, cut: Cut, load: &LoadOptions, options: &VerifyOptions) -> Result<RanksJson> {
+    let tiers = &options.axes.tiers;
+    let mixed = |i: usize, own: LoadOptions| {
+        let tier = tiers.get(tiers.len().saturating_sub(1 + i % tiers.len().max(1))).copied();
+        LoadOptions { tier, ..own }
+    };
+    let mut stages = Stages::load(n, cut, load, mixed, || model_path::open(&args.model))?;
     let found = rin_engine::verify::verify(stages.engine(), options, |_, _, _| ControlFlow::Continue(()))?;
     stages.end()?;
     let Report { cases, equal, digest, .. } = found;
-    Ok(RanksJson { ranks: n, cases, equal, digest: digest.to_string() })
+    Ok(RanksJson { ranks: n, cut, cases, equal, digest: digest.to_string() })
 }
 
 /// What to verify: the axes of the contract, within what the machine flags say.
@@ -181,6 +194,16 @@ fn options(args: &VerifyArgs, file: &ModelFile) -> Result<VerifyOptions> {
     }
     let (n_generate, full, affinity) = (args.max_tokens, args.full, machine.affinity);
     Ok(VerifyOptions { axes, prompt, n_generate, full, affinity })
+}
+
+impl RanksJson {
+    /// What they are, in words.
+    fn name(&self) -> String {
+        match self.cut {
+            Cut::Layers => format!("{} stages", self.ranks),
+            Cut::Rows => format!("{} shares", self.ranks),
+        }
+    }
 }
 
 impl<'a> VerifyJson<'a> {
@@ -261,8 +284,8 @@ fn lines(
         writeln!(text, "layer {layer:>3}   {:18} {}", step.operation, step.digest)?;
     }
     writeln!(text, "equal       {} of {} cases, each over {} steps", found.equal, found.cases, found.tokens.len() + 1)?;
-    for RanksJson { ranks, cases, equal, digest } in ranks {
-        writeln!(text, "{ranks:>2} stages   {equal} of {cases} cases equal, {digest}")?;
+    for found @ RanksJson { cases, equal, digest, .. } in ranks {
+        writeln!(text, "{:<11} {equal} of {cases} cases equal, {digest}", found.name())?;
     }
     writeln!(text, "digest      {}", found.digest)?;
     Ok(text)

@@ -31,6 +31,6 @@ pub use follower::{Follower, Program};
 pub use memory::in_memory;
 pub use ranks::Ranks;
 pub use rin_engine::chain::Failure;
-pub use stages::Stages;
+pub use stages::{Stages, stages};
 pub use wire::{Hello, LoadOrder};
 pub use world::{Tag, World, launched_size};

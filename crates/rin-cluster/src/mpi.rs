@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 
 use mpi::environment::{Universe, processor_name};
+use mpi::request::scope;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, Destination, Source};
 use mpi::{Threading, initialize_with_threading};
@@ -62,7 +64,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             // The others would wait for this one.
             SimpleCommunicator::world().abort(PANICKED);
         }
@@ -90,6 +92,13 @@ fn rank_number(rank: usize) -> Result<i32, String> {
     i32::try_from(rank).map_err(|_| format!("there is no rank {rank}"))
 }
 
+fn check_length(message: &[u8]) -> Result<(), String> {
+    match i32::try_from(message.len()) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(format!("MPI carries no message of {} bytes", message.len())),
+    }
+}
+
 /// MPI's own error handler ends the job where a call fails, so that these return or do not return at all.
 impl World for Mpi {
     fn rank(&self) -> usize {
@@ -105,10 +114,23 @@ impl World for Mpi {
     }
 
     fn send(&self, to: usize, tag: Tag, message: &[u8]) -> Result<(), String> {
-        if i32::try_from(message.len()).is_err() {
-            return Err(format!("MPI carries no message of {} bytes", message.len()));
-        }
+        check_length(message)?;
         SimpleCommunicator::world().process_at_rank(rank_number(to)?).send_with_tag(message, tag_number(tag));
+        Ok(())
+    }
+
+    fn send_while(&self, to: usize, tag: Tag, message: &[u8], meanwhile: &mut dyn FnMut()) -> Result<(), String> {
+        check_length(message)?;
+        let world = SimpleCommunicator::world();
+        let to = world.process_at_rank(rank_number(to)?);
+        scope(|scope| {
+            let mut sending = to.immediate_send_with_tag(scope, message, tag_number(tag));
+            meanwhile();
+            while let Err(still) = sending.test() {
+                sending = still;
+                thread::yield_now();
+            }
+        });
         Ok(())
     }
 

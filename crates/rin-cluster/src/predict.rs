@@ -1,24 +1,33 @@
 //! What a network would take over hosts that are not there: memory, time and energy of one to thousands of them.
 //!
-//! Hosts stand in pipelines of equal depth, side by side; what is left over is idle. In one pipeline
+//! Hosts stand in groups of equal size, side by side; what is left over is idle. A group is a pipeline, or shares rows.
+//!
+//! In one pipeline
 //!
 //! - a stage takes its share of the time that its host takes for the whole network, by bytes of the file: a step reads every
 //!   weight once;
 //! - a step of one token per sequence goes round all stages one after the other, so that its time is the sum of the stages'
 //!   and of as many hops, each a latency and the bytes of its rows over the rate of the link;
 //! - a prompt goes round in messages of 32 tokens or more, at most four per stage, on which the stages work at the same time:
-//!   the slowest sets the pace (Huang et al., GPipe, 2019, section 2.3: m messages over n stages take m + n − 1 turns);
-//! - a host takes its power under load while its stage works, and its idle power while it waits. Without both figures there
-//!   is no energy.
+//!   the slowest sets the pace (Huang et al., GPipe, 2019, section 2.3: m messages over n stages take m + n − 1 turns).
+//!
+//! In a group of n hosts that share rows
+//!
+//! - each takes an n-th of the time that it takes for the whole network, and the slowest sets the pace;
+//! - rows go to all over n − 1 hops; four times per layer, and once for logits, columns go round: n − 1 hops of the bytes that
+//!   one host has of a row.
+//!
+//! In both a host takes its power under load while it works, and its idle power while it waits. Without both figures there is
+//! no energy.
 //!
 //! Nothing in it is fitted: times of single hosts and of the link come from measurements.
 
 use std::collections::BTreeMap;
 
 use rin_engine::chain::messages_of;
-use rin_engine::plan::{LayerBytes, Stage};
+use rin_engine::plan::{Cut, LayerBytes, Stage};
 use rin_engine::{Error, LoadOptions};
-use rin_model::ModelFile;
+use rin_model::{Config, ModelFile};
 use serde::{Deserialize, Serialize};
 
 /// Hosts of one kind.
@@ -67,12 +76,14 @@ pub struct Work {
     pub prompt: usize,
 }
 
-/// What pipelines of one depth would do.
+/// What groups of one size would do.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Depth {
-    /// Hosts in a pipeline.
+    /// Hosts in a group.
     pub depth: usize,
-    /// Pipelines side by side.
+    /// Whether they are a pipeline, or share rows.
+    pub cut: Cut,
+    /// Groups side by side.
     pub pipelines: usize,
     /// Hosts that are left over.
     pub idle_hosts: usize,
@@ -80,44 +91,91 @@ pub struct Depth {
     pub largest_plan_bytes: u64,
     /// The host that cannot hold its plan, if there is one.
     pub does_not_fit: Option<String>,
-    /// Time of a token of one sequence, in ms: the mean over the pipelines.
+    /// Time of a token of one sequence, in ms: the mean over the groups.
     pub ms_per_token: f64,
     /// The part of it on links.
     pub link_ms_per_token: f64,
-    /// Tokens per second of all sequences in all pipelines.
+    /// Tokens per second of all sequences in all groups.
     pub tokens_per_s: f64,
-    /// Time of a prompt, in ms: the mean over the pipelines.
+    /// Time of a prompt, in ms: the mean over the groups.
     pub prompt_ms: f64,
     /// Energy of a token; none without the hosts' power.
     pub joules_per_token: Option<f64>,
 }
 
-/// Every depth, and the best of those that fit.
+/// A size of groups, and how they share a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Choice {
+    /// Hosts in a group.
+    pub depth: usize,
+    /// Whether they are a pipeline, or share rows.
+    pub cut: Cut,
+}
+
+/// Every size of groups, and the best of those that fit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// How many hosts there are.
     pub hosts: usize,
     /// What is done.
     pub work: Work,
-    /// From one host in a pipeline on.
+    /// Pipelines, from one host on; then groups that share rows.
     pub depths: Vec<Depth>,
-    /// The depth with the soonest token.
-    pub least_latency: Option<usize>,
-    /// The depth with the most tokens per second.
-    pub most_tokens_per_s: Option<usize>,
-    /// The depth with the least energy per token.
-    pub least_joules: Option<usize>,
+    /// The one with the soonest token.
+    pub least_latency: Option<Choice>,
+    /// The one with the most tokens per second.
+    pub most_tokens_per_s: Option<Choice>,
+    /// The one with the least energy per token.
+    pub least_joules: Option<Choice>,
 }
 
-/// One pipeline: its figures, and the largest plan with the host that it is too large for.
+/// One group: its figures, and the largest plan with the host that it is too large for.
 #[derive(Clone, Debug)]
-struct Pipeline {
+struct Group {
     step_s: f64,
     link_s: f64,
     prompt_s: f64,
     joules_per_step: Option<f64>,
     largest: u64,
     does_not_fit: Option<String>,
+}
+
+/// What all groups have in common.
+#[derive(Clone, Copy, Debug)]
+struct Job<'a> {
+    file: &'a ModelFile,
+    options: &'a LoadOptions,
+    config: &'a Config,
+    link: LinkFigures,
+    work: Work,
+}
+
+impl Job<'_> {
+    /// Seconds that so many f32 take from one host to the next.
+    fn hop(&self, values: usize) -> f64 {
+        self.link.latency_us * 1e-6 + values as f64 * 32.0 / (self.link.gbit_per_s * 1e9)
+    }
+
+    /// The most bytes that a stage's plan takes, and the first host that it is too large for.
+    fn memory(&self, stages: &[Stage], hosts: &[&HostKind]) -> Result<(u64, Option<String>), Error> {
+        let (mut largest, mut does_not_fit) = (0_u64, None);
+        for (stage, host) in stages.iter().zip(hosts) {
+            let stage = Some(*stage).filter(|stage| stage.count > 1);
+            let options = LoadOptions { stage, n_sequences: self.work.sequences, ..self.options.clone() };
+            let bytes = options.plan(self.file)?.total_bytes() as u64;
+            largest = largest.max(bytes);
+            if bytes > host.memory_bytes && does_not_fit.is_none() {
+                does_not_fit = Some(host.name.clone());
+            }
+        }
+        Ok((largest, does_not_fit))
+    }
+}
+
+/// Energy of a step that takes `step_s`, of which each host works for so long.
+fn joules(hosts: &[&HostKind], busy_s: &[f64], step_s: f64) -> Option<f64> {
+    let of = |(host, busy): (&&HostKind, &f64)| Some(host.watts? * busy + host.idle_watts? * (step_s - busy));
+    hosts.iter().zip(busy_s).map(of).sum()
 }
 
 /// What a network takes over hosts.
@@ -134,44 +192,26 @@ pub fn predict(
 ) -> Result<Prediction, Error> {
     check(kinds, link, work)?;
     let bytes = LayerBytes::of(file)?;
-    let dim = file.config()?.dim;
+    let job = Job { file, options, config: file.config()?, link, work };
     // The host with the number i is of this kind.
     let hosts: Vec<usize> =
         kinds.iter().enumerate().flat_map(|(kind, of)| std::iter::repeat_n(kind, of.count)).collect();
     let mut depths = Vec::new();
     for depth in 1..=hosts.len().min(bytes.layers.len() + 1) {
-        // Pipelines of the same kinds are alike.
-        let mut known: BTreeMap<&[usize], Pipeline> = BTreeMap::new();
-        let mut all: Vec<Pipeline> = Vec::new();
-        for of in hosts.chunks_exact(depth) {
-            if !known.contains_key(of) {
-                let of_kinds: Vec<&HostKind> = of.iter().filter_map(|&kind| kinds.get(kind)).collect();
-                known.insert(of, pipeline(file, options, &bytes, dim, &of_kinds, link, work)?);
-            }
-            all.extend(known.get(of).cloned());
+        depths.push(groups(kinds, &hosts, depth, Cut::Layers, work, |of| pipeline(job, &bytes, of))?);
+    }
+    for depth in 2..=hosts.len().min(job.config.n_kv_heads) {
+        match groups(kinds, &hosts, depth, Cut::Rows, work, |of| shared(job, of)) {
+            Ok(found) => depths.push(found),
+            // A network that cannot be cut so, or not there.
+            Err(Error::BadOption { field: "--tp" | "ranks", .. }) => break,
+            Err(error) => return Err(error),
         }
-        let n = all.len() as f64;
-        let mean = |of: fn(&Pipeline) -> f64| all.iter().map(of).sum::<f64>() / n * 1e3;
-        let steps_per_s: f64 = all.iter().map(|p| 1.0 / p.step_s).sum();
-        let watts: Option<f64> = all.iter().map(|p| Some(p.joules_per_step? / p.step_s)).sum();
-        let tokens_per_s = steps_per_s * work.sequences as f64;
-        depths.push(Depth {
-            depth,
-            pipelines: all.len(),
-            idle_hosts: hosts.len() % depth,
-            largest_plan_bytes: all.iter().map(|p| p.largest).max().unwrap_or(0),
-            does_not_fit: all.iter().find_map(|p| p.does_not_fit.clone()),
-            ms_per_token: mean(|p| p.step_s),
-            link_ms_per_token: mean(|p| p.link_s),
-            tokens_per_s,
-            prompt_ms: mean(|p| p.prompt_s),
-            joules_per_token: watts.map(|watts| watts / tokens_per_s),
-        });
     }
     let best = |figure: fn(&Depth) -> Option<f64>| {
         let fit = depths.iter().filter(|depth| depth.does_not_fit.is_none());
-        let figures = fit.filter_map(|depth| Some((depth.depth, figure(depth)?)));
-        figures.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(depth, _)| depth)
+        let figures = fit.filter_map(|of| Some((Choice { depth: of.depth, cut: of.cut }, figure(of)?)));
+        figures.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(choice, _)| choice)
     };
     Ok(Prediction {
         hosts: hosts.len(),
@@ -180,6 +220,45 @@ pub fn predict(
         most_tokens_per_s: best(|depth| Some(-depth.tokens_per_s)),
         least_joules: best(|depth| depth.joules_per_token),
         depths,
+    })
+}
+
+/// What groups of `depth` hosts do, each as `of_one` says.
+fn groups(
+    kinds: &[HostKind],
+    hosts: &[usize],
+    depth: usize,
+    cut: Cut,
+    work: Work,
+    of_one: impl Fn(&[&HostKind]) -> Result<Group, Error>,
+) -> Result<Depth, Error> {
+    // Groups of the same kinds are alike.
+    let mut known: BTreeMap<&[usize], Group> = BTreeMap::new();
+    let mut all: Vec<Group> = Vec::new();
+    for of in hosts.chunks_exact(depth) {
+        if !known.contains_key(of) {
+            let of_kinds: Vec<&HostKind> = of.iter().filter_map(|&kind| kinds.get(kind)).collect();
+            known.insert(of, of_one(&of_kinds)?);
+        }
+        all.extend(known.get(of).cloned());
+    }
+    let n = all.len() as f64;
+    let mean = |of: fn(&Group) -> f64| all.iter().map(of).sum::<f64>() / n * 1e3;
+    let steps_per_s: f64 = all.iter().map(|p| 1.0 / p.step_s).sum();
+    let watts: Option<f64> = all.iter().map(|p| Some(p.joules_per_step? / p.step_s)).sum();
+    let tokens_per_s = steps_per_s * work.sequences as f64;
+    Ok(Depth {
+        depth,
+        cut,
+        pipelines: all.len(),
+        idle_hosts: hosts.len() % depth,
+        largest_plan_bytes: all.iter().map(|p| p.largest).max().unwrap_or(0),
+        does_not_fit: all.iter().find_map(|p| p.does_not_fit.clone()),
+        ms_per_token: mean(|p| p.step_s),
+        link_ms_per_token: mean(|p| p.link_s),
+        tokens_per_s,
+        prompt_ms: mean(|p| p.prompt_s),
+        joules_per_token: watts.map(|watts| watts / tokens_per_s),
     })
 }
 
@@ -204,15 +283,8 @@ fn check(kinds: &[HostKind], link: LinkFigures, work: Work) -> Result<(), Error>
     }
 }
 
-fn pipeline(
-    file: &ModelFile,
-    options: &LoadOptions,
-    bytes: &LayerBytes,
-    dim: usize,
-    hosts: &[&HostKind],
-    link: LinkFigures,
-    work: Work,
-) -> Result<Pipeline, Error> {
+fn pipeline(job: Job<'_>, bytes: &LayerBytes, hosts: &[&HostKind]) -> Result<Group, Error> {
+    let Job { work, config: Config { dim, .. }, .. } = job;
     let depth = hosts.len();
     let speeds: Vec<f64> = hosts.iter().map(|host| host.steps_per_s).collect();
     let stages = bytes.share_out(&speeds)?;
@@ -221,17 +293,13 @@ fn pipeline(
         let layers: u64 = bytes.layers.get(stage.first_layer..stage.end_layer).unwrap_or_default().iter().sum();
         (layers + if stage.is_first() { bytes.ends } else { 0 }) as f64 / whole
     };
-    let hop = |rows: usize| {
-        let bits = rows as f64 * dim as f64 * 32.0;
-        link.latency_us * 1e-6 + bits / (link.gbit_per_s * 1e9)
-    };
+    let hop = |rows: usize| job.hop(rows * dim);
     let hops = if depth > 1 { depth } else { 0 } as f64;
     let (mut busy_s, mut step_s) = (Vec::new(), hops * hop(work.sequences));
     let link_s = step_s;
     let messages = if depth > 1 { messages_of(work.prompt, depth) } else { 1 };
     let rows = work.prompt.div_ceil(messages);
     let (mut sum, mut slowest) = (0.0_f64, 0.0_f64);
-    let (mut largest, mut does_not_fit) = (0_u64, None);
     for (stage, host) in stages.iter().zip(hosts) {
         let busy = share(stage) / host.steps_per_s;
         busy_s.push(busy);
@@ -239,19 +307,37 @@ fn pipeline(
         let turn = share(stage) * rows as f64 / host.prompt_tokens_per_s;
         sum += turn;
         slowest = slowest.max(turn.max(if depth > 1 { hop(rows) } else { 0.0 }));
-        let stage = Some(*stage).filter(|_| depth > 1);
-        let plan = LoadOptions { stage, n_sequences: work.sequences, ..options.clone() }.plan(file)?;
-        let bytes = plan.total_bytes() as u64;
-        largest = largest.max(bytes);
-        if bytes > host.memory_bytes && does_not_fit.is_none() {
-            does_not_fit = Some(host.name.clone());
-        }
     }
+    let (largest, does_not_fit) = job.memory(&stages, hosts)?;
     let last_row = if depth > 1 { hop(1) } else { 0.0 };
     let prompt_s = sum + (messages - 1) as f64 * slowest + (hops - 1.0).max(0.0) * hop(rows) + last_row;
-    let joules = |(host, busy): (&&HostKind, &f64)| Some(host.watts? * busy + host.idle_watts? * (step_s - busy));
-    let joules_per_step = hosts.iter().zip(&busy_s).map(joules).sum();
-    Ok(Pipeline { step_s, link_s, prompt_s, joules_per_step, largest, does_not_fit })
+    let joules_per_step = joules(hosts, &busy_s, step_s);
+    Ok(Group { step_s, link_s, prompt_s, joules_per_step, largest, does_not_fit })
+}
+
+/// Hosts that share rows.
+fn shared(job: Job<'_>, hosts: &[&HostKind]) -> Result<Group, Error> {
+    let Job { work, config: c, .. } = job;
+    let n = hosts.len();
+    let stages = Stage::by_rows(n, c.n_layers);
+    let (largest, does_not_fit) = job.memory(&stages, hosts)?;
+    // Hops of a step of so many rows, of which the logits of some are wanted.
+    let links = |rows: usize, wanted: usize| {
+        let round = |width: usize, rows: usize| (n - 1) as f64 * job.hop(width.div_ceil(n) * rows);
+        let of_layer = round(c.q_dim(), rows) + round(c.ffn_dim, rows) + 2.0 * round(c.dim, rows);
+        let logits = if wanted > 0 { round(c.vocab, wanted) } else { 0.0 };
+        (n - 1) as f64 * job.hop(c.dim * rows) + c.n_layers as f64 * of_layer + logits
+    };
+    let busy_s: Vec<f64> = hosts.iter().map(|host| 1.0 / host.steps_per_s / n as f64).collect();
+    let slowest = |seconds: &mut dyn Iterator<Item = f64>| seconds.fold(0.0, f64::max);
+    let link_s = links(work.sequences, work.sequences);
+    let step_s = slowest(&mut busy_s.iter().copied()) + link_s;
+    let steps = work.prompt.div_ceil(job.options.n_batch.max(1));
+    let prompt = slowest(&mut hosts.iter().map(|host| work.prompt as f64 / host.prompt_tokens_per_s / n as f64));
+    let rows = work.prompt.div_ceil(steps);
+    let prompt_s = prompt + (steps - 1) as f64 * links(rows, 0) + links(rows, 1);
+    let joules_per_step = joules(hosts, &busy_s, step_s);
+    Ok(Group { step_s, link_s, prompt_s, joules_per_step, largest, does_not_fit })
 }
 
 #[cfg(test)]
@@ -285,8 +371,8 @@ mod tests {
     #[test]
     fn a_step_is_the_sum_of_its_stages_and_hops() {
         let found = over(&[host("a", 3, 10.0)]);
-        assert_eq!(found.depths.len(), 3, "two layers and what is beside them");
-        for depth in &found.depths {
+        assert_eq!(found.depths.len(), 4, "two layers and what is beside them; two key heads");
+        for depth in &found.depths[..3] {
             let hops = if depth.depth > 1 { depth.depth as f64 } else { 0.0 };
             assert!((depth.ms_per_token - 100.0 - hops).abs() < 1e-3, "{depth:?}");
             assert!((depth.link_ms_per_token - hops).abs() < 1e-3);
@@ -296,8 +382,16 @@ mod tests {
         }
         assert_eq!((found.depths[0].pipelines, found.depths[1].pipelines, found.depths[1].idle_hosts), (3, 1, 1));
         assert!((found.depths[0].tokens_per_s - 30.0).abs() < 1e-9);
-        let all = (found.least_latency, found.most_tokens_per_s, found.least_joules);
-        assert_eq!(all, (Some(1), Some(1), Some(1)), "what fits one host needs no second one");
+        // Ten hops: of the rows, four for each of two layers, and of the logits.
+        let rows = &found.depths[3];
+        assert_eq!((rows.depth, rows.cut, rows.pipelines), (2, Cut::Rows, 1));
+        assert!((rows.ms_per_token - 50.0 - 10.0).abs() < 1e-3, "{rows:?}");
+        let busy = 2.0 * 200.0 * 0.05 + 2.0 * 50.0 * 0.01;
+        assert!((rows.joules_per_token.unwrap() - busy).abs() < 1e-3, "{rows:?}");
+        let one = Some(Choice { depth: 1, cut: Cut::Layers });
+        assert_eq!(found.most_tokens_per_s, one, "what fits one host needs no second one");
+        assert_eq!(found.least_latency, Some(Choice { depth: 2, cut: Cut::Rows }), "but for a sooner token");
+        assert_eq!(found.least_joules, one);
         // The memory of a stage is less than that of the whole.
         assert!(found.depths[2].largest_plan_bytes < found.depths[0].largest_plan_bytes);
     }
@@ -307,10 +401,13 @@ mod tests {
         let whole = over(&[host("a", 1, 10.0)]).depths[0].largest_plan_bytes;
         let small = HostKind { memory_bytes: whole - 1, ..host("small", 4000, 10.0) };
         let found = over(&[small]);
-        assert_eq!((found.hosts, found.depths.len()), (4000, 3));
+        assert_eq!((found.hosts, found.depths.len()), (4000, 4));
         assert_eq!(found.depths[0].does_not_fit.as_deref(), Some("small"));
         // Of a network as small as this one, two stages with their messages take more than the whole.
-        assert_eq!((found.least_latency, found.most_tokens_per_s), (Some(3), Some(3)));
+        let fits: Vec<bool> = found.depths.iter().map(|depth| depth.does_not_fit.is_none()).collect();
+        assert_eq!(fits, [false, false, true, true]);
+        let rows = Some(Choice { depth: 2, cut: Cut::Rows });
+        assert_eq!((found.least_latency, found.most_tokens_per_s), (rows, rows));
         assert_eq!((found.depths[2].pipelines, found.depths[2].idle_hosts), (1333, 1));
     }
 

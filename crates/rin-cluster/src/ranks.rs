@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rin_engine::chain::{ChainError, Failure};
 use rin_engine::limits::MemoryLimit;
-use rin_engine::plan::{LayerBytes, Stage};
+use rin_engine::plan::{Cut, Stage};
 use rin_engine::{Engine, Error, LoadOptions};
 use rin_kernels::Tier;
 use rin_model::ModelFile;
@@ -25,12 +25,43 @@ pub struct Ranks {
     hellos: Vec<Hello>,
     ring: Arc<Mutex<State>>,
     notes: Mutex<Vec<String>>,
+    /// Ranks that share the rows of each layer.
+    tp: usize,
 }
 
 impl Ranks {
     /// One process, which does all by itself.
     pub fn alone() -> Self {
-        Self { world: None, hellos: Vec::new(), ring: Arc::default(), notes: Mutex::default() }
+        Self { world: None, hellos: Vec::new(), ring: Arc::default(), notes: Mutex::default(), tp: 1 }
+    }
+
+    /// The same, where so many ranks share the rows of each layer; otherwise each has layers of its own.
+    #[must_use]
+    pub fn sharing_rows(self, tp: usize) -> Self {
+        Self { tp, ..self }
+    }
+
+    fn cut(&self) -> Cut {
+        if self.tp > 1 { Cut::Rows } else { Cut::Layers }
+    }
+
+    /// Whether as many ranks are there as share rows.
+    fn check_tp(&self) -> Result<(), Error> {
+        let (tp, n) = (self.tp, self.count());
+        if tp == 1 || tp == n {
+            let speeds = self.hellos.iter().any(|hello| hello.speed.is_some());
+            if tp > 1 && speeds {
+                let expected = "left out beside --tp: all ranks have as many rows".to_owned();
+                return Err(Error::BadOption { field: "--rank-speed", expected, found: "given".to_owned() });
+            }
+            return Ok(());
+        }
+        let expected = if n == 1 {
+            "1 in one process; start more of them, as mpirun -n 2 rin … --tp 2".to_owned()
+        } else {
+            format!("{n}, the number of ranks, or left out: all ranks share the rows of each layer, or each has layers")
+        };
+        Err(Error::BadOption { field: "--tp", expected, found: tp.to_string() })
     }
 
     /// Rank 0, once all others have said who they are. What they say is held against each other by [`check`](Self::check).
@@ -71,12 +102,14 @@ impl Ranks {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether the ranks belong together: one version, command lines that can be done, speeds of all or of none.
+    /// Whether the ranks belong together: one version, command lines that can be done, speeds of all or of none, as many as
+    /// share rows.
     ///
     /// # Errors
     ///
-    /// [`ChainError::Failed`] names the first rank that does not.
+    /// [`ChainError::Failed`] names the first rank that does not; [`Error::BadOption`] for another number of ranks.
     pub fn check(&self) -> Result<(), Error> {
+        self.check_tp()?;
         let Some(first) = self.hellos.first() else { return Ok(()) };
         for hello in &self.hellos {
             if hello.version != first.version {
@@ -99,22 +132,25 @@ impl Ranks {
     ///
     /// # Errors
     ///
-    /// As for [`LayerBytes::share_out`].
+    /// As for [`stages`](crate::stages).
     pub fn first_stage(&self, file: &ModelFile) -> Result<Option<Stage>, Error> {
         Ok(self.stages(file)?.first().copied())
     }
 
-    /// Who has which layers, by bytes and the speeds that the ranks say; nothing for one that is alone.
+    /// Who has which layers, by bytes and the speeds that the ranks say, or which rows; nothing for one that is alone.
     fn stages(&self, file: &ModelFile) -> Result<Vec<Stage>, Error> {
         if !self.several() {
             return Ok(Vec::new());
         }
         let speeds: Vec<f64> = self.hellos.iter().map(|hello| hello.speed.unwrap_or(1.0)).collect();
-        LayerBytes::of(file)?.share_out(&speeds)
+        crate::stages(file, self.cut(), &speeds)
     }
 
     /// Loads a network over all ranks, `model` being its number on the command line. All open their files at the same time;
     /// where one cannot, none loads.
+    ///
+    /// `beside` are bytes that rank 0 has mapped of something else. They count with what the ranks of its host take; what it has in
+    /// memory of its own is no longer among what its system says that there is.
     ///
     /// # Errors
     ///
@@ -125,6 +161,7 @@ impl Ranks {
         model: usize,
         file: ModelFile,
         options: &LoadOptions,
+        beside: u64,
         progress: impl FnMut(usize),
     ) -> Result<Engine, Error> {
         let Some(world) = &self.world else { return Engine::load(file, options, progress) };
@@ -135,7 +172,7 @@ impl Ranks {
         let own = LoadOptions { stage: stages.first().copied(), ..options.clone() };
         let plan = own.plan(&file)?;
         let limit = MemoryLimit::of_this_machine(None).map(|limit| limit.bytes);
-        let of_rank_0 = Answer::Planned { bytes: plan.total_bytes() as u64, limit };
+        let of_rank_0 = Answer::Planned { bytes: (plan.total_bytes() as u64).saturating_add(beside), limit };
         self.tell_all(&Order::Load(LoadOrder {
             model,
             fingerprint: fingerprint(&file),

@@ -60,6 +60,15 @@ impl Link for Ring {
             _ => Err(LinkError::Lost("the first stage has ended".to_owned())),
         }
     }
+
+    fn exchange(&mut self, going: &[u8], coming: &mut [u8]) -> Result<usize, LinkError> {
+        let world = Arc::clone(&self.world);
+        let next = (world.rank() + 1) % world.size();
+        let mut came = None;
+        let sent = world.send_while(next, Tag::Ring, going, &mut || came = Some(self.receive(coming)));
+        sent.map_err(LinkError::Lost)?;
+        came.unwrap_or_else(|| Err(LinkError::Lost("nothing was waited for".to_owned())))
+    }
 }
 
 impl Drop for Ring {

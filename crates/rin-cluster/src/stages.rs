@@ -1,11 +1,23 @@
-//! All stages of a network in this process, each on a thread of its own: to hold them against the whole.
+//! All stages of a network, or all shares of its rows, in this process, each on a thread of its own: to hold them against the whole.
 
 use std::thread::{Builder, JoinHandle};
 
 use rin_engine::chain::in_process;
-use rin_engine::plan::LayerBytes;
+use rin_engine::plan::{Cut, LayerBytes, Stage};
 use rin_engine::{Engine, Error, LoadOptions};
 use rin_model::ModelFile;
+
+/// What each of several processes has of a network: layers, by bytes and these speeds, or as many rows as all others.
+///
+/// # Errors
+///
+/// As for [`LayerBytes::share_out`].
+pub fn stages(file: &ModelFile, cut: Cut, speeds: &[f64]) -> Result<Vec<Stage>, Error> {
+    match cut {
+        Cut::Layers => LayerBytes::of(file)?.share_out(speeds),
+        Cut::Rows => Ok(Stage::by_rows(speeds.len(), file.config()?.n_layers)),
+    }
+}
 
 /// A network in stages. What is done with the [`engine`](Self::engine) of the first is done by all.
 #[derive(Debug)]
@@ -15,21 +27,25 @@ pub struct Stages {
 }
 
 impl Stages {
-    /// Loads a network in `n` stages of equal speed, from a file that is opened for each.
+    /// Loads a network in `n` stages of equal speed, or `n` shares of its rows, from a file that is opened for each; `change`
+    /// may give each options of its own.
     ///
     /// # Errors
     ///
     /// As for [`Engine::load`]; [`Error::BadOption`] for more stages than the network can have.
     pub fn load<E: From<Error>>(
         n: usize,
+        cut: Cut,
         options: &LoadOptions,
+        change: impl Fn(usize, LoadOptions) -> LoadOptions,
         open: impl Fn() -> Result<ModelFile, E>,
     ) -> Result<Self, E> {
-        let stages = LayerBytes::of(&open()?)?.share_out(&vec![1.0; n])?;
+        let stages = stages(&open()?, cut, &vec![1.0; n])?;
         let mut engines = Vec::new();
         for (stage, link) in stages.into_iter().zip(in_process(n)) {
             let stage = Some(stage).filter(|_| n > 1);
-            let mut engine = Engine::load(open()?, &LoadOptions { stage, ..options.clone() }, |_| {})?;
+            let options = change(engines.len(), LoadOptions { stage, ..options.clone() });
+            let mut engine = Engine::load(open()?, &options, |_| {})?;
             if n > 1 {
                 engine.join(link)?;
             }

@@ -32,7 +32,7 @@ pub struct LoadOrder {
     pub model: usize,
     /// [`fingerprint`](crate::fingerprint()) of rank 0's file.
     pub fingerprint: String,
-    /// Who has which layers.
+    /// Who has which layers or rows.
     pub stages: Vec<Stage>,
     /// Positions per sequence.
     pub ctx: usize,

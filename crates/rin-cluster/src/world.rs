@@ -44,6 +44,13 @@ pub trait World: Debug + Send + Sync {
     /// Where the message cannot be sent.
     fn send(&self, to: usize, tag: Tag, message: &[u8]) -> Result<(), String>;
 
+    /// Sends a message, and does `meanwhile` before it waits for the other process to take it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    fn send_while(&self, to: usize, tag: Tag, message: &[u8], meanwhile: &mut dyn FnMut()) -> Result<(), String>;
+
     /// The sender and length of the first message that has arrived from `from` (none: from anyone), if there is one.
     ///
     /// # Errors

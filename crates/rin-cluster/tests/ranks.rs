@@ -91,8 +91,12 @@ impl Job {
         Self { ranks: Ranks::gather(first, own).unwrap(), others, heard }
     }
 
+    fn sharing_rows(self, tp: usize) -> Self {
+        Self { ranks: self.ranks.sharing_rows(tp), ..self }
+    }
+
     fn load(&self) -> Result<Engine, Error> {
-        self.ranks.load(5, open(MODEL), &options(), |_| {})
+        self.ranks.load(5, open(MODEL), &options(), 0, |_| {})
     }
 
     /// The exit codes of all.
@@ -148,6 +152,48 @@ fn any_number_of_ranks_has_the_bits_of_one() {
 }
 
 #[test]
+fn ranks_that_share_rows_have_the_bits_of_one() {
+    let want = bits(&mut Engine::load(open(MODEL), &options(), |_| {}).unwrap());
+    let job = Job::new(&[MODEL], |_| {}).sharing_rows(2);
+    job.ranks.check().unwrap();
+    for _ in 0..2 {
+        assert!(bits(&mut job.load().unwrap()) == want);
+    }
+    // What goes wrong in one while the others wait for it ends all.
+    let mut engine = job.load().unwrap();
+    let sequence = engine.sequence().unwrap();
+    engine.feed(&sequence, &[1, 2, 3]).unwrap();
+    let failed =
+        refusal(engine.save(&sequence, &[1, 2, 3], Path::new("/no such folder/state")).map(|()| panic!("saved")));
+    assert_eq!((failed.rank, failed.code), (1, 7));
+    drop(engine);
+    assert_eq!(job.end(7), (7, None));
+}
+
+#[test]
+fn as_many_ranks_share_rows_as_there_are() {
+    let refused = |job: &Job| job.ranks.check().unwrap_err().to_string();
+    let job = Job::new(&[MODEL, MODEL], |_| {}).sharing_rows(2);
+    assert!(
+        refused(&job).starts_with("--tp is 2, but must be 3, the number of ranks, or left out"),
+        "{}",
+        refused(&job)
+    );
+    job.end(2);
+    let job = Job::new(&[MODEL, MODEL], |hello| hello.speed = Some(1.0)).sharing_rows(3);
+    assert_eq!(refused(&job), "--rank-speed is given, but must be left out beside --tp: all ranks have as many rows");
+    job.end(2);
+    // As many as there are, and more than the network has key heads.
+    let job = Job::new(&[MODEL, MODEL], |_| {}).sharing_rows(3);
+    job.ranks.check().unwrap();
+    let few = job.load().map(|_| ()).unwrap_err().to_string();
+    assert!(few.starts_with("--tp is 3, but must be at most 2"), "{few}");
+    job.end(2);
+    let alone = Ranks::alone().sharing_rows(2).check().unwrap_err().to_string();
+    assert!(alone.contains("start more of them, as mpirun -n 2"), "{alone}");
+}
+
+#[test]
 fn ranks_that_do_not_belong_together_are_refused_by_name() {
     // Another file; none at all.
     let job = Job::new(&[MODEL, OTHER], |_| {});
@@ -160,6 +206,12 @@ fn ranks_that_do_not_belong_together_are_refused_by_name() {
     assert_eq!(refused.to_string(), "rank 1 on here: it has lost its file");
     assert_eq!(refused.code, 7);
     job.end(refused.code);
+    // A host that has no room beside what the first one has mapped.
+    let job = Job::new(&[MODEL], |_| {});
+    let refused = refusal(job.ranks.load(5, open(MODEL), &options(), u64::MAX, |_| {}));
+    assert_eq!((refused.rank, refused.code, refused.kind.as_str()), (0, 4, "DoesNotFit"));
+    drop(job.load().unwrap());
+    job.end(0);
     // Another version, a speed of some, a command line that cannot be done.
     let versions: fn(&mut Hello) = |hello| hello.version = format!("{}", hello.rank);
     let speeds: fn(&mut Hello) = |hello| hello.speed = (hello.rank == 2).then_some(3.0);
@@ -207,7 +259,7 @@ fn what_nobody_has_heard_of_decides_how_the_job_ends() {
         follower.serve(&mut { program })
     });
     let ranks = Ranks::gather(first, own).unwrap();
-    drop(ranks.load(5, open(MODEL), &options(), |_| {}).unwrap());
+    drop(ranks.load(5, open(MODEL), &options(), 0, |_| {}).unwrap());
     assert_eq!(ranks.end(0).unwrap(), (7, Some(failure)));
     assert_eq!(serving.join().unwrap().unwrap(), 7);
 }
@@ -218,7 +270,7 @@ fn a_rank_that_is_gone_is_told() {
     let (other, first) = (worlds.pop().unwrap(), worlds.pop().unwrap());
     drop(Follower::greet(other, &hello(first.as_ref())).unwrap());
     let ranks = Ranks::gather(Arc::clone(&first), hello(first.as_ref())).unwrap();
-    let lost = ranks.load(5, open(MODEL), &options(), |_| {}).unwrap_err();
+    let lost = ranks.load(5, open(MODEL), &options(), 0, |_| {}).unwrap_err();
     assert!(matches!(lost, Error::Chain(ChainError::Lost { .. })), "{lost}");
 }
 

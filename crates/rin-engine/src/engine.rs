@@ -151,6 +151,8 @@ fn vocabulary_bytes(file: &ModelFile, sampling: &SamplingParams, n_vocab: usize)
 pub struct Engine {
     pub(crate) runner: Runner,
     tier: Tier,
+    /// The highest tier that whoever loaded it permits.
+    pub(crate) ceiling: Option<Tier>,
     pub(crate) batch: Vec<BatchToken>,
     /// The other stages, where this is one of several.
     pub(crate) chain: Option<Chain>,
@@ -189,7 +191,7 @@ impl Engine {
             #[cfg(test)]
             fault: None,
         };
-        Ok(Self { runner, tier: cpu.best(), batch, chain: None })
+        Ok(Self { runner, tier: cpu.best(), ceiling: options.tier, batch, chain: None })
     }
 
     /// The plan that is held.

@@ -17,6 +17,7 @@ use crate::Error;
 use crate::chain::Order;
 use crate::engine::Engine;
 use crate::feed::Sequence;
+use crate::plan::{Cut, Stage};
 use crate::run::Runner;
 use rin_kernels::ops::attention::PAGE;
 use serde::{Deserialize, Serialize};
@@ -76,6 +77,9 @@ struct Header {
     kv_type: String,
     /// Tokens in the cache.
     position: usize,
+    /// What of the network the pages are of; empty where it is whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    share: String,
     /// Which memories of a fixed size the layers have, and their bytes; empty where there are none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     memory: String,
@@ -166,6 +170,7 @@ impl Engine {
         let header = Header {
             rin: env!("CARGO_PKG_VERSION").to_owned(),
             model: runner.weights.fingerprint(),
+            share: share_of(&runner.plan),
             memory: memory_of(&runner.plan),
             kv_type: runner.plan.kv_type.name().to_owned(),
             position: runner.cache.position(row),
@@ -280,12 +285,15 @@ impl Engine {
     fn check_header(&self, header: &Header, path: &Path) -> Result<(), StateError> {
         let fields = [
             ("version of RIN", header.rin.clone(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("share of the network", header.share.clone(), share_of(self.plan())),
             ("model", header.model.clone(), self.weights().fingerprint()),
             ("memory", header.memory.clone(), memory_of(self.plan())),
             ("--kv-type", header.kv_type.clone(), self.plan().kv_type.name().to_owned()),
         ];
         for (what, found, expected) in fields {
             if found != expected {
+                let whole = |text: String| if text.is_empty() { "all of it".to_owned() } else { text };
+                let (found, expected) = (whole(found), whole(expected));
                 return Err(StateError::Other { path: path.to_owned(), what, found, expected });
             }
         }
@@ -325,6 +333,17 @@ impl Engine {
             }
         });
         read
+    }
+}
+
+/// Which layers or rows of the network a plan has, in words; nothing where it has all.
+fn share_of(plan: &crate::plan::Plan) -> String {
+    match plan.options.stage {
+        Some(Stage { index, count, cut: Cut::Rows, .. }) if count > 1 => format!("rows {} of {count}", index + 1),
+        Some(Stage { first_layer, end_layer, count, .. }) if count > 1 => {
+            format!("layers {first_layer} to {end_layer}")
+        }
+        _ => String::new(),
     }
 }
 

@@ -2,7 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use rin_engine::chain::{ChainError, Link, in_process};
-use rin_engine::plan::LayerBytes;
+use rin_engine::plan::{LayerBytes, Stage};
+use rin_engine::state::StateError;
 use rin_engine::topology::Policy;
 use rin_engine::{Engine, Error, Feed, LoadOptions, Rows};
 use rin_kernels::Tier;
@@ -43,8 +44,8 @@ struct Chain {
 
 impl Chain {
     /// `tier` says which one each stage takes.
-    fn new(model: &str, count: usize, tier: fn(usize) -> Option<Tier>) -> Self {
-        let stages = LayerBytes::of(&open(model)).unwrap().share_out(&vec![1.0; count]).unwrap();
+    fn new(model: &str, stages: Vec<Stage>, tier: fn(usize) -> Option<Tier>) -> Self {
+        let count = stages.len();
         let stage = |(link, stage): (Box<dyn Link>, _)| {
             let options = LoadOptions { stage: Some(stage), tier: tier(stage.index), ..options() };
             let mut engine = Engine::load(open(model), &options, |_| {}).unwrap();
@@ -68,6 +69,14 @@ impl Chain {
         drop(self.first.take());
         self.others.into_iter().map(|other| other.join().unwrap()).collect()
     }
+}
+
+fn by_layers(model: &str, count: usize) -> Vec<Stage> {
+    LayerBytes::of(&open(model)).unwrap().share_out(&vec![1.0; count]).unwrap()
+}
+
+fn by_rows(model: &str, count: usize) -> Vec<Stage> {
+    Stage::by_rows(count, open(model).config().unwrap().n_layers)
 }
 
 fn ids(n: usize, salt: u32) -> Vec<u32> {
@@ -143,6 +152,22 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
+/// Does all of [`work`] in these stages, every other one on another tier, and compares with one process.
+fn holds(model: &str, want: &[u32], stages: Vec<Stage>, folder: &Path) {
+    let count = stages.len();
+    let mut chain = Chain::new(model, stages, |i| (i % 2 == 1).then_some(Tier::Scalar));
+    let found = work(chain.engine(), folder);
+    assert_eq!(found.len(), want.len());
+    let differs = found.iter().zip(want).position(|(a, b)| a != b);
+    assert_eq!(differs, None, "{model} over {count}");
+    assert!(chain.end().iter().all(Result::is_ok));
+    // Each stage keeps the pages of the last text only.
+    let files = std::fs::read_dir(folder).unwrap().flatten();
+    let names: Vec<_> = files.map(|f| f.file_name().into_string().unwrap()).collect();
+    let of_stages = names.iter().filter(|name| name.contains(&format!("-of-{count}."))).count();
+    assert_eq!(of_stages, count - 1, "{names:?}");
+}
+
 #[test]
 fn stages_have_the_bits_of_one_process() {
     for (i, model) in MODELS.into_iter().enumerate() {
@@ -151,18 +176,28 @@ fn stages_have_the_bits_of_one_process() {
         let want = work(&mut whole, &folder);
         let n_layers = whole.plan().config.n_layers;
         for count in 1..=(n_layers + 1).min(4) {
-            // Every other stage on another tier.
-            let mut chain = Chain::new(model, count, |i| (i % 2 == 1).then_some(Tier::Scalar));
-            let found = work(chain.engine(), &folder);
-            assert_eq!(found.len(), want.len());
-            let differs = found.iter().zip(&want).position(|(a, b)| a != b);
-            assert_eq!(differs, None, "{model} in {count} stages");
-            assert!(chain.end().iter().all(Result::is_ok));
-            // Each stage keeps the pages of the last text only.
-            let files = std::fs::read_dir(&folder).unwrap().flatten();
-            let names: Vec<_> = files.map(|f| f.file_name().into_string().unwrap()).collect();
-            let of_stages = names.iter().filter(|name| name.contains(&format!("-of-{count}."))).count();
-            assert_eq!(of_stages, count - 1, "{names:?}");
+            holds(model, &want, by_layers(model, count), &folder);
+        }
+    }
+}
+
+/// All block formats and halved rotation pairs beside [`MODELS`]; with biases of every product.
+const MORE_MODELS: [&str; 5] = [
+    "models/tiny-llama-b32/tiny-llama-b32-q4_0.gguf",
+    "models/tiny-llama-k256/tiny-llama-k256-q4_k.gguf",
+    "models/tiny-llama-k256/tiny-llama-k256-q6_k.gguf",
+    "models/tiny-llama-bias/model.safetensors",
+    "models/tiny-llama/tiny-llama-f16.gguf",
+];
+
+#[test]
+fn shares_of_rows_have_the_bits_of_one_process() {
+    for (i, model) in MODELS.into_iter().chain(MORE_MODELS).enumerate() {
+        let folder = folder(&format!("rows-{i}"));
+        let mut whole = Engine::load(open(model), &options(), |_| {}).unwrap();
+        let want = work(&mut whole, &folder);
+        for count in 1..=whole.plan().config.n_kv_heads {
+            holds(model, &want, by_rows(model, count), &folder);
         }
     }
 }
@@ -182,6 +217,70 @@ fn stages_hold_what_the_whole_holds() {
     assert_eq!(plans.iter().flat_map(caches).collect::<Vec<_>>(), caches(&whole));
     for (plan, stage) in plans.iter().zip(&stages) {
         assert_eq!(caches(plan).len(), stage.end_layer - stage.first_layer);
+    }
+}
+
+#[test]
+fn shares_of_rows_hold_what_the_whole_holds() {
+    // Two key heads of 16; embedding and output in one, in bf16; biases.
+    let model = MODELS[1];
+    let whole = options().plan(&open(model)).unwrap();
+    let plan = |stage| LoadOptions { stage: Some(stage), ..options() }.plan(&open(model)).unwrap();
+    let plans: Vec<_> = by_rows(model, 2).into_iter().map(plan).collect();
+    let rows = |plan: &rin_engine::Plan, part: &str| -> Vec<usize> {
+        plan.weights.matrices().iter().filter(|m| m.name.ends_with(part)).map(|m| m.rows).collect()
+    };
+    assert_eq!(
+        [rows(&plans[0], "ffn_up.weight"), rows(&plans[1], "ffn_up.weight")],
+        [[64; 2], [48; 2]],
+        "whole panels"
+    );
+    assert_eq!([rows(&plans[0], "attn_k.weight"), rows(&plans[1], "attn_k.weight")], [[16; 2], [16; 2]]);
+    assert_eq!([rows(&plans[0], "embd.weight"), rows(&plans[1], "embd.weight")], [vec![288, 144], vec![144]]);
+    // Each weight lies in one place, but for the norms, and the rows of the output beside the embedding: in the first one
+    // they lie in it.
+    let (norms, output) = ((2 * 2 + 1) * 64 * 4, 144 * 64 * 2);
+    let sum: usize = plans.iter().map(|plan| plan.weights.bytes()).sum();
+    assert_eq!(sum, whole.weights.bytes() + norms + output);
+    let cache = |plan: &rin_engine::Plan| -> usize {
+        plan.slots.iter().filter(|slot| slot.name.contains(".kv ")).map(|slot| slot.bytes).sum()
+    };
+    assert!(plans.iter().all(|plan| cache(plan) * 2 == cache(&whole)));
+}
+
+#[test]
+fn what_cannot_be_shared_is_refused() {
+    let plan = |model: &str, stage| LoadOptions { stage: Some(stage), ..options() }.plan(&open(model)).map(|_| ());
+    let refused = plan(MODELS[0], by_rows(MODELS[0], 3)[0]).unwrap_err();
+    assert!(refused.to_string().starts_with("--tp is 3, but must be at most 2: each rank has key heads"), "{refused}");
+    let stage = Stage { end_layer: 9, ..by_rows(MODELS[0], 2)[1] };
+    assert!(plan(MODELS[0], stage).is_err(), "layers that it has not");
+}
+
+#[test]
+fn a_text_is_taken_on_by_those_who_saved_it() {
+    let (model, folder) = (MODELS[0], folder("taken-on"));
+    let saved = folder.join("text.state");
+    let text = ids(80, 4);
+    let mut shares = Chain::new(model, by_rows(model, 2), |_| None);
+    let sequence = shares.engine().sequence().unwrap();
+    shares.engine().feed(&sequence, &text).unwrap();
+    shares.engine().save(&sequence, &text, &saved).unwrap();
+    let want = shares.engine().feed(&sequence, &[5]).unwrap().to_vec();
+    shares.end();
+    let mut again = Chain::new(model, by_rows(model, 2), |_| None);
+    let restored = again.engine().restore(&saved).unwrap();
+    assert_eq!(again.engine().feed(&restored.sequence, &[5]).unwrap(), want);
+    again.end();
+    // Another number of ranks, or another cut, has other pages.
+    for stages in [by_rows(model, 1), by_layers(model, 2)] {
+        let mut others = Chain::new(model, stages, |_| None);
+        let refused = others.engine().restore(&saved).unwrap_err();
+        assert!(
+            matches!(&refused, Error::State(StateError::Other { what: "share of the network", found, .. }) if found == "rows 1 of 2"),
+            "{refused}"
+        );
+        others.end();
     }
 }
 

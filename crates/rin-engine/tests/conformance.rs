@@ -52,7 +52,7 @@ fn compare(got: &[Vec<f32>], want: &Array2, rows: &[usize]) -> (f32, usize) {
     (worst / (high - low), disagree)
 }
 
-const FLOAT_MODELS: [&str; 8] = [
+const FLOAT_MODELS: [&str; 9] = [
     "tiny-llama",
     "tiny-llama-tied",
     "tiny-llama3",
@@ -61,6 +61,7 @@ const FLOAT_MODELS: [&str; 8] = [
     "tiny-mistral",
     "tiny-qwen2",
     "tiny-qwen2-yarn",
+    "tiny-gpt2",
 ];
 
 fn check_float_model(path: &Path, folder: &Path) {
@@ -102,7 +103,7 @@ fn logits_of_gguf_files_are_those_of_transformers() {
             }
         }
     }
-    assert!(n >= 5, "only {n} GGUF models");
+    assert!(n >= 6, "only {n} GGUF models");
 }
 
 #[test]
@@ -113,6 +114,7 @@ fn gguf_and_safetensors_of_the_same_weights_give_the_same_bits() {
         ("tiny-llama3", "tiny-llama3-bf16.gguf"),
         ("tiny-qwen2", "tiny-qwen2-bf16.gguf"),
         ("tiny-qwen2-yarn", "tiny-qwen2-yarn-f16.gguf"),
+        ("tiny-gpt2", "tiny-gpt2-f32.gguf"),
     ] {
         let folder = conformance("models").join(name);
         let tokens: Vec<u32> = (0..150).map(|i| i * 7 % 280).collect();

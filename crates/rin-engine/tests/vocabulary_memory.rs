@@ -124,8 +124,9 @@ mod heap {
             let folder = entry.unwrap().path();
             let Ok(file) = ModelFile::open(&folder) else { continue };
             let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-            let pattern =
-                [("llama3", "llama-bpe"), ("qwen2", "qwen2")].into_iter().find(|(part, _)| name.contains(part));
+            let pattern = [("llama3", "llama-bpe"), ("qwen2", "qwen2"), ("gpt2", "gpt-2")]
+                .into_iter()
+                .find(|(part, _)| name.contains(part));
             check(&name, &file.tokenizer().unwrap(), pattern.map_or(0, |(_, pre)| of_pattern(pre)));
             seen += 1;
         }

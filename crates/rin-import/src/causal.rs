@@ -1,6 +1,6 @@
 //! Decoders as networks on rows of ids, for the mode rin: a whole causal pass that gives the logits of every position.
 //!
-//! The graph is that of `rin_engine::arch::decoder` (llama, mistral, qwen2), written down as nodes: key and value heads are
+//! The graph is that of `rin_engine::arch::decoder` (llama, mistral, qwen2, gpt2), written down as nodes: key and value heads are
 //! repeated for the query heads that share them, cosines and sines become a table of positions. The source is whatever a
 //! decoder can be read from: a GGUF file, a Hugging Face folder, a `.rin` file that was imported or trained.
 
@@ -14,8 +14,8 @@ use rin_kernels::ops::rope::RopeTable;
 use rin_kernels::ops::wide::attention::MAX_POSITIONS;
 use rin_kernels::{Cpu, Format};
 use rin_model::{
-    Arch, Body, Config, Extent, Function, Mode, ModelFile, Network, Node, Op, Output, OutputKind, Pairing, Port,
-    RopeScaling, TensorInfo,
+    Arch, Body, Config, Extent, Function, Mode, ModelFile, Network, Node, Norm, Op, Output, OutputKind, POSITIONS,
+    Pairing, Port, RopeScaling, TensorInfo,
 };
 use std::path::Path;
 
@@ -46,16 +46,18 @@ fn unsupported(what: &str) -> Error {
 /// The network in f32 and its tensors.
 fn build(file: &ModelFile, name: &str) -> Result<Built, Error> {
     let c = file.config()?;
-    if !matches!(c.arch, Arch::Llama | Arch::Qwen2) || c.memory.iter().any(Option::is_some) {
-        let what =
-            format!("the mode rin takes decoders of the families llama, mistral and qwen2, and this is {}", c.arch);
+    if !matches!(c.arch, Arch::Llama | Arch::Qwen2 | Arch::Gpt2) || c.memory.iter().any(Option::is_some) {
+        let families = "llama, mistral, qwen2 and gpt2";
+        let what = format!("the mode rin takes decoders of the families {families}, and this is {}", c.arch);
         return Err(unsupported(&what));
     }
     // A window as long as the sequence is none.
     let fitting = Extent::MOST.checked_div(c.vocab).unwrap_or(0).min(c.window.unwrap_or(usize::MAX));
     let positions = c.ctx.min(fitting).clamp(1, MAX_POSITIONS);
     let mut b = Builder { file, config: c, nodes: Vec::new(), tensors: Vec::new() };
-    b.angles(positions)?;
+    if !c.learned_positions() {
+        b.angles(positions)?;
+    }
     b.write()?;
     let Builder { nodes, tensors, .. } = b;
     let network = Network {
@@ -124,10 +126,32 @@ impl<'a> Builder<'a> {
         self.config.rope.dims >> 1
     }
 
-    fn norm(&mut self, tensor: &str, input: &str, output: &str) -> Result<String, Error> {
-        let weight = format!("{output}.weight");
-        self.tensors.push(NewTensor::vector(&weight, &self.vector(tensor)?));
-        Ok(self.node(Op::RmsNorm { weight, eps: self.config.norm_eps }, &[input], output))
+    /// A vector of the file under another name.
+    fn push_vector(&mut self, tensor: &str, name: String) -> Result<String, Error> {
+        self.tensors.push(NewTensor::vector(&name, &self.vector(tensor)?));
+        Ok(name)
+    }
+
+    /// The norm called `name` in the file.
+    fn norm(&mut self, name: &str, input: &str, output: &str) -> Result<String, Error> {
+        let weight = self.push_vector(&format!("{name}.weight"), format!("{output}.weight"))?;
+        let eps = self.config.norm_eps;
+        let op = match self.config.norm {
+            Norm::Layer => {
+                let bias = self.push_vector(&format!("{name}.bias"), format!("{output}.bias"))?;
+                Op::LayerNorm { weight, bias, eps }
+            }
+            _ => Op::RmsNorm { weight, eps },
+        };
+        Ok(self.node(op, &[input], output))
+    }
+
+    /// A table of the file that is looked up.
+    fn table(&mut self, tensor: &str, name: &str) -> Result<(), Error> {
+        let (values, width) = self.matrix(tensor)?;
+        let rows = values.len().checked_div(width).unwrap_or(0);
+        self.tensors.push(NewTensor::matrix(name, Format::F32, [rows, width], &values)?);
+        Ok(())
     }
 
     /// A dense layer of matrices below each other, each given by its name and by how many query heads share one of its own.
@@ -162,33 +186,46 @@ impl<'a> Builder<'a> {
     fn write(&mut self) -> Result<(), Error> {
         let c = self.config;
         let (identity, add) = (Function::Identity, || Op::Add { function: Function::Identity });
-        let (table, width) = self.matrix("token_embd.weight")?;
-        let rows = table.len().checked_div(width).unwrap_or(0);
-        self.tensors.push(NewTensor::matrix("words", Format::F32, [rows, width], &table)?);
+        self.table("token_embd.weight", "words")?;
         let mut x = self.node(Op::Embed { table: "words".to_owned() }, &["ids"], "embedding");
+        if c.learned_positions() {
+            self.table(POSITIONS, "positions")?;
+            x = self.node(Op::AddPositions { table: "positions".to_owned() }, &[&x], "embedding_at_positions");
+        }
         let shared = c.n_heads.checked_div(c.n_kv_heads).unwrap_or(1);
         for layer in 0..c.n_layers {
             let name = |part: &str| format!("blk.{layer}.{part}");
             let of = |part: &str| format!("layer.{layer}.{part}");
-            let normed = self.norm(&name("attn_norm.weight"), &x, &of("attention_norm"))?;
-            let [q, k, v, o] = ["attn_q", "attn_k", "attn_v", "attn_output"].map(name);
-            let qkv = self.dense(&[(&q, 1), (&k, shared), (&v, shared)], c.qkv_bias, identity, &normed, &of("qkv"))?;
-            let (pairs, interleaved) = (self.pairs(), c.rope.pairing == Pairing::Interleaved);
-            let rotate = Op::Rotate { heads: c.n_heads, pairs, interleaved, angles: ANGLES.to_owned() };
-            let turned = self.node(rotate, &[&qkv], &of("turned"));
+            let normed = self.norm(&name("attn_norm"), &x, &of("attention_norm"))?;
+            let [q, k, v, all, o] = ["attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output"].map(name);
+            let separate = [(&*q, 1), (&*k, shared), (&*v, shared)];
+            let parts = if c.arch == Arch::Gpt2 { &[(&*all, 1)][..] } else { &separate };
+            let qkv = self.dense(parts, c.qkv_bias, identity, &normed, &of("qkv"))?;
+            let turned = if c.learned_positions() {
+                qkv
+            } else {
+                let (pairs, interleaved) = (self.pairs(), c.rope.pairing == Pairing::Interleaved);
+                let rotate = Op::Rotate { heads: c.n_heads, pairs, interleaved, angles: ANGLES.to_owned() };
+                self.node(rotate, &[&qkv], &of("turned"))
+            };
             let attention = Op::Attention { heads: c.n_heads, causal: true };
             let attention = self.node(attention, &[&turned], &of("attention"));
             let out = self.dense(&[(&o, 1)], c.attn_output_bias, identity, &attention, &of("attention_out"))?;
             x = self.node(add(), &[&out, &x], &of("attention_sum"));
-            let normed = self.norm(&name("ffn_norm.weight"), &x, &of("norm"))?;
+            let normed = self.norm(&name("ffn_norm"), &x, &of("norm"))?;
             let [gate, up, down] = ["ffn_gate", "ffn_up", "ffn_down"].map(name);
-            let gate = self.dense(&[(&gate, 1)], c.mlp_bias, Function::Silu, &normed, &of("gate"))?;
-            let up = self.dense(&[(&up, 1)], c.mlp_bias, identity, &normed, &of("up"))?;
-            let gated = self.node(Op::Multiply, &[&gate, &up], &of("gated"));
-            let down = self.dense(&[(&down, 1)], c.mlp_bias, identity, &gated, &of("down"))?;
+            let function = c.activation.function();
+            let inner = if c.arch == Arch::Gpt2 {
+                self.dense(&[(&up, 1)], c.mlp_bias, function, &normed, &of("up"))?
+            } else {
+                let gate = self.dense(&[(&gate, 1)], c.mlp_bias, function, &normed, &of("gate"))?;
+                let up = self.dense(&[(&up, 1)], c.mlp_bias, identity, &normed, &of("up"))?;
+                self.node(Op::Multiply, &[&gate, &up], &of("gated"))
+            };
+            let down = self.dense(&[(&down, 1)], c.mlp_bias, identity, &inner, &of("down"))?;
             x = self.node(add(), &[&down, &x], &of("sum"));
         }
-        let normed = self.norm("output_norm.weight", &x, "output_norm")?;
+        let normed = self.norm("output_norm", &x, "output_norm")?;
         let output = if c.tied_embeddings { "token_embd" } else { "output" };
         self.dense(&[(output, 1)], false, identity, &normed, "logits")?;
         Ok(())

@@ -10,7 +10,7 @@ use rin_model::rin_format::{
     ALIGNMENT, KEY_CONFIG, KEY_NETWORK, KEY_NUMERICS, KEY_PROVENANCE, KEY_SHA256, KEY_TENSORS, KEY_VERSION, NUMERICS,
     TensorEntry, VERSION,
 };
-use rin_model::{Config, DType, FileFormat, ModelFile, Network, TensorInfo};
+use rin_model::{Config, DType, FileFormat, ModelFile, Network, POSITIONS, TensorInfo};
 use serde_json::{Map, Value, json};
 
 /// Longest header that safetensors allows, in bytes.
@@ -75,7 +75,7 @@ impl Layout {
         let mut layout = Self { tensors: Vec::new() };
         for matrix in weights.matrices() {
             if let Some(tensor) = file.tensor(&matrix.name) {
-                layout.push_matrix(tensor, quant)?;
+                layout.push_matrix(tensor, quant.filter(|_| tensor.name != POSITIONS))?;
             }
         }
         for tensor in file.tensors().iter().filter(|tensor| is_vector(file, tensor)) {

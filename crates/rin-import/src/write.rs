@@ -57,7 +57,7 @@ impl NewTensor {
 pub struct NewModel<'a> {
     /// The numbers of the network.
     pub config: &'a Config,
-    /// A `tokenizer.json`, or a GGUF file of a vocabulary alone.
+    /// A `tokenizer.json`, or a GGUF file of a vocabulary alone; empty where there is none.
     pub tokenizer: &'a [u8],
     /// A `tokenizer_config.json`.
     pub tokenizer_config: Option<&'a [u8]>,
@@ -76,14 +76,27 @@ pub struct NewModel<'a> {
 /// When a tensor's bytes do not fit its shape or hold a number that is none, when the network lacks a tensor, when
 /// `dst` may not be replaced, or when writing fails.
 pub fn write(dst: &Path, model: &NewModel<'_>, tensors: &[NewTensor], overwrite: bool) -> Result<Report, Error> {
+    write_from(dst, model, "rin-train", tensors, overwrite)
+}
+
+/// As [`write()`], for weights of another `format`.
+pub(crate) fn write_from(
+    dst: &Path,
+    model: &NewModel<'_>,
+    format: &str,
+    tensors: &[NewTensor],
+    overwrite: bool,
+) -> Result<Report, Error> {
     check_destination(dst, &[], overwrite)?;
     let mut layout = Layout::default();
     push_tensors(&mut layout, tensors)?;
-    layout.push_bytes(TOKENIZER, model.tokenizer.trim_ascii_start().to_vec(), b' ')?;
+    if !model.tokenizer.is_empty() {
+        layout.push_bytes(TOKENIZER, model.tokenizer.trim_ascii_start().to_vec(), b' ')?;
+    }
     if let Some(config) = model.tokenizer_config {
         layout.push_bytes(TOKENIZER_CONFIG, config.to_vec(), b' ')?;
     }
-    let origin = origin(model.source, "rin-train", model.quant);
+    let origin = origin(model.source, format, model.quant);
     write_layout(dst, &layout, Described::Decoder(model.config), &origin, tensors, overwrite)
 }
 

@@ -10,7 +10,7 @@ use rin_kernels::ops::wide::Factor;
 use rin_kernels::ops::wide::attention::{Attend, Attended, FRACTION};
 use rin_kernels::ops::wide::norm::{WideLayerNorm, WideNorm, WideRmsNorm};
 use rin_kernels::ops::wide::rotate::WideRotate;
-use rin_kernels::ops::wide::rows::{AddScaled, Curve, MultiplyScaled, Rescale, SEGMENTS, ToBytes};
+use rin_kernels::ops::wide::rows::{AddScaled, Curve, Largest, MultiplyScaled, Rescale, SEGMENTS, ToBytes};
 use rin_kernels::ops::wide::softmax::Powers;
 use rin_kernels::{Cpu, MatMut, Tier};
 use std::process::Command;
@@ -101,6 +101,7 @@ fn integer_layers_have_no_float_instruction() {
 
     let rows = functions(&listing, "rin_kernels::ops::wide::");
     for operation in [
+        "largest_row",
         "bytes_row",
         "rescale_row",
         "add_row",
@@ -109,7 +110,6 @@ fn integer_layers_have_no_float_instruction() {
         "norm::row",
         "norm::rms_row",
         "rotate::row",
-        "attention::row",
     ] {
         for tier in ["scalar", "avx2", "avx512"] {
             let name = format!("{operation}::{tier}");
@@ -117,6 +117,14 @@ fn integer_layers_have_no_float_instruction() {
             assert!(found, "{name} in {:?}", names(&rows));
         }
     }
+    for name in ["attention::attend", "attention::avx2", "attention::avx512::attend"] {
+        assert!(
+            rows.iter().any(|(found, list)| found.contains(name) && list.len() > 10),
+            "{name} in {:?}",
+            names(&rows)
+        );
+    }
+    assert!(rows.iter().any(|(_, list)| list.iter().any(|mnemonic| mnemonic == "vpdpwssd")));
     assert_eq!(floats(&rows), Vec::<String>::new());
 }
 
@@ -134,8 +142,10 @@ fn encoder(cpu: Cpu) {
     MultiplyScaled::select(&cpu).run(&mut y, &x, factor);
     WideRotate::select(&cpu).run(&mut y, &[1; 8], 16, true);
     let powers = Powers::new(FRACTION);
-    let to = Attended { keys: &[1; 32], values: &[1; 32], factor, powers: &powers };
-    Attend::select(&cpu).run(&mut y, &[1; 16], to, &mut [0; 2], &mut [0; 2]);
+    let to = Attended { keys: &[[1; 2]; 128], values: &[[1; 2]; 16], factor, powers: &powers };
+    Attend::select(&cpu).run(&mut y, &[[1; 2]; 8], to, &mut [0; 2], &mut [0; 2]);
+    let mut most = 0;
+    Largest::select(&cpu).run(&x, &mut most);
 }
 
 fn names(functions: &[(String, Vec<String>)]) -> Vec<&str> {

@@ -5,8 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, fault};
-use crate::family::{FAMILIES, Family, TensorName, is_row, rotated_heads, tensor_names};
+use crate::family::{FAMILIES, Family, TensorName, hf_rows, is_row, rotated_heads, tensor_names};
 use crate::memory::Memory;
+use crate::network::Function;
+use crate::tensor::RowOrder;
 
 /// Bound on every width: embedding, heads × head width, feed-forward, vocabulary.
 const MAX_WIDTH: usize = 1 << 24;
@@ -29,11 +31,13 @@ pub enum Arch {
     Mamba2,
     /// RWKV-7.
     Rwkv7,
+    /// GPT-2: learned positions, layer norms, one matrix for queries, keys and values.
+    Gpt2,
 }
 
 impl Arch {
     /// Names that GGUF files and Hugging Face configurations may give.
-    pub const KNOWN: &'static [&'static str] = &["llama", "mistral", "qwen2", "qwen3_next", "mamba2", "rwkv7"];
+    pub const KNOWN: &'static [&'static str] = &["llama", "mistral", "qwen2", "qwen3_next", "mamba2", "rwkv7", "gpt2"];
 
     /// Name, as GGUF has it.
     pub fn name(self) -> &'static str {
@@ -47,6 +51,7 @@ impl Arch {
             Self::Qwen3Next => &FAMILIES[2],
             Self::Mamba2 => &FAMILIES[3],
             Self::Rwkv7 => &FAMILIES[4],
+            Self::Gpt2 => &FAMILIES[5],
         }
     }
 
@@ -89,7 +94,7 @@ pub enum Pairing {
 pub struct Rope {
     /// θ: pair i turns by position × base^(−2i ÷ dims).
     pub base: f32,
-    /// Elements of a head that rotate; the others stay.
+    /// Elements of a head that rotate; the others stay. 0 where positions are learned.
     pub dims: usize,
     /// Which elements form a pair.
     pub pairing: Pairing,
@@ -152,6 +157,25 @@ pub enum RopeScaling {
 pub enum Activation {
     /// x · sigmoid(x).
     Silu,
+    /// x · Φ(x) with the error function.
+    Gelu,
+    /// The same by a hyperbolic tangent.
+    #[serde(rename = "gelu_tanh")]
+    GeluTanh,
+    /// max(x, 0).
+    Relu,
+}
+
+impl Activation {
+    /// As networks on rows name it.
+    pub fn function(self) -> Function {
+        match self {
+            Self::Silu => Function::Silu,
+            Self::Gelu => Function::Gelu,
+            Self::GeluTanh => Function::GeluTanh,
+            Self::Relu => Function::Relu,
+        }
+    }
 }
 
 /// Normalisation before each part.
@@ -161,6 +185,8 @@ pub enum Activation {
 pub enum Norm {
     /// By the root of the mean square.
     Rms,
+    /// By mean and variance, with a bias.
+    Layer,
 }
 
 /// Numbers of a network.
@@ -225,6 +251,11 @@ impl Config {
         self.n_kv_heads.saturating_mul(self.head_dim)
     }
 
+    /// Whether each position up to [`ctx`](Self::ctx) has a learned row that is added to the embedding.
+    pub fn learned_positions(&self) -> bool {
+        self.arch == Arch::Gpt2
+    }
+
     /// The tensors that the network needs: the embedding, layer by layer, what follows.
     pub fn tensors(&self) -> Vec<TensorName> {
         tensor_names(self)
@@ -239,6 +270,11 @@ impl Config {
     /// that stays as it is.
     pub fn rotated_heads(&self, name: &str) -> Option<usize> {
         rotated_heads(self, name)
+    }
+
+    /// Whether the folders of the family hold the columns of a matrix as its rows.
+    pub fn is_transposed_in_folders(&self, name: &str) -> bool {
+        hf_rows(self, name) == RowOrder::Transposed
     }
 
     /// Whether a tensor of several dimensions is read as a row of numbers, not as a matrix that is multiplied with.
@@ -291,6 +327,9 @@ impl Config {
         let rope = &self.rope;
         if !(rope.base.is_finite() && rope.base >= 1.0) {
             return Err(inconsistent("rope.base", "a finite number of at least 1", rope.base));
+        }
+        if rope.dims == 0 && self.learned_positions() {
+            return Ok(());
         }
         if rope.dims == 0 || rope.dims > self.head_dim || !rope.dims.is_multiple_of(2) {
             return Err(inconsistent("rope.dims", format!("an even number from 2 to {}", self.head_dim), rope.dims));

@@ -3,6 +3,7 @@
 use crate::config::{Arch, Config, Pairing, RopeScaling, inconsistent};
 use crate::error::{Error, fault};
 use crate::memory::{Address, Memory, MemoryKind};
+use crate::qwen3_next::{self, QWEN35_TEXT};
 use crate::tensor::{RowOrder, TensorTable};
 
 /// What sets one family apart.
@@ -23,6 +24,8 @@ pub(crate) struct Family {
     layer: &'static [TensorRule],
     /// What the names of a layer's tensors begin with in Hugging Face files.
     hf_layers: &'static str,
+    /// What may stand before all names in Hugging Face files.
+    hf_prefix: &'static str,
 }
 
 const DECODER: Family = Family {
@@ -34,15 +37,16 @@ const DECODER: Family = Family {
     model: &DECODER_MODEL,
     layer: &DECODER_LAYER,
     hf_layers: "model.layers.",
+    hf_prefix: "",
 };
 
-pub(crate) static FAMILIES: [Family; 5] = [
+pub(crate) static FAMILIES: [Family; 6] = [
     DECODER,
     Family { arch: Arch::Qwen2, gguf: "qwen2", hf: &["qwen2"], pairing: Pairing::Half, hf_half_rows: false, ..DECODER },
     Family {
         arch: Arch::Qwen3Next,
         gguf: "qwen3next",
-        hf: &["qwen3_next"],
+        hf: &["qwen3_next", QWEN35_TEXT],
         pairing: Pairing::Half,
         hf_half_rows: false,
         ..DECODER
@@ -56,6 +60,7 @@ pub(crate) static FAMILIES: [Family; 5] = [
         model: &MAMBA_MODEL,
         layer: &MAMBA_LAYER,
         hf_layers: "backbone.layers.",
+        hf_prefix: "",
     },
     Family {
         arch: Arch::Rwkv7,
@@ -66,6 +71,18 @@ pub(crate) static FAMILIES: [Family; 5] = [
         model: &RWKV_MODEL,
         layer: &RWKV_LAYER,
         hf_layers: "model.layers.",
+        hf_prefix: "",
+    },
+    Family {
+        arch: Arch::Gpt2,
+        gguf: "gpt2",
+        hf: &["gpt2"],
+        pairing: Pairing::Half,
+        hf_half_rows: false,
+        model: &GPT2_MODEL,
+        layer: &GPT2_LAYER,
+        hf_layers: "h.",
+        hf_prefix: "transformer.",
     },
 ];
 
@@ -80,6 +97,9 @@ enum Width {
     Head,
     Ffn,
     Vocab,
+    Ctx,
+    /// Queries, keys and values.
+    Qkv,
     RopePairs,
     /// Queries, keys, values and gates of a memory.
     MemIn,
@@ -110,6 +130,8 @@ impl Width {
             Self::Head => config.head_dim,
             Self::Ffn => config.ffn_dim,
             Self::Vocab => config.vocab,
+            Self::Ctx => config.ctx,
+            Self::Qkv => config.kv_dim().saturating_mul(2).saturating_add(config.q_dim()),
             Self::RopePairs => config.rope.dims.checked_div(2).unwrap_or(0),
             Self::MemIn => of_memory(|m| {
                 let gate = if m.output_gate { m.v_width() } else { 0 };
@@ -151,7 +173,9 @@ enum Needed {
     Decay,
     /// Beta alone.
     Beta,
-    /// Beta and decay in one matrix.
+    /// Queries, keys, values and gates in one matrix, or in two.
+    MemoryIn,
+    /// Beta and decay in one matrix, or in two.
     BetaAndDecay,
     /// Biases of decays.
     DecayBias,
@@ -165,6 +189,15 @@ enum Needed {
     Later,
     /// In one of two forms; the plan says what is missing.
     EitherForm,
+}
+
+/// The tensors of a layer that stand in for one, where a file has them.
+fn instead_of(name: &str) -> &'static [&'static str] {
+    match name {
+        "mem_in.weight" => &["mem_qkv.weight", "mem_gate.weight"],
+        "mem_ba.weight" => &["mem_beta.weight", "mem_decay.weight"],
+        _ => &[],
+    }
 }
 
 impl Needed {
@@ -181,7 +214,7 @@ impl Needed {
             Self::AttnOutputBias => memory.is_none() && config.attn_output_bias,
             Self::HeadNorms => memory.is_none() && config.arch == Arch::Qwen3Next,
             Self::MlpBias => config.mlp_bias,
-            Self::Memory => memory.is_some(),
+            Self::Memory | Self::MemoryIn => memory.is_some(),
             Self::Conv => has(&|m| m.conv > 0),
             Self::Decay => has(&|m| m.decay_width() > 0 && m.kind != MemoryKind::GatedDelta),
             Self::Beta => has(&|m| m.has_beta() && m.kind != MemoryKind::GatedDelta),
@@ -213,8 +246,8 @@ const fn rule(name: &'static str, hf: &'static str, shape: &'static [Width], nee
 }
 
 use Width::{
-    Any, Dim, Ffn, Head, Kv, MambaIn, MemChannels, MemDecay, MemHeads, MemIn, MemKey, MemKeys, MemSlots, MemTaps,
-    MemTwiceHeads, MemValue, MemValues, Q, QAndGate, RopePairs, Vocab,
+    Any, Ctx, Dim, Ffn, Head, Kv, MambaIn, MemChannels, MemDecay, MemHeads, MemIn, MemKey, MemKeys, MemSlots, MemTaps,
+    MemTwiceHeads, MemValue, MemValues, Q, QAndGate, Qkv, RopePairs, Vocab,
 };
 
 static DECODER_MODEL: [TensorRule; 4] = [
@@ -224,7 +257,7 @@ static DECODER_MODEL: [TensorRule; 4] = [
     rule(ROPE_FACTORS, "", &[RopePairs], Needed::RopeFactors),
 ];
 
-static DECODER_LAYER: [TensorRule; 33] = [
+static DECODER_LAYER: [TensorRule; 35] = [
     rule("attn_norm.weight", "input_layernorm.weight", &[Dim], Needed::Always),
     rule("attn_q.weight", "self_attn.q_proj.weight", &[QAndGate, Dim], Needed::Attention),
     rule("attn_q.bias", "self_attn.q_proj.bias", &[Q], Needed::QkvBias),
@@ -236,11 +269,13 @@ static DECODER_LAYER: [TensorRule; 33] = [
     rule("attn_k_norm.weight", "self_attn.k_norm.weight", &[Head], Needed::HeadNorms),
     rule("attn_output.weight", "self_attn.o_proj.weight", &[Dim, Q], Needed::Attention),
     rule("attn_output.bias", "self_attn.o_proj.bias", &[Dim], Needed::AttnOutputBias),
-    rule("mem_in.weight", "linear_attn.in_proj_qkvz.weight", &[MemIn, Dim], Needed::Memory),
+    rule("mem_in.weight", "linear_attn.in_proj_qkvz.weight", &[MemIn, Dim], Needed::MemoryIn),
+    rule("mem_qkv.weight", "linear_attn.in_proj_qkv.weight", &[MemChannels, Dim], Needed::EitherForm),
+    rule("mem_gate.weight", "linear_attn.in_proj_z.weight", &[MemValues, Dim], Needed::EitherForm),
     rule("mem_conv.weight", "linear_attn.conv1d.weight", &[MemChannels, MemTaps], Needed::Conv),
     rule("mem_ba.weight", "linear_attn.in_proj_ba.weight", &[MemTwiceHeads, Dim], Needed::BetaAndDecay),
-    rule("mem_beta.weight", "", &[MemHeads, Dim], Needed::Beta),
-    rule("mem_decay.weight", "", &[MemDecay, Dim], Needed::Decay),
+    rule("mem_beta.weight", "linear_attn.in_proj_b.weight", &[MemHeads, Dim], Needed::Beta),
+    rule("mem_decay.weight", "linear_attn.in_proj_a.weight", &[MemDecay, Dim], Needed::Decay),
     rule("mem_decay.bias", "linear_attn.dt_bias", &[MemDecay], Needed::DecayBias),
     rule("mem_rate", "linear_attn.A_log", &[MemHeads], Needed::Rate),
     rule("mem_skip", "", &[MemHeads], Needed::Skip),
@@ -326,6 +361,29 @@ static RWKV_LAYER: [TensorRule; 36] = [
     rule("pre_norm.bias", "pre_norm.bias", &[Dim], Needed::EitherForm),
 ];
 
+static GPT2_MODEL: [TensorRule; 5] = [
+    rule(EMBEDDING, "wte.weight", &[Vocab, Dim], Needed::Always),
+    rule(POSITIONS, "wpe.weight", &[Ctx, Dim], Needed::Always),
+    rule("output_norm.weight", "ln_f.weight", &[Dim], Needed::Always),
+    rule("output_norm.bias", "ln_f.bias", &[Dim], Needed::Always),
+    rule(OUTPUT, "lm_head.weight", &[Vocab, Dim], Needed::Untied),
+];
+
+static GPT2_LAYER: [TensorRule; 12] = [
+    rule("attn_norm.weight", "ln_1.weight", &[Dim], Needed::Always),
+    rule("attn_norm.bias", "ln_1.bias", &[Dim], Needed::Always),
+    rule("attn_qkv.weight", "attn.c_attn.weight", &[Qkv, Dim], Needed::Always),
+    rule("attn_qkv.bias", "attn.c_attn.bias", &[Qkv], Needed::Always),
+    rule("attn_output.weight", "attn.c_proj.weight", &[Dim, Q], Needed::Always),
+    rule("attn_output.bias", "attn.c_proj.bias", &[Dim], Needed::Always),
+    rule("ffn_norm.weight", "ln_2.weight", &[Dim], Needed::Always),
+    rule("ffn_norm.bias", "ln_2.bias", &[Dim], Needed::Always),
+    rule("ffn_up.weight", "mlp.c_fc.weight", &[Ffn, Dim], Needed::Always),
+    rule("ffn_up.bias", "mlp.c_fc.bias", &[Ffn], Needed::Always),
+    rule("ffn_down.weight", "mlp.c_proj.weight", &[Dim, Ffn], Needed::Always),
+    rule("ffn_down.bias", "mlp.c_proj.bias", &[Dim], Needed::Always),
+];
+
 /// Tensors that files may hold with several dimensions and that are rows of numbers all the same.
 const ROWS: [&str; 23] = [
     "mem_conv.weight",
@@ -363,16 +421,18 @@ pub(crate) fn is_row(name: &str) -> bool {
 pub(crate) const EMBEDDING: &str = "token_embd.weight";
 /// The output matrix, absent where it is the embedding.
 pub(crate) const OUTPUT: &str = "output.weight";
+/// Learned positions, a table that is looked up and never multiplied with.
+pub const POSITIONS: &str = "position_embd.weight";
 /// Divisors of the rotary frequencies.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
 /// GGUF name of a tensor of layer `layer`.
-fn layer_name(layer: usize, name: &str) -> String {
+pub(crate) fn layer_name(layer: usize, name: &str) -> String {
     format!("blk.{layer}.{name}")
 }
 
 /// Splits `N.rest`, where N is written as numbers are.
-fn layer_and_rest(text: &str) -> Option<(usize, &str)> {
+pub(crate) fn layer_and_rest(text: &str) -> Option<(usize, &str)> {
     let (digits, rest) = text.split_once('.')?;
     let layer: usize = digits.parse().ok()?;
     (layer.to_string() == digits).then_some((layer, rest))
@@ -390,14 +450,16 @@ pub struct TensorName {
 /// The names of all tensors that a network needs, layer by layer.
 pub(crate) fn tensor_names(config: &Config) -> Vec<TensorName> {
     let family = config.arch.family();
-    let model = |rule: &TensorRule| TensorName {
-        name: rule.name.to_owned(),
-        hf: (!rule.hf.is_empty()).then(|| rule.hf.to_owned()),
+    let hf = |rule: &TensorRule, place: &str| {
+        // The head is beside what the prefix stands for.
+        let prefix = if rule.name == OUTPUT { "" } else { family.hf_prefix };
+        (!rule.hf.is_empty()).then(|| format!("{prefix}{place}{}", rule.hf))
     };
+    let model = |rule: &TensorRule| TensorName { name: rule.name.to_owned(), hf: hf(rule, "") };
     let in_layer = |layer: usize| {
         family.layer.iter().filter(move |rule| rule.needed.by(config, layer)).map(move |rule| TensorName {
             name: layer_name(layer, rule.name),
-            hf: (!rule.hf.is_empty()).then(|| format!("{}{layer}.{}", family.hf_layers, rule.hf)),
+            hf: hf(rule, &format!("{}{layer}.", family.hf_layers)),
         })
     };
     let is_first = |rule: &&TensorRule| rule.name == EMBEDDING;
@@ -409,7 +471,12 @@ pub(crate) fn tensor_names(config: &Config) -> Vec<TensorName> {
 
 /// GGUF name of a tensor in a Hugging Face file; none where no family has it.
 pub(crate) fn canonical_name(hf: &str) -> Option<String> {
+    // The text of a network that sees as well.
+    if let Some(rest) = hf.strip_prefix("model.language_model.") {
+        return canonical_name(&format!("model.{rest}"));
+    }
     FAMILIES.iter().find_map(|family| {
+        let hf = hf.strip_prefix(family.hf_prefix).unwrap_or(hf);
         let once = family.model.iter().find(|rule| !rule.hf.is_empty() && rule.hf == hf);
         if let Some(rule) = once {
             return Some(rule.name.to_owned());
@@ -427,34 +494,14 @@ pub(crate) fn hf_rows(config: &Config, name: &str) -> RowOrder {
         return RowOrder::LogOfNegative;
     }
     if config.arch == Arch::Qwen3Next {
-        return qwen3_next_rows(config, name, in_layer);
+        return qwen3_next::rows(config, name, in_layer);
+    }
+    if config.arch == Arch::Gpt2 {
+        let matrix = matches!(in_layer, Some((_, rest)) if rest.ends_with(".weight") && !rest.contains("norm"));
+        return if matrix { RowOrder::Transposed } else { RowOrder::AsStored };
     }
     let heads = rotated_heads(config, name).filter(|_| config.arch.family().hf_half_rows);
     heads.map_or(RowOrder::AsStored, |heads| RowOrder::HalfToInterleaved { heads })
-}
-
-/// Qwen3-Next's norms are around zero, and its projections come group by group, each with its own queries, keys, values
-/// and gates (transformers, `fix_query_key_value_ordering`).
-fn qwen3_next_rows(config: &Config, name: &str, in_layer: Option<(usize, &str)>) -> RowOrder {
-    let Some((layer, rest)) = in_layer else {
-        return if name == "output_norm.weight" { RowOrder::PlusOne } else { RowOrder::AsStored };
-    };
-    let memory = config.memory_of(layer);
-    match (rest, memory) {
-        ("attn_norm.weight" | "ffn_norm.weight" | "attn_q_norm.weight" | "attn_k_norm.weight", _) => RowOrder::PlusOne,
-        ("attn_q.weight", _) => {
-            RowOrder::Grouped { groups: config.n_heads, parts: [config.head_dim, config.head_dim, 0, 0] }
-        }
-        ("mem_in.weight", Some(m)) => {
-            let values = m.v_width().checked_div(m.k_heads).unwrap_or(0);
-            RowOrder::Grouped { groups: m.k_heads, parts: [m.k_dim, m.k_dim, values, values] }
-        }
-        ("mem_ba.weight", Some(m)) => {
-            let heads = m.v_heads.checked_div(m.k_heads).unwrap_or(0);
-            RowOrder::Grouped { groups: m.k_heads, parts: [heads, heads, 0, 0] }
-        }
-        _ => RowOrder::AsStored,
-    }
 }
 
 /// Number of heads in a tensor whose rows the rotary embedding pairs: queries and keys.
@@ -494,6 +541,14 @@ pub(crate) fn check_tensors(config: &Config, table: &TensorTable) -> Result<(), 
     }
     for layer in 0..config.n_layers {
         for rule in family.layer {
+            let parts = instead_of(rule.name).iter().map(|part| layer_name(layer, part));
+            if rule.needed.by(config, layer) && parts.clone().any(|part| table.get(&part).is_some()) {
+                for part in parts {
+                    let rule = family.layer.iter().find(|rule| part.ends_with(rule.name));
+                    rule.map_or(Ok(()), |rule| check_shape(config, table, rule, layer, &part))?;
+                }
+                continue;
+            }
             check_tensor(config, table, rule, layer, &layer_name(layer, rule.name))?;
         }
     }
@@ -507,9 +562,11 @@ fn check_tensor(
     layer: usize,
     name: &str,
 ) -> Result<(), Error> {
-    if !rule.needed.by(config, layer) {
-        return Ok(());
-    }
+    if rule.needed.by(config, layer) { check_shape(config, table, rule, layer, name) } else { Ok(()) }
+}
+
+/// Whether a tensor is there, of the shape that its rule says.
+fn check_shape(config: &Config, table: &TensorTable, rule: &TensorRule, layer: usize, name: &str) -> Result<(), Error> {
     let shape: Vec<Option<u64>> = rule.shape.iter().map(|width| width.of(config, layer)).collect();
     let words = || {
         let widths: Vec<String> = shape.iter().map(|n| n.map_or("any".to_owned(), |n| n.to_string())).collect();

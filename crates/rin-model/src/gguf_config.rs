@@ -7,6 +7,7 @@ use crate::config::{Activation, Arch, Config, Norm, Rope, RopeScaling, derived_h
 use crate::error::{Error, fault};
 use crate::family::{EMBEDDING, OUTPUT, ROPE_FACTORS, check_tensors};
 use crate::gguf::Metadata;
+use crate::qwen3_next;
 use crate::tensor::TensorTable;
 use crate::value::Value;
 
@@ -23,6 +24,7 @@ const KEY_LENGTH: &str = "attention.key_length";
 const VALUE_LENGTH: &str = "attention.value_length";
 const SLIDING_WINDOW: &str = "attention.sliding_window";
 const NORM_EPS: &str = "attention.layer_norm_rms_epsilon";
+const LAYER_NORM_EPS: &str = "attention.layer_norm_epsilon";
 const VOCAB_SIZE: &str = "vocab_size";
 const ROPE_BASE: &str = "rope.freq_base";
 const ROPE_DIMS: &str = "rope.dimension_count";
@@ -70,31 +72,47 @@ fn missing(key: &str) -> Error {
     Error::MissingKey(fault("metadata", key, "a network's description", "no such key"))
 }
 
-/// Reads the configuration and checks it against the tensors.
-pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<Config, Error> {
-    let arch = Arch::from_gguf(metadata.str(ARCHITECTURE)?.ok_or_else(|| missing(ARCHITECTURE))?)?;
-    let keys = Keys { metadata, prefix: arch.family().gguf };
+/// The family of a file, and what its keys begin with.
+fn architecture(metadata: &Metadata<'_>) -> Result<(Arch, &'static str), Error> {
+    let name = metadata.str(ARCHITECTURE)?.ok_or_else(|| missing(ARCHITECTURE))?;
+    if name.starts_with(recurrent::QWEN35) && name != recurrent::QWEN35 {
+        return Err(Error::Unsupported(fault("metadata", ARCHITECTURE, "Qwen3.5 without a mixture of experts", name)));
+    }
+    if name == recurrent::QWEN35 {
+        return Ok((Arch::Qwen3Next, recurrent::QWEN35));
+    }
+    let arch = Arch::from_gguf(name)?;
+    Ok((arch, arch.family().gguf))
+}
+
+/// Reads the configuration and checks it against the tensors, which get their canonical names where the file has others.
+pub(crate) fn config(metadata: &Metadata<'_>, tensors: &mut TensorTable) -> Result<Config, Error> {
+    let (arch, prefix) = architecture(metadata)?;
+    let keys = Keys { metadata, prefix };
     refuse_unknown_meaning(&keys)?;
+    let mut n_layers = keys.number(BLOCK_COUNT)?;
     match arch {
         Arch::Mamba2 => return recurrent::mamba2(&keys, tensors),
         Arch::Rwkv7 => return recurrent::rwkv7(&keys, tensors),
         Arch::Qwen3Next => {
-            let expected = "a Hugging Face folder, whose layout of this family RIN reads";
-            return Err(Error::Unsupported(fault("metadata", ARCHITECTURE, expected, arch.name())));
+            // Blocks that guess further tokens stand behind the others, and are not run.
+            let guesses = keys.number("nextn_predict_layers")?.unwrap_or(0);
+            n_layers = n_layers.map(|n| n.saturating_sub(guesses));
+            let all = std::mem::take(tensors).into_all();
+            let most = n_layers.unwrap_or(usize::MAX);
+            *tensors =
+                TensorTable::new(all.into_iter().filter_map(|tensor| qwen3_next::from_gguf(tensor, most)).collect())?;
         }
-        Arch::Llama | Arch::Qwen2 => {}
+        Arch::Llama | Arch::Qwen2 | Arch::Gpt2 => {}
     }
+    let n_layers = n_layers.ok_or_else(|| missing(&keys.key(BLOCK_COUNT)))?;
+    let (norm, activation, norm_eps) = match arch {
+        Arch::Gpt2 => (Norm::Layer, Activation::GeluTanh, LAYER_NORM_EPS),
+        _ => (Norm::Rms, Activation::Silu, NORM_EPS),
+    };
     let dim = keys.needed(EMBEDDING_LENGTH)?;
     let n_heads = keys.needed(HEAD_COUNT)?;
-    let head_dim = match keys.number(KEY_LENGTH)? {
-        Some(head_dim) => head_dim,
-        None => derived_head_dim(dim, n_heads)?,
-    };
-    let value_length = keys.number(VALUE_LENGTH)?.unwrap_or(head_dim);
-    if value_length != head_dim {
-        let found = format!("{head_dim} and {value_length}");
-        return Err(Error::Unsupported(fault("metadata", VALUE_LENGTH, "keys as wide as values", found)));
-    }
+    let head_dim = head_dim(&keys, dim, n_heads)?;
     let rows = tensors.get(EMBEDDING).and_then(|tensor| tensor.shape.first().copied());
     let vocab = match keys.number(VOCAB_SIZE)? {
         Some(vocab) => vocab,
@@ -104,7 +122,7 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<C
     let config = Config {
         arch,
         name: metadata.str(NAME)?.map(str::to_owned),
-        n_layers: keys.needed(BLOCK_COUNT)?,
+        n_layers,
         dim,
         n_heads,
         n_kv_heads: keys.number(HEAD_COUNT_KV)?.unwrap_or(n_heads),
@@ -112,28 +130,51 @@ pub(crate) fn config(metadata: &Metadata<'_>, tensors: &TensorTable) -> Result<C
         ffn_dim: keys.needed(FEED_FORWARD_LENGTH)?,
         vocab,
         ctx: keys.needed(CONTEXT_LENGTH)?,
-        norm_eps: keys.float(NORM_EPS)?.ok_or_else(|| missing(&keys.key(NORM_EPS)))?,
-        rope: Rope {
-            base: keys.float(ROPE_BASE)?.unwrap_or(10_000.0),
-            dims: keys.number(ROPE_DIMS)?.unwrap_or(head_dim),
-            pairing: arch.family().pairing,
-            scaling: scaling(&keys, has(ROPE_FACTORS))?,
+        norm_eps: keys.float(norm_eps)?.ok_or_else(|| missing(&keys.key(norm_eps)))?,
+        rope: match arch {
+            Arch::Gpt2 => Rope::none(),
+            _ => Rope {
+                base: keys.float(ROPE_BASE)?.unwrap_or(10_000.0),
+                dims: keys.number(ROPE_DIMS)?.unwrap_or(head_dim),
+                pairing: arch.family().pairing,
+                scaling: scaling(&keys, has(ROPE_FACTORS))?,
+            },
         },
-        qkv_bias: has("blk.0.attn_q.bias"),
+        qkv_bias: has("blk.0.attn_q.bias") || arch == Arch::Gpt2,
         attn_output_bias: has("blk.0.attn_output.bias"),
         mlp_bias: has("blk.0.ffn_up.bias"),
         tied_embeddings: !has(OUTPUT),
         window: keys.number(SLIDING_WINDOW)?.filter(|&window| window > 0),
-        activation: Activation::Silu,
-        norm: Norm::Rms,
+        activation,
+        norm,
         eos: Vec::new(),
         bos: None,
-        memory: Vec::new(),
+        memory: match arch {
+            Arch::Qwen3Next => recurrent::qwen3_next(&keys, n_layers.min(tensors.all().len()))?,
+            _ => Vec::new(),
+        },
     };
     check_embedding(&config, tensors)?;
     config.validate()?;
     check_tensors(&config, tensors)?;
+    for tensor in tensors.all_mut() {
+        tensor.rows = qwen3_next::gguf_rows(&config, &tensor.name);
+    }
     Ok(config)
+}
+
+/// Numbers of a key and of a value.
+fn head_dim(keys: &Keys<'_, '_>, dim: usize, n_heads: usize) -> Result<usize, Error> {
+    let head_dim = match keys.number(KEY_LENGTH)? {
+        Some(head_dim) => head_dim,
+        None => derived_head_dim(dim, n_heads)?,
+    };
+    let value_length = keys.number(VALUE_LENGTH)?.unwrap_or(head_dim);
+    if value_length != head_dim {
+        let found = format!("{head_dim} and {value_length}");
+        return Err(Error::Unsupported(fault("metadata", VALUE_LENGTH, "keys as wide as values", found)));
+    }
+    Ok(head_dim)
 }
 
 /// A file of a vocabulary alone has no embedding, and says so before a width of 0 is complained of.
@@ -149,7 +190,8 @@ fn refuse_unknown_meaning(keys: &Keys<'_, '_>) -> Result<(), Error> {
         let key = keys.key(suffix);
         let Some(value) = keys.metadata.get(&key) else { continue };
         if value.as_u64() != Some(0) && value.as_f32() != Some(0.0) {
-            return Err(Error::Unsupported(fault("metadata", key, "no such key", value)));
+            let expected = if suffix == "expert_count" { "0: mixtures of experts do not run" } else { "no such key" };
+            return Err(Error::Unsupported(fault("metadata", key, expected, value)));
         }
     }
     Ok(())
@@ -216,11 +258,19 @@ impl Config {
             (FEED_FORWARD_LENGTH, uint(self.ffn_dim)),
             (HEAD_COUNT, uint(self.n_heads)),
             (HEAD_COUNT_KV, uint(self.n_kv_heads)),
-            (NORM_EPS, Value::F32(self.norm_eps)),
             (VOCAB_SIZE, uint(self.vocab)),
-            (ROPE_BASE, Value::F32(self.rope.base)),
-            (ROPE_DIMS, uint(self.rope.dims)),
         ];
+        match self.norm {
+            Norm::Layer => keys.push((LAYER_NORM_EPS, Value::F32(self.norm_eps))),
+            Norm::Rms => keys.push((NORM_EPS, Value::F32(self.norm_eps))),
+        }
+        if self.arch == Arch::Gpt2 && self.activation != Activation::GeluTanh {
+            let found = format!("{:?}", self.activation);
+            return Err(Error::Unsupported(fault("config", "activation", "that of GPT-2, gelu_new", found)));
+        }
+        if !self.learned_positions() {
+            keys.extend([(ROPE_BASE, Value::F32(self.rope.base)), (ROPE_DIMS, uint(self.rope.dims))]);
+        }
         if self.q_dim() != self.dim {
             keys.extend([(KEY_LENGTH, uint(self.head_dim)), (VALUE_LENGTH, uint(self.head_dim))]);
         }

@@ -1,7 +1,8 @@
-//! The keys of GGUF files of networks without attention, as llama.cpp writes them.
+//! The keys of GGUF files of networks with memories, as llama.cpp writes them.
 
 use super::{
-    BLOCK_COUNT, CONTEXT_LENGTH, EMBEDDING_LENGTH, FEED_FORWARD_LENGTH, Keys, NAME, NORM_EPS, check_embedding, missing,
+    BLOCK_COUNT, CONTEXT_LENGTH, EMBEDDING_LENGTH, FEED_FORWARD_LENGTH, Keys, LAYER_NORM_EPS, NAME, NORM_EPS,
+    check_embedding, missing,
 };
 use crate::config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling, inconsistent};
 use crate::error::Error;
@@ -9,7 +10,40 @@ use crate::family::{EMBEDDING, OUTPUT, check_tensors};
 use crate::memory::{Memory, MemoryKind};
 use crate::tensor::TensorTable;
 
-/// The numbers that both families have.
+/// `general.architecture` of Qwen3.5: Qwen3-Next with a matrix of its own for each gate, and heads of values in tiled
+/// order (llama.cpp's `conversion/qwen.py`).
+pub(super) const QWEN35: &str = "qwen35";
+
+/// The memories of Qwen3-Next and Qwen3.5: the gated delta rule in all of the `n_layers` layers but every fourth.
+pub(super) fn qwen3_next(keys: &Keys<'_, '_>, n_layers: usize) -> Result<Vec<Option<Memory>>, Error> {
+    let v_heads = keys.needed("ssm.time_step_rank")?;
+    let memory = Memory {
+        kind: MemoryKind::GatedDelta,
+        k_heads: keys.needed("ssm.group_count")?,
+        v_heads,
+        k_dim: keys.needed("ssm.state_size")?,
+        v_dim: head_width(keys, v_heads)?,
+        tiled: keys.prefix == QWEN35,
+        slots: 0,
+        conv: keys.needed("ssm.conv_kernel")?,
+        output_norm: true,
+        output_gate: true,
+        bhrr: None,
+    };
+    let every = keys.number("full_attention_interval")?.unwrap_or(4).max(1);
+    Ok((1..=n_layers).map(|layer| (!layer.is_multiple_of(every)).then(|| memory.clone())).collect())
+}
+
+/// Numbers of a value: the inner width over its heads.
+fn head_width(keys: &Keys<'_, '_>, v_heads: usize) -> Result<usize, Error> {
+    let inner = keys.needed("ssm.inner_size")?;
+    match inner.checked_div(v_heads) {
+        Some(v_dim) if inner.is_multiple_of(v_heads) => Ok(v_dim),
+        _ => Err(inconsistent("ssm.time_step_rank", format!("a divisor of ssm.inner_size = {inner}"), v_heads)),
+    }
+}
+
+/// The numbers that both families without attention have.
 struct Common {
     arch: Arch,
     ffn_dim: usize,
@@ -20,17 +54,14 @@ struct Common {
 /// Mamba-2: `ssm.*` keys.
 pub(super) fn mamba2(keys: &Keys<'_, '_>, tensors: &TensorTable) -> Result<Config, Error> {
     let v_heads = keys.needed("ssm.time_step_rank")?;
-    let inner = keys.needed("ssm.inner_size")?;
-    let v_dim = match inner.checked_div(v_heads) {
-        Some(v_dim) if inner.is_multiple_of(v_heads) => v_dim,
-        _ => return Err(inconsistent("ssm.time_step_rank", format!("a divisor of ssm.inner_size = {inner}"), v_heads)),
-    };
+    let v_dim = head_width(keys, v_heads)?;
     let memory = Memory {
         kind: MemoryKind::Mamba2,
         k_heads: keys.number("ssm.group_count")?.unwrap_or(1),
         v_heads,
         k_dim: keys.needed("ssm.state_size")?,
         v_dim,
+        tiled: false,
         slots: 0,
         conv: keys.needed("ssm.conv_kernel")?,
         output_norm: true,
@@ -49,8 +80,7 @@ pub(super) fn rwkv7(keys: &Keys<'_, '_>, tensors: &TensorTable) -> Result<Config
         Some(heads) if dim.is_multiple_of(head) => heads,
         _ => return Err(inconsistent("wkv.head_size", format!("a divisor of embedding_length = {dim}"), head)),
     };
-    let eps = "attention.layer_norm_epsilon";
-    let norm_eps = keys.float(eps)?.ok_or_else(|| missing(&keys.key(eps)))?;
+    let norm_eps = keys.float(LAYER_NORM_EPS)?.ok_or_else(|| missing(&keys.key(LAYER_NORM_EPS)))?;
     let ffn_dim = keys.needed(FEED_FORWARD_LENGTH)?;
     finish(keys, tensors, Common { arch: Arch::Rwkv7, ffn_dim, norm_eps, memory: Memory::of_rwkv7(heads, head) })
 }
@@ -94,14 +124,15 @@ fn finish(keys: &Keys<'_, '_>, tensors: &TensorTable, common: Common) -> Result<
 }
 
 impl Memory {
-    /// The memory of a layer of RWKV-7, whose heads are square.
-    pub(crate) fn of_rwkv7(heads: usize, head: usize) -> Self {
+    /// The memory of a layer of RWKV-7: `heads` of `head × head` numbers.
+    pub fn of_rwkv7(heads: usize, head: usize) -> Self {
         Self {
             kind: MemoryKind::Rwkv7,
             k_heads: heads,
             v_heads: heads,
             k_dim: head,
             v_dim: head,
+            tiled: false,
             slots: 0,
             conv: 0,
             output_norm: true,
@@ -113,7 +144,12 @@ impl Memory {
 
 impl Rope {
     /// The rotation of networks without attention, which nothing reads.
-    pub(crate) fn unused() -> Self {
-        Self { base: 10_000.0, dims: 2, pairing: Pairing::Half, scaling: RopeScaling::None }
+    pub fn unused() -> Self {
+        Self { dims: 2, ..Self::none() }
+    }
+
+    /// No rotation: positions are learned.
+    pub(crate) fn none() -> Self {
+        Self { base: 10_000.0, dims: 0, pairing: Pairing::Half, scaling: RopeScaling::None }
     }
 }

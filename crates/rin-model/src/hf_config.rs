@@ -9,7 +9,10 @@ use serde_json::{Map, Value, json};
 use crate::config::{Activation, Arch, Config, Norm, Rope, RopeScaling, derived_head_dim, inconsistent};
 use crate::error::{Error, fault};
 use crate::json;
+use crate::qwen3_next::QWEN35_TEXT;
 
+#[path = "hf_gpt2.rs"]
+mod gpt2;
 #[path = "hf_recurrent.rs"]
 mod recurrent;
 
@@ -28,6 +31,7 @@ struct ConfigJson {
     vocab_size: Option<usize>,
     max_position_embeddings: Option<usize>,
     rms_norm_eps: Option<f32>,
+    layer_norm_epsilon: Option<f32>,
     rope_theta: Option<f32>,
     rope_scaling: Option<RopeJson>,
     rope_parameters: Option<RopeJson>,
@@ -47,6 +51,8 @@ struct ConfigJson {
     quantization_config: Option<IgnoredAny>,
     #[serde(flatten)]
     recurrent: recurrent::RecurrentJson,
+    #[serde(flatten)]
+    gpt2: gpt2::Gpt2Json,
 }
 
 /// Rotary parameters: `rope_scaling` of old, `rope_parameters` of new.
@@ -131,7 +137,11 @@ impl Config {
     pub fn from_hf(config_json: &[u8], generation_json: Option<&[u8]>) -> Result<Self, Error> {
         json::check_size(config_json, SECTION)?;
         json::check_size(generation_json.unwrap_or_default(), "generation_config.json")?;
-        let json: ConfigJson = json::parse(&without_infinity(config_json), SECTION)?;
+        let text = without_infinity(config_json);
+        let json: ConfigJson = match text_of_qwen35(&text)? {
+            Some(text) => json::parse(&text, SECTION)?,
+            None => json::parse(&text, SECTION)?,
+        };
         let generation: GenerationJson = match generation_json {
             Some(bytes) => json::parse(bytes, "generation_config.json")?,
             None => GenerationJson::default(),
@@ -139,8 +149,9 @@ impl Config {
         let arch = Arch::from_hf(needed(json.model_type.as_deref(), "model_type")?)?;
         refuse_what_is_not_run(&json)?;
         match arch {
-            Arch::Mamba2 => return recurrent::mamba2(&json, &generation),
-            Arch::Rwkv7 => return recurrent::rwkv7(&json, &generation),
+            Arch::Mamba2 => return recurrent::mamba2(&json, generation),
+            Arch::Rwkv7 => return recurrent::rwkv7(&json, generation),
+            Arch::Gpt2 => return gpt2::config(&json, generation),
             Arch::Llama | Arch::Qwen2 | Arch::Qwen3Next => {}
         }
         let dim = needed(json.hidden_size, "hidden_size")?;
@@ -151,7 +162,6 @@ impl Config {
         };
         let n_layers = needed(json.num_hidden_layers, "num_hidden_layers")?;
         let ctx = needed(json.max_position_embeddings, "max_position_embeddings")?;
-        let eos = generation.eos_token_id.or(json.eos_token_id.clone());
         let attention_bias = json.attention_bias.unwrap_or(false);
         let config = Self {
             arch,
@@ -172,7 +182,7 @@ impl Config {
             window: if arch == Arch::Qwen3Next { None } else { window(&json, arch, n_layers)? },
             activation: Activation::Silu,
             norm: Norm::Rms,
-            eos: eos.map_or(Ok(Vec::new()), |ids| ids.list())?,
+            eos: eos_of(&json, generation)?,
             bos: json.bos_token_id.as_ref().map_or(Ok(Vec::new()), Ids::list)?.first().copied(),
             name: json.name.clone().filter(|name| !name.is_empty()),
             memory: if arch == Arch::Qwen3Next { recurrent::qwen3_next(&json, n_layers)? } else { Vec::new() },
@@ -180,6 +190,29 @@ impl Config {
         config.validate()?;
         Ok(config)
     }
+}
+
+/// The part of a configuration of Qwen3.5 that describes its text, where it has another part for pictures.
+fn text_of_qwen35(text: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+    #[derive(Deserialize)]
+    struct Whole {
+        model_type: Option<String>,
+        text_config: Option<Map<String, Value>>,
+        tie_word_embeddings: Option<bool>,
+    }
+    let whole: Whole = json::parse(text, SECTION)?;
+    let (Some("qwen3_5"), Some(mut part)) = (whole.model_type.as_deref(), whole.text_config) else { return Ok(None) };
+    part.insert("model_type".to_owned(), json!(QWEN35_TEXT));
+    if let Some(tied) = whole.tie_word_embeddings {
+        part.entry("tie_word_embeddings").or_insert(json!(tied));
+    }
+    Ok(Some(Value::Object(part).to_string().into_bytes()))
+}
+
+/// The ids that end a text.
+fn eos_of(json: &ConfigJson, generation: GenerationJson) -> Result<Vec<u32>, Error> {
+    let eos = generation.eos_token_id.or(json.eos_token_id.clone());
+    eos.map_or(Ok(Vec::new()), |ids| ids.list())
 }
 
 /// The text with `Infinity`, which Python writes outside of JSON's rules, as `null`.
@@ -321,6 +354,9 @@ impl Config {
     /// # Errors
     /// `Unsupported` for what no class of transformers computes.
     pub fn to_hf(&self, dtype: &str) -> Result<Value, Error> {
+        if self.arch == Arch::Gpt2 {
+            return Ok(gpt2::to_hf(self, dtype));
+        }
         if self.rope.dims != self.head_dim {
             let found = format!("{} of {}", self.rope.dims, self.head_dim);
             return Err(unsupported("rope.dims", "heads that rotate as a whole", found));
@@ -344,12 +380,7 @@ impl Config {
                 });
                 ("Qwen2ForCausalLM", "qwen2", own)
             }
-            (other, _) => return Err(unsupported("arch", "llama or qwen2", other)),
-        };
-        let one_or_all = match self.eos.as_slice() {
-            [] => Value::Null,
-            [one] => json!(one),
-            all => json!(all),
+            (other, _) => return Err(unsupported("arch", "llama, qwen2 or gpt2", other)),
         };
         let mut config = json!({
             "architectures": [class],
@@ -368,7 +399,7 @@ impl Config {
             "hidden_act": "silu",
             "tie_word_embeddings": self.tied_embeddings,
             "bos_token_id": self.bos,
-            "eos_token_id": one_or_all,
+            "eos_token_id": self.eos_json(),
             "torch_dtype": dtype,
             "use_cache": true,
         });
@@ -377,6 +408,14 @@ impl Config {
             config.extend(self.name.as_ref().map(|name| ("_name_or_path".to_owned(), json!(name))));
         }
         Ok(config)
+    }
+
+    fn eos_json(&self) -> Value {
+        match self.eos.as_slice() {
+            [] => Value::Null,
+            [one] => json!(one),
+            all => json!(all),
+        }
     }
 
     fn llama_fields(&self) -> Result<Value, Error> {

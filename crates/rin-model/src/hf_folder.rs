@@ -11,7 +11,7 @@ use crate::family;
 use crate::json::{self, Entries};
 use crate::mmap::FileBytes;
 use crate::safetensors::Safetensors;
-use crate::tensor::{TensorInfo, TensorTable};
+use crate::tensor::{RowOrder, TensorInfo, TensorTable};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -159,10 +159,13 @@ fn config(folder: &Path, tensors: &mut TensorTable) -> Result<Config, Error> {
     if config.name.is_none() {
         config.name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
     }
-    family::check_tensors(&config, tensors).map_err(|error| error.in_file(folder))?;
     for tensor in tensors.all_mut() {
         tensor.rows = family::hf_rows(&config, &tensor.name);
+        if tensor.rows == RowOrder::Transposed {
+            tensor.shape.reverse();
+        }
     }
+    family::check_tensors(&config, tensors).map_err(|error| error.in_file(folder))?;
     Ok(config)
 }
 

@@ -4,10 +4,11 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{ConfigJson, GenerationJson, Ids, needed, unsupported};
+use super::{ConfigJson, GenerationJson, Ids, eos_of, needed, unsupported};
 use crate::config::{Activation, Arch, Config, Norm, Rope, inconsistent};
 use crate::error::Error;
 use crate::memory::{Memory, MemoryKind};
+use crate::qwen3_next::QWEN35_TEXT;
 
 /// The keys that only networks with memories have.
 #[derive(Debug, Default, Deserialize)]
@@ -16,7 +17,6 @@ pub(super) struct RecurrentJson {
     state_size: Option<usize>,
     n_groups: Option<usize>,
     conv_kernel: Option<usize>,
-    layer_norm_epsilon: Option<f32>,
     use_bias: Option<bool>,
     time_step_limit: Option<(f64, serde_json::Value)>,
     norm_eps: Option<f32>,
@@ -42,7 +42,7 @@ struct Common {
 }
 
 /// Mamba-2 (Dao and Gu, 2024), as transformers names its numbers; the defaults are those of its class.
-pub(super) fn mamba2(json: &ConfigJson, generation: &GenerationJson) -> Result<Config, Error> {
+pub(super) fn mamba2(json: &ConfigJson, generation: GenerationJson) -> Result<Config, Error> {
     let r = &json.recurrent;
     if r.use_bias == Some(true) {
         return Err(unsupported("use_bias", "false", true));
@@ -59,6 +59,7 @@ pub(super) fn mamba2(json: &ConfigJson, generation: &GenerationJson) -> Result<C
         v_heads: r.num_heads.unwrap_or(128),
         k_dim: r.state_size.unwrap_or(128),
         v_dim: json.head_dim.unwrap_or(64),
+        tiled: false,
         slots: 0,
         conv: r.conv_kernel.unwrap_or(4),
         output_norm: true,
@@ -68,7 +69,7 @@ pub(super) fn mamba2(json: &ConfigJson, generation: &GenerationJson) -> Result<C
     let common = Common {
         arch: Arch::Mamba2,
         ffn_dim: 0,
-        norm_eps: r.layer_norm_epsilon.unwrap_or(1e-5),
+        norm_eps: json.layer_norm_epsilon.unwrap_or(1e-5),
         tied_embeddings: json.tie_word_embeddings.unwrap_or(false),
         memory,
     };
@@ -76,7 +77,7 @@ pub(super) fn mamba2(json: &ConfigJson, generation: &GenerationJson) -> Result<C
 }
 
 /// RWKV-7 (Peng et al., 2025), as flash-linear-attention names its numbers.
-pub(super) fn rwkv7(json: &ConfigJson, generation: &GenerationJson) -> Result<Config, Error> {
+pub(super) fn rwkv7(json: &ConfigJson, generation: GenerationJson) -> Result<Config, Error> {
     let dim = needed(json.hidden_size, "hidden_size")?;
     let head = json.head_dim.unwrap_or(64);
     if json.recurrent.attn.is_some() {
@@ -102,10 +103,9 @@ pub(super) fn rwkv7(json: &ConfigJson, generation: &GenerationJson) -> Result<Co
     finish(json, generation, common)
 }
 
-fn finish(json: &ConfigJson, generation: &GenerationJson, common: Common) -> Result<Config, Error> {
+fn finish(json: &ConfigJson, generation: GenerationJson, common: Common) -> Result<Config, Error> {
     let Common { arch, ffn_dim, norm_eps, tied_embeddings, memory } = common;
     let n_layers = needed(json.num_hidden_layers, "num_hidden_layers")?;
-    let eos = generation.eos_token_id.clone().or(json.eos_token_id.clone());
     let config = Config {
         arch,
         name: json.name.clone().filter(|name| !name.is_empty()),
@@ -126,7 +126,7 @@ fn finish(json: &ConfigJson, generation: &GenerationJson, common: Common) -> Res
         window: None,
         activation: Activation::Silu,
         norm: Norm::Rms,
-        eos: eos.map_or(Ok(Vec::new()), |ids| ids.list())?,
+        eos: eos_of(json, generation)?,
         bos: json.bos_token_id.as_ref().map_or(Ok(Vec::new()), Ids::list)?.first().copied(),
         // Checked against the tensors before anything is made of it.
         memory: vec![Some(memory); n_layers.min(1 << 14)],
@@ -140,7 +140,8 @@ pub(super) fn qwen3_next(json: &ConfigJson, n_layers: usize) -> Result<Vec<Optio
     let r = &json.recurrent;
     let dense = |layer: &usize| r.mlp_only_layers.as_ref().is_some_and(|dense| dense.contains(layer));
     let n_layers = n_layers.min(1 << 14);
-    if r.num_experts.unwrap_or(512) != 0 && !(0..n_layers).all(|layer| dense(&layer)) {
+    let experts = if json.model_type.as_deref() == Some(QWEN35_TEXT) { 0 } else { 512 };
+    if r.num_experts.unwrap_or(experts) != 0 && !(0..n_layers).all(|layer| dense(&layer)) {
         return Err(unsupported("num_experts", "0, or all layers in mlp_only_layers", "a mixture of experts"));
     }
     let memory = Memory {
@@ -149,6 +150,7 @@ pub(super) fn qwen3_next(json: &ConfigJson, n_layers: usize) -> Result<Vec<Optio
         v_heads: r.linear_num_value_heads.unwrap_or(32),
         k_dim: r.linear_key_head_dim.unwrap_or(128),
         v_dim: r.linear_value_head_dim.unwrap_or(128),
+        tiled: false,
         slots: 0,
         conv: r.linear_conv_kernel_dim.unwrap_or(4),
         output_norm: true,

@@ -39,6 +39,7 @@ mod mode;
 mod model_file;
 mod network;
 pub mod onnx;
+mod qwen3_next;
 pub mod rin_format;
 pub mod safetensors;
 mod spiking;
@@ -50,7 +51,7 @@ mod whole;
 pub use config::{Activation, Arch, Config, Norm, Pairing, Rope, RopeScaling};
 pub use dtype::DType;
 pub use error::{Error, Fault};
-pub use family::TensorName;
+pub use family::{POSITIONS, TensorName};
 pub use integer::{Integer, IntegerLayer};
 #[cfg(unix)]
 pub use lost_page::exit_on_lost_page;

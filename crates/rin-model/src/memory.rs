@@ -193,6 +193,10 @@ pub struct Memory {
     pub k_dim: usize,
     /// Numbers of a value, a multiple of 16.
     pub v_dim: usize,
+    /// Which keys a head `h` of values has: those of head `h mod k_heads`, as llama.cpp orders Qwen3.5's heads, rather
+    /// than of `h / (v_heads / k_heads)`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tiled: bool,
     /// Slots of a head; 0 for kinds that have none.
     #[serde(default)]
     pub slots: usize,
@@ -263,6 +267,15 @@ impl Memory {
     pub fn state_numbers(&self) -> usize {
         let keys = if self.kind == MemoryKind::Gsa { self.k_dim.saturating_mul(self.slots) } else { 0 };
         self.v_heads.saturating_mul(self.state_rows().saturating_mul(self.v_dim).saturating_add(keys))
+    }
+
+    /// The head of keys that a head of values has.
+    pub fn k_head(&self, head: usize) -> usize {
+        if self.tiled {
+            return head.checked_rem(self.k_heads).unwrap_or(0);
+        }
+        let over = self.v_heads.checked_div(self.k_heads).unwrap_or(1);
+        head.checked_div(over).unwrap_or(0)
     }
 
     /// Holds the numbers against each other.

@@ -118,11 +118,11 @@ impl ModelFile {
     }
 
     fn from_gguf(loaded: gguf_split::Loaded) -> Result<Self, Error> {
-        let gguf_split::Loaded { files, tensors } = loaded;
+        let gguf_split::Loaded { files, mut tensors } = loaded;
         let first = files.first().map_or(Path::new(""), FileBytes::path);
         let bytes = files.first().map_or(&[][..], FileBytes::bytes);
         let metadata = Gguf::parse_metadata(bytes).map_err(|error| error.in_file(first))?;
-        let config = gguf_config::config(&metadata, &tensors).map_err(|error| error.in_file(first));
+        let config = gguf_config::config(&metadata, &mut tensors).map_err(|error| error.in_file(first));
         Ok(Self {
             path: first.to_path_buf(),
             format: FileFormat::Gguf,
@@ -240,10 +240,11 @@ impl ModelFile {
         }
     }
 
-    /// Reads the pages of a tensor into memory, so that no later look waits for one or faults.
-    pub fn populate_tensor(&self, tensor: &TensorInfo) {
+    /// Reads the pages of some bytes of a tensor into memory, those that it has, so that no later look waits for one or faults.
+    pub fn populate_part(&self, tensor: &TensorInfo, bytes: Range<usize>) {
         if let (Some(file), Some(range)) = (self.files.get(tensor.shard), range_of(tensor)) {
-            file.populate(range);
+            let at = |offset: usize| range.start.saturating_add(offset).min(range.end);
+            file.populate(at(bytes.start)..at(bytes.end));
         }
     }
 

@@ -55,6 +55,8 @@ pub enum RowOrder {
     PlusOne,
     /// As the network wants them, but as the logarithm of the negative value.
     LogOfNegative,
+    /// The file has the columns as its rows; the shape is that of the network.
+    Transposed,
 }
 
 /// Tensors in file order, found by name.

@@ -7,7 +7,7 @@ use rin_model::{Address, ReadBy, SlotStateType, SlotValues};
 /// fixed directions and reads by queries; a learned router; three slots and real numbers; decays; delta writes). `a7` is
 /// `a3` with values of 8 bits, `a9` has a matrix of keys by values in each slot, and decays, `a10` is `a9` with delta
 /// writes.
-pub const ARMS: [&str; 18] = [
+pub const ARMS: [&str; 20] = [
     "softmax",
     "window",
     "linear",
@@ -15,7 +15,9 @@ pub const ARMS: [&str; 18] = [
     "gla",
     "delta",
     "gated-delta",
+    "mamba2",
     "gsa",
+    "rwkv7",
     "a0",
     "a1",
     "a2",

@@ -126,7 +126,8 @@ impl MemoryConfig {
             .parse()
             .map_err(|error| Error::value("model.memory.layers", name, format!("a known name ({error})")))?;
         if !MemoryShape::is_trained(kind) {
-            let expected = "softmax, linear, retnet, gla, delta, gated-delta, gsa or bhrr, which can be trained";
+            let expected =
+                "softmax, linear, retnet, gla, delta, gated-delta, mamba2, gsa, rwkv7 or bhrr, which can be trained";
             return Err(Error::value("model.memory.layers", name, expected));
         }
         let head = model.dim / model.heads;
@@ -146,6 +147,7 @@ impl MemoryConfig {
             v_heads: model.heads,
             k_dim: self.k_dim.unwrap_or(head),
             v_dim: self.v_dim.unwrap_or(head),
+            tiled: false,
             slots: if arms.is_some() || kind == MemoryKind::Gsa { self.slots } else { 0 },
             conv: self.conv,
             output_norm: self.output_norm,

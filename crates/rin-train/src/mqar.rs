@@ -298,15 +298,18 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_memory_learns_to_recall_two_pairs() {
+    fn memories_learn_to_recall_two_pairs() {
         let task = Task { vocab: 16, seq: 16, pairs: 2 };
-        let memory = Some(MemoryConfig::of("delta"));
-        let (window, batch, lr) = (None, 32, 5e-3);
-        let trial = Trial { task, dim: 32, layers: 2, heads: 2, memory, window, steps: 150, batch, lr, seed: 1 };
-        let recall = trial.run(64).unwrap();
-        // Chance is one of eight values.
-        assert!(recall.accuracy > 0.5 && recall.diverged.is_none(), "{recall:?}");
-        // Two layers of two heads of 16 × 16.
-        assert_eq!(recall.state_bytes, 2 * 2 * 16 * 16 * 4);
+        for kind in ["delta", "mamba2", "rwkv7"] {
+            let memory = Some(MemoryConfig::of(kind));
+            let (dim, layers, heads, window, steps, batch, lr, seed) = (32, 2, 2, None, 150, 32, 5e-3, 1);
+            let trial = Trial { task, dim, layers, heads, memory, window, steps, batch, lr, seed };
+            let recall = trial.run(64).unwrap();
+            eprintln!("{kind}: {}", recall.accuracy);
+            // Chance is one of eight values.
+            assert!(recall.accuracy > 0.5 && recall.diverged.is_none(), "{kind}: {recall:?}");
+            // Two layers of two heads of 16 × 16.
+            assert_eq!(recall.state_bytes, 2 * 2 * 16 * 16 * 4);
+        }
     }
 }

@@ -60,6 +60,15 @@ pub(crate) struct PlaceArgs {
     memory_limit: Option<Bytes>,
 }
 
+/// How several processes share a network.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Machine")]
+pub(crate) struct ShareArgs {
+    /// Each of N processes has some rows of every matrix of every layer [default: each has layers of its own]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) tp: Option<NonZeroUsize>,
+}
+
 impl PlaceArgs {
     /// The engine's options, so far as these flags say them.
     pub(crate) fn load_options(&self) -> LoadOptions {

@@ -9,7 +9,7 @@ use rin_bench::report::Form;
 use rin_kernels::Tier;
 use rin_kernels::ops::attention::KvType;
 
-use super::{EnergyArgs, MODEL_HELP, MachineArgs, ModelArgs, OutputArgs, PlaceArgs, SOURCES};
+use super::{EnergyArgs, MODEL_HELP, MachineArgs, ModelArgs, OutputArgs, PlaceArgs, SOURCES, ShareArgs};
 use crate::values::{self, Ids};
 
 #[derive(Debug, Args)]
@@ -69,6 +69,8 @@ pub(crate) struct BenchArgs {
     output: OutputArgs,
     #[command(flatten)]
     pub(crate) place: PlaceArgs,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
 }
 
 impl BenchArgs {
@@ -143,6 +145,10 @@ pub(crate) struct VerifyArgs {
     /// Also in so many stages, each with some of the layers, as processes share a network; as 2,3
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) ranks: Vec<usize>,
+    /// Also in so many shares, each with some rows of every matrix of every layer, as 2,4; over several processes the
+    /// number of them, where they share rows
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) tp: Vec<NonZeroUsize>,
     /// Fail where one of these tiers is missing, as avx2,amx-int8
     #[arg(long, value_name = "TIERS", value_delimiter = ',', value_parser = values::tier())]
     pub(crate) require_tiers: Vec<Tier>,

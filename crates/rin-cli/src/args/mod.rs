@@ -21,7 +21,7 @@ pub(crate) use generation::{ContextArgs, GuessArgs, SamplingArgs};
 pub(crate) use lab::LabArgs;
 #[cfg(feature = "lab")]
 pub(crate) use lab::{LabCommand, LabReportArgs, LabRunArgs, LabValidateArgs};
-pub(crate) use machine::{MachineArgs, PlaceArgs};
+pub(crate) use machine::{MachineArgs, PlaceArgs, ShareArgs};
 pub(crate) use measure::{BenchArgs, BenchCommand, CompareArgs, ProfileArgs, VerifyArgs};
 
 pub(crate) use spiking::SpikingArgs;
@@ -156,6 +156,8 @@ pub(crate) struct RunArgs {
     pub(crate) guess: GuessArgs,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
 }
 
 /// The flags of networks from rows of numbers to rows of numbers.
@@ -202,6 +204,9 @@ pub(crate) struct InspectArgs {
     /// Show the plan of each of N processes that share the layers out among them
     #[arg(long, value_name = "N", requires = "plan")]
     pub(crate) ranks: Option<u16>,
+    /// Show the plan of each of N processes that share the rows of every layer
+    #[arg(long, value_name = "N", requires = "plan")]
+    pub(crate) tp: Option<u16>,
     /// List the tensors
     #[arg(long)]
     pub(crate) tensors: bool,
@@ -291,6 +296,8 @@ pub(crate) struct EvalArgs {
     pub(crate) output: OutputArgs,
     #[command(flatten)]
     pub(crate) machine: MachineArgs,
+    #[command(flatten)]
+    pub(crate) share: ShareArgs,
 }
 
 #[derive(Debug, Args)]

@@ -161,3 +161,45 @@ fn gen_is_another_name_of_max_tokens() {
         assert_eq!(object["generated_tokens"], 2, "{name}");
     }
 }
+
+/// Learned positions: a folder, a GGUF file, what becomes of them, and the integers of the same network.
+#[test]
+fn gpt2_continues_text_and_scores_it_in_integers() {
+    let place = Place::new();
+    let folder = conformance("models/tiny-gpt2");
+    let text = ["-p", "and the hatter", "-n", "40", "--temp", "0", "--ignore-eos", "--kv-type", "f32", "--json", "-q"];
+    let run = |model: &std::path::Path| json(&output(place.on("run", model, &text)));
+    let from_folder = run(&folder);
+    assert_eq!(from_folder["model"]["arch"], "gpt2");
+    assert_eq!((ids(&from_folder["tokens"]).len(), &from_folder["allocations_during_inference"]), (40, &0.into()));
+    let (rin, gguf) = (place.path("gpt2.rin"), place.path("gpt2.gguf"));
+    let import = |more: &[&str], to: &std::path::Path| {
+        let mut command = place.on("import", &folder, more);
+        command.arg("-o").arg(to);
+        output(command)
+    };
+    stdout(&import(&["-q"], &rin));
+    let mut export = place.on("export", &rin, &["-q", "-o"]);
+    export.arg(&gguf);
+    stdout(&output(export));
+    let back = place.path("folder");
+    let mut export = place.on("export", &gguf, &["-q", "-o"]);
+    export.arg(&back);
+    stdout(&output(export));
+    for file in [&rin, &gguf, &back, &conformance("models/tiny-gpt2/tiny-gpt2-f32.gguf")] {
+        let found = run(file);
+        assert_eq!((&found["tokens"], &found["digest"]), (&from_folder["tokens"], &from_folder["digest"]));
+    }
+    // The network has 192 positions, and no more can be asked for.
+    let longer = output(place.on("run", &folder, &["-p", "x", "--ctx", "193"]));
+    assert!(longer.status.code() == Some(2) && stderr(&longer).contains("192"), "{}", stderr(&longer));
+
+    let rows = place.file("rows.csv", "45,12,77,200,8,91\n3,250,14,60,61,9\n");
+    let integers = place.path("integers.rin");
+    let calibrate = ["--mode", "rin", "--calibrate", rows.to_str().unwrap(), "--json", "-q"];
+    let imported = json(&import(&calibrate, &integers));
+    assert!(imported["cost"]["rms"].as_f64().unwrap() < 0.02, "{imported}");
+    let scored = ["--input", rows.to_str().unwrap(), "--mode", "rin", "--json", "-q"];
+    let found = json(&output(place.on("run", &integers, &scored)));
+    assert_eq!((&found["model"]["mode"], &found["rows"]), (&"rin".into(), &2.into()));
+}

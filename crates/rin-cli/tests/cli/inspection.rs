@@ -51,9 +51,23 @@ fn ranks_hold_together_what_one_process_holds() {
     assert_eq!(sum("weights_bytes"), one["plan"]["weights_bytes"].as_u64().unwrap());
     assert!(ranks.iter().all(|rank| rank["total_bytes"].as_u64() < one["plan"]["total_bytes"].as_u64()));
     assert_eq!(ranks[0]["end_layer"], ranks[1]["first_layer"]);
-    let mut command = place.on("inspect", &conformance(TINY), &["--plan", "--ranks", "60"]);
-    let refused = command.output().unwrap();
-    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("ranks"));
+    // The rows of each layer: all layers in both, and half of the cache.
+    for flags in [&["--tp", "2"][..], &["--tp", "2", "--ranks", "2"]] {
+        let shares = inspect(flags)["ranks"].as_array().unwrap().clone();
+        assert_eq!((shares.len(), &shares[1]["cut"], &shares[1]["first_layer"]), (2, &"rows".into(), &0.into()));
+        assert_eq!(shares[1]["end_layer"], ranks[1]["end_layer"]);
+        assert!(shares.iter().all(|rank| rank["weights_bytes"].as_u64() < one["plan"]["weights_bytes"].as_u64()));
+    }
+    for (flags, words) in [
+        (&["--ranks", "60"][..], "ranks"),
+        (&["--tp", "5"], "--tp is 5, but must be at most 4"),
+        (&["--tp", "2", "--ranks", "4"], "all ranks share rows, or each has layers"),
+    ] {
+        let mut command = place.on("inspect", &conformance(TINY), &["--plan"]);
+        let refused = command.args(flags).output().unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && told.contains(words), "{told}");
+    }
 }
 
 #[test]

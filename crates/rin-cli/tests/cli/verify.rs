@@ -31,6 +31,36 @@ fn a_sound_machine_has_the_bits_of_the_definition_in_every_case() {
 }
 
 #[test]
+fn stages_and_shares_have_the_bits_of_one_process() {
+    let place = Place::new();
+    // Packed, as its panels are shared where they lie.
+    assert_eq!(output(place.on("import", &conformance(TINY), &["-o", "tiny.rin"])).status.code(), Some(0));
+    let text = ["--tokens", "5,6,7,8,9,10,11,12", "-n", "2", "--threads", "1"];
+    let flags = [&text[..], &["--ranks", "2", "--tp", "1,2", "--json", "-q"]].concat();
+    for model in [conformance(TINY), place.path("tiny.rin")] {
+        let found = json(&output(place.on("verify", &model, &flags)));
+        let ranks = found["ranks"].as_array().unwrap();
+        let cuts: Vec<_> = ranks.iter().map(|found| (found["ranks"].as_u64().unwrap(), &found["cut"])).collect();
+        assert_eq!(cuts, [(2, &"layers".into()), (1, &"rows".into()), (2, &"rows".into())]);
+        for of in ranks {
+            assert_eq!((&of["digest"], &of["equal"]), (&found["digest"], &found["cases"]));
+        }
+    }
+    fails(
+        place.on("verify", &conformance(TINY), &["--tp", "5"]),
+        2,
+        &["at most 4: each rank has key heads of its own"],
+    );
+    // Heads of eight rows: a share would begin within a panel of the file.
+    fails(
+        place.on("inspect", &place.path("tiny.rin"), &["--plan", "--tp", "4"]),
+        2,
+        &["panels of 16", "must be fewer"],
+    );
+    fails(place.on("run", &conformance(TINY), &["-p", "x", "--tp", "2"]), 2, &["start more of them, as mpirun"]);
+}
+
+#[test]
 fn what_cannot_be_verified_is_named() {
     let place = Place::new();
     let model = conformance(TINY);

@@ -46,6 +46,7 @@ pub(super) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Re
             k: xbc.from(values),
             v,
             k_heads: m.k_heads,
+            tiled: m.tiled,
             heads,
             rows: m.k_dim,
             cols: m.v_dim,

@@ -46,19 +46,25 @@ pub(super) fn mixer(
 ) -> Result<(), Error> {
     let name = |part: &str| format!("blk.{layer}.{part}");
     let (keys, values, channels) = (m.k_width(), m.v_width(), m.channels());
-    let w_in = p.matrix(&name("mem_in.weight"))?;
+    let parted = p.has(&name("mem_qkv.weight"));
+    let w_in = p.matrix(&name(if parted { "mem_qkv.weight" } else { "mem_in.weight" }))?;
+    let w_gate = if parted { Some(p.matrix(&name("mem_gate.weight"))?) } else { None };
     let w_out = p.matrix(&name("mem_output.weight"))?;
     let mut readers = vec![w_in];
-    let fused = m.kind == MemoryKind::GatedDelta;
+    let fused = m.kind == MemoryKind::GatedDelta && !p.has(&name("mem_beta.weight"));
     let w_ba = if fused { Some(p.matrix(&name("mem_ba.weight"))?) } else { None };
     let w_beta = if m.has_beta() && !fused { Some(p.matrix(&name("mem_beta.weight"))?) } else { None };
     let w_decay = if m.decay_width() > 0 && !fused { Some(p.matrix(&name("mem_decay.weight"))?) } else { None };
     let w_learn = if m.kind == MemoryKind::Rwkv7 { Some(p.matrix(&name("mem_learn.weight"))?) } else { None };
-    readers.extend([w_ba, w_beta, w_decay, w_learn].into_iter().flatten());
+    readers.extend([w_gate, w_ba, w_beta, w_decay, w_learn].into_iter().flatten());
     let h = p.norm(x, norm, &readers);
 
     let stride = p.rows_of(w_in);
-    let all = Columns::all(p.linear(&h, &[(w_in, None, "memory in")])[0], stride);
+    let parts: Vec<_> =
+        [Some((w_in, None, "memory in")), w_gate.map(|w| (w, None, "memory gate"))].into_iter().flatten().collect();
+    let projected = p.linear(&h, &parts);
+    let all = Columns::all(projected[0], stride);
+    let output_gate = projected.get(1).map_or(all.from(channels), |gate| Columns::all(*gate, values));
     let mut gates = Gates::default();
     if let Some(w) = w_ba {
         let ba = Columns::all(p.linear(&h, &[(w, None, "beta and decay")])[0], 2 * m.v_heads);
@@ -92,7 +98,7 @@ pub(super) fn mixer(
 
     if m.output_norm {
         let weight = Some(p.vector(&name("mem_norm.weight"))?);
-        let gate = m.output_gate.then(|| all.from(channels));
+        let gate = m.output_gate.then_some(output_gate);
         let gating = if m.output_gate { Gating::SiluAfter } else { Gating::None };
         let eps = c.norm_eps;
         p.memory(MemoryStep::HeadNorm { x: out, cols: values, head: m.v_dim, weight, gate, gating, eps });
@@ -157,6 +163,7 @@ impl Mixer<'_, '_> {
             k,
             v,
             k_heads: m.k_heads,
+            tiled: m.tiled,
             heads: m.v_heads,
             rows: m.k_dim,
             cols: m.v_dim,
@@ -247,6 +254,7 @@ impl Mixer<'_, '_> {
             k: self.k,
             v: written,
             k_heads: m.k_heads,
+            tiled: false,
             heads: m.v_heads,
             rows: m.k_dim,
             cols: m.slots,
@@ -368,6 +376,7 @@ impl Mixer<'_, '_> {
             k,
             v,
             k_heads,
+            tiled: false,
             heads,
             rows,
             cols,

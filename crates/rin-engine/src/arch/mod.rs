@@ -17,7 +17,7 @@ use rin_model::{Arch, Config, ModelFile};
 /// When a tensor is missing or of an unsupported type, or a size leaves the address space.
 pub(crate) fn plan(file: &ModelFile, config: Config, options: PlanOptions) -> Result<Plan, Error> {
     match config.arch {
-        Arch::Llama | Arch::Qwen2 | Arch::Qwen3Next => decoder::plan(file, config, options),
+        Arch::Llama | Arch::Qwen2 | Arch::Qwen3Next | Arch::Gpt2 => decoder::plan(file, config, options),
         Arch::Mamba2 => mamba2::plan(file, config, options),
         Arch::Rwkv7 => rwkv7::plan(file, config, options),
         other => Err(Error::NoPlan(other.name())),

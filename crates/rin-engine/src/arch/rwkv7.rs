@@ -172,6 +172,7 @@ impl Layer<'_, '_> {
             k: key,
             v: Columns::all(v, dim),
             k_heads: m.k_heads,
+            tiled: m.tiled,
             heads: m.v_heads,
             rows: m.k_dim,
             cols: m.v_dim,

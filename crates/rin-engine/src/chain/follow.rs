@@ -5,6 +5,7 @@ use super::message::{self, Order, POLICIES};
 use crate::Error;
 use crate::engine::Engine;
 use crate::feed::Sequence;
+use crate::plan::Cut;
 use crate::run::BatchToken;
 use rin_kernels::Tier;
 use sha2::{Digest, Sha256};
@@ -110,7 +111,9 @@ impl Engine {
                 let (Some(tier), Some(policy)) = (Tier::ALL.get(a), POLICIES.get(c)) else {
                     return Err(chain.disagree("instruction tiers"));
                 };
-                self.reconfigure_own(*tier, b, *policy)?;
+                // What a process may use is its own matter.
+                let tier = self.ceiling.map_or(*tier, |ceiling| ceiling.min(*tier));
+                self.reconfigure_own(tier, b, *policy)?;
             }
             Order::Save => self.save_own(&sequence, ids, &path)?,
             Order::Restore => {
@@ -141,6 +144,11 @@ impl Engine {
         ids: &mut Vec<u32>,
     ) -> Result<(), Error> {
         let dim = self.runner.plan.config.dim;
+        let together = chain.stage.cut == Cut::Rows;
+        if together && !chain.stage.is_last() {
+            // All work on it at the same time.
+            chain.send(&self.runner, len)?;
+        }
         let words = chain.words(&self.runner, len)?;
         let bytes = words.tokens(batch).ok_or_else(|| chain.disagree("the length of a step"))?.len();
         if bytes != batch.len() * dim * 4 {
@@ -159,9 +167,16 @@ impl Engine {
             ids.extend(of_one.iter().map(|token| token.id));
             self.runner.take_pages(row, ids)?;
         }
-        self.runner.run_all(batch, |_, _| {})?;
+        if together {
+            chain.run_together(&mut self.runner, 0, batch, |_, _| {})?;
+        } else {
+            self.runner.run_all(batch, |_, _| {})?;
+        }
         for of_one in batch.chunk_by(|a, b| a.sequence == b.sequence) {
             self.runner.commit(of_one[0].sequence as usize, of_one.len())?;
+        }
+        if together {
+            return Ok(());
         }
         if !chain.stage.is_last() {
             return chain.send_step(&mut self.runner, batch);

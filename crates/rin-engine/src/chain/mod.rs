@@ -1,5 +1,8 @@
 //! One network over several processes: each has a [`Stage`] of it, and rows go round from one to the next.
 //!
+//! What follows is of stages by layers; where each process has rows of all matrices instead, all work on one step at the
+//! same time, and gather what each has made ([`gather`]).
+//!
 //! The first stage leads: whoever holds its [`Engine`] uses it as any other. Everything that changes a sequence is told to
 //! the others, who do the same over their layers, and so have the same pages of the cache; tokens travel with their rows of
 //! the residual, in full f32. The arithmetic is untouched, and with it the bits. What carries the messages is a [`Link`]:
@@ -11,6 +14,7 @@
 
 mod channel;
 mod follow;
+mod gather;
 mod message;
 
 pub use channel::in_process;
@@ -18,7 +22,7 @@ pub(crate) use message::message_bytes;
 
 use crate::Error;
 use crate::engine::Engine;
-use crate::plan::{Ports, Stage};
+use crate::plan::{Cut, Ports, Stage};
 use crate::run::{BatchToken, Runner};
 use crate::topology::Policy;
 pub(crate) use message::Order;
@@ -111,6 +115,14 @@ pub trait Link: fmt::Debug + Send {
     ///
     /// Where the other stage is gone, any stage has failed, or the message is longer than `message`.
     fn receive(&mut self, message: &mut [u8]) -> Result<usize, LinkError>;
+
+    /// Sends a message to the next stage while it receives one of the stage before, as all stages do at the same time; returns
+    /// the length of what came.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send) and [`receive`](Self::receive).
+    fn exchange(&mut self, going: &[u8], coming: &mut [u8]) -> Result<usize, LinkError>;
 }
 
 /// Fewest tokens in a message where a step is cut: below that the weights are read more often than the work overlaps.
@@ -147,31 +159,36 @@ impl Chain {
         ChainError::Disagree { stage: self.stage.index, what }.into()
     }
 
+    /// Refuses to go on where it has failed before.
+    fn check_whole(&self) -> Result<(), Error> {
+        self.failure.clone().map_or(Ok(()), |reason| Err(self.lost(reason)))
+    }
+
+    /// Remembers what the link said, for whoever goes on.
+    fn fails(&mut self, reason: LinkError) -> Error {
+        self.failure = Some(reason.clone());
+        self.lost(reason)
+    }
+
     /// Sends the first `len` bytes of the message slot.
     fn send(&mut self, runner: &Runner, len: usize) -> Result<(), Error> {
-        if let Some(reason) = self.failure.clone() {
-            return Err(self.lost(reason));
-        }
+        self.check_whole()?;
         let slot = &runner.plan.slots[self.ports.message.0];
         let (start, planned) = (slot.offset, slot.bytes);
         if len > planned {
             return Err(ChainError::TooLong { needed: len, planned }.into());
         }
         let bytes = runner.arena.bytes().get(start..start + len).unwrap_or_default();
-        self.link.send(bytes).map_err(|reason| {
-            self.failure = Some(reason.clone());
-            self.lost(reason)
-        })
+        let sent = self.link.send(bytes);
+        sent.map_err(|reason| self.fails(reason))
     }
 
     /// Fills the message slot; returns the length of what came.
     fn receive(&mut self, runner: &mut Runner) -> Result<usize, Error> {
         let range = runner.range(self.ports.message, usize::MAX);
         let bytes = runner.arena.bytes_mut().get_mut(range).unwrap_or_default();
-        self.link.receive(bytes).map_err(|reason| {
-            self.failure = Some(reason.clone());
-            self.lost(reason)
-        })
+        let came = self.link.receive(bytes);
+        came.map_err(|reason| self.fails(reason))
     }
 
     /// Writes words and then bytes into the message slot, and sends them.
@@ -231,6 +248,23 @@ impl Chain {
 
     /// Runs a step over all stages; the logits lie in the plan's slot afterwards.
     pub(crate) fn lead(
+        &mut self,
+        runner: &mut Runner,
+        batch: &[BatchToken],
+        mut watch: impl FnMut(&Runner, usize),
+    ) -> Result<(), Error> {
+        match self.stage.cut {
+            Cut::Layers => self.lead_layers(runner, batch, watch),
+            Cut::Rows => {
+                let begin = self.ports.after;
+                runner.run_steps(0..begin, batch, batch.len(), &mut watch)?;
+                self.send_step(runner, batch)?;
+                self.run_together(runner, begin, batch, watch)
+            }
+        }
+    }
+
+    fn lead_layers(
         &mut self,
         runner: &mut Runner,
         batch: &[BatchToken],

@@ -1,12 +1,12 @@
 //! A graph as steps over slots: where every value lies, and what is made ready when the network is loaded.
 
-use super::prepare::{MAX_INPUTS, Prepared, activation, prepare};
+use super::prepare::{MAX_INPUTS, Prepared, prepare};
 use super::product::integer_panel;
 use crate::Error;
 use crate::network::Domain;
 use crate::network::NetworkPlan;
 use crate::network::plan::{OutputSlot, Step};
-use crate::plan::{Act, Part, Placed, SlotId, Slots};
+use crate::plan::{Act, Part, Placed, SlotId, Slots, kernel_of};
 use crate::weights::ArrayId;
 use rin_kernels::ops::integer_product::padded;
 use rin_kernels::pack::LANES;
@@ -174,7 +174,7 @@ impl Writer<'_> {
         let out = self.slot(node.op.name(), &made);
         let linear = match &node.op {
             GraphOp::Linear { weight, bias, function } => {
-                Some(self.linear(weight, bias.as_deref(), activation(*function), inputs[0], &types[0], out)?)
+                Some(self.linear(weight, bias.as_deref(), kernel_of(*function), inputs[0], &types[0], out)?)
             }
             _ => None,
         };
@@ -239,7 +239,7 @@ impl Writer<'_> {
         let act = self.s.act("linear input", there, cols, &[matrix]);
         self.s.rows = n_rows;
         self.s.uses_act(&act);
-        let part = Part { matrix, bias, function, out, stride: outputs };
+        let part = Part { matrix, bias, function, out, first: 0, stride: outputs };
         Ok(LinearStep { act, staged, part, rows, width })
     }
 }

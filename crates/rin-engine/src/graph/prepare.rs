@@ -12,6 +12,7 @@ use super::softmax;
 use super::workers::Workers;
 use crate::Error;
 use crate::arena::{cast, cast_mut};
+use crate::plan::kernel_of;
 use rin_kernels::ops::activation::Function;
 use rin_kernels::ops::elementwise::Binary as FloatBinary;
 use rin_kernels::ops::integer_product::padded;
@@ -139,11 +140,6 @@ pub(crate) enum Prepared {
     },
 }
 
-/// The kernel of a function.
-pub(crate) fn activation(function: rin_model::Function) -> Function {
-    Function::ALL.iter().copied().find(|f| f.name() == function.name()).unwrap_or_default()
-}
-
 /// Matrices of a product, and how both sides lie for each of the result.
 fn matrices(a: &[usize], b: &[usize], made: &[usize]) -> (Size, Loops<2>) {
     let last = |shape: &[usize], back: usize| shape.len().checked_sub(back).map_or(1, |at| shape[at]);
@@ -228,7 +224,7 @@ pub(crate) fn prepare(op: &GraphOp, inputs: &[&ValueType], made: &ValueType) -> 
         }
         GraphOp::Conv { window, group, function } => {
             let conv = convolution(window, *group, shape, other(1));
-            Prepared::Conv { conv, function: activation(*function) }
+            Prepared::Conv { conv, function: kernel_of(*function) }
         }
         GraphOp::Pool { kind, window } => {
             let geometry = Geometry::new(window, shape.get(2..).unwrap_or_default());

@@ -8,7 +8,7 @@ use super::spiking::{SpikingStep, plan_spiking};
 use super::whole::{WholeStep, plan_whole};
 use crate::Error;
 use crate::graph::Program;
-use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots};
+use crate::plan::{Act, Part, Placed, Slot, SlotId, Slots, kernel_of};
 use crate::weights::{MatrixId, VectorId, WeightTable};
 use rin_kernels::format::Activation;
 use rin_kernels::ops::activation::Function;
@@ -327,7 +327,8 @@ impl<'f> Writer<'f> {
             let bias = bias.as_ref().map(|bias| self.s.vector(bias)).transpose()?;
             let x = self.read(&node.inputs[0]).act;
             let out = self.value(&node.output)?;
-            let part = Part { matrix, bias, function: kernel(*function), out: out.act.x, stride: out.act.cols };
+            let part =
+                Part { matrix, bias, function: kernel_of(*function), out: out.act.x, first: 0, stride: out.act.cols };
             self.push(Step::Dense { x, part: [part], out });
             return Ok(());
         }
@@ -343,11 +344,13 @@ impl<'f> Writer<'f> {
                 RowOp::LayerNorm { weight: self.s.vector(weight)?, bias: self.s.vector(bias)?, eps: *eps }
             }
             Op::RmsNorm { weight, eps } => RowOp::RmsNorm { weight: self.s.vector(weight)?, eps: *eps },
-            Op::Scale { weight, bias, function } => {
-                RowOp::Scale { weight: self.s.vector(weight)?, bias: self.s.vector(bias)?, function: kernel(*function) }
-            }
-            Op::Activation { function } => RowOp::Activate(kernel(*function)),
-            Op::Add { function } => RowOp::Add(kernel(*function)),
+            Op::Scale { weight, bias, function } => RowOp::Scale {
+                weight: self.s.vector(weight)?,
+                bias: self.s.vector(bias)?,
+                function: kernel_of(*function),
+            },
+            Op::Activation { function } => RowOp::Activate(kernel_of(*function)),
+            Op::Add { function } => RowOp::Add(kernel_of(*function)),
             Op::Multiply => RowOp::Multiply,
             Op::Softmax => RowOp::Softmax,
             other => return Err(Error::NoPlan(other.name())),
@@ -368,20 +371,5 @@ impl<'f> Writer<'f> {
         let out = Value { act, ..x };
         self.push(Step::Rows { op: RowOp::Activate(Function::Identity), x, y: None, out });
         act.x
-    }
-}
-
-/// The kernel of a function.
-fn kernel(function: rin_model::Function) -> Function {
-    Function::ALL.iter().copied().find(|f| f.name() == function.name()).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn every_function_of_a_file_has_its_kernel() {
-        for function in rin_model::Function::ALL {
-            assert_eq!(super::kernel(function).name(), function.name());
-        }
     }
 }

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::plan::{Placed, SlotId, Slots};
 use crate::weights::{ArrayId, Weights};
 use rin_kernels::ops::integer::{IntegerLayer, is_sound};
-use rin_kernels::ops::wide::attention::FRACTION;
+use rin_kernels::ops::wide::attention::{FRACTION, key_pairs, value_pairs};
 use rin_kernels::ops::wide::rotate::MAX_ANGLE;
 use rin_kernels::ops::wide::softmax::Powers;
 use rin_kernels::ops::wide::{Factor, MAX_ELEMENT};
@@ -140,9 +140,10 @@ pub enum WholeStep {
 
 /// Bytes of what a worker needs for a head: exponents, weights, a query, keys and values.
 pub(super) fn unit_bytes(positions: usize, head: usize) -> usize {
+    // The reader of files has bounded positions and heads.
     let scores = positions.saturating_mul(12).next_multiple_of(8);
-    let halves = positions.saturating_mul(2).saturating_add(1).saturating_mul(head).saturating_mul(2);
-    scores.saturating_add(halves).checked_next_multiple_of(64).unwrap_or(usize::MAX)
+    let pairs = head.div_ceil(2) + key_pairs(positions, head) + value_pairs(positions, head);
+    scores.saturating_add(pairs.saturating_mul(4)).checked_next_multiple_of(64).unwrap_or(usize::MAX)
 }
 
 struct Writer<'f> {

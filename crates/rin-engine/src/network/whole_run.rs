@@ -8,9 +8,9 @@ use crate::plan::SlotId;
 use crate::pool::partition;
 use crate::run::{Dense, Machine, WholeKernels, deal, rows_of, split};
 use rin_kernels::MatMut;
-use rin_kernels::ops::wide::attention::{Attended, to_sixteen_bits, to_twelve_bits};
+use rin_kernels::ops::wide::attention::{Attended, key_pairs, put_key, put_value, to_query, value_pairs};
 use rin_kernels::ops::wide::norm::WideNorm;
-use rin_kernels::ops::wide::rows::{most, times};
+use rin_kernels::ops::wide::rows::times;
 use rin_kernels::ops::wide::softmax::Powers;
 use rin_kernels::ops::wide::{Factor, MAX_ELEMENT};
 use rin_model::Pool;
@@ -76,19 +76,23 @@ impl Machine<'_> {
         let (whole, product, factor) = (self.kernels.whole, self.kernels.integer.wide, matrix.factor);
         let y = Dense { data: cast_mut::<i32>(y)?, cols: out.cols };
         let bytes = Dense { data: cast_mut::<i8>(bytes)?, cols: x.cols };
-        let row = |r: usize| &xs[r * x.cols..][..x.width];
+        let row = |r: usize| {
+            let (row, mut most) = (&xs[r * x.cols..][..x.width], 0);
+            whole.largest.run(row, &mut most);
+            (row, most)
+        };
         split((y, bytes), rows, self.pool.active()).run(
             self.pool,
             rows * x.cols * out.cols / 16,
             |first, (y, bytes)| {
                 for (i, q) in bytes.data.chunks_exact_mut(x.cols).enumerate() {
-                    let row = row(first + i);
-                    whole.to_bytes.run(q, row, most(row));
+                    let (row, most) = row(first + i);
+                    whole.to_bytes.run(q, row, most);
                 }
                 let n = y.data.len() / out.cols;
                 product.run(&mut MatMut::new(y.data, n, out.cols), bytes.data, layer);
                 for (i, y) in y.data.chunks_exact_mut(out.cols).enumerate() {
-                    whole.rescale.run(&mut y[..out.width], bias, times(factor, most(row(first + i))));
+                    whole.rescale.run(&mut y[..out.width], bias, times(factor, row(first + i).1));
                 }
             },
         );
@@ -310,25 +314,26 @@ impl Attending<'_> {
         let (exponents, rest) = own.split_at_mut(n * 8);
         let (weights, rest) = rest.split_at_mut((n * 4).next_multiple_of(8));
         // Slots begin at multiples of 64 bytes, and so does what a worker has.
+        let [q_len, k_len, v_len] = [width.div_ceil(2), key_pairs(n, width), value_pairs(n, width)];
         let (Ok(exponents), Ok(weights), Ok(halves)) = (
             cast_mut::<i64>(exponents),
             cast_mut::<u32>(&mut weights[..n * 4]),
-            cast_mut::<i16>(&mut rest[..(2 * n + 1) * width * 2]),
+            cast_mut::<i16>(&mut rest[..(q_len + k_len + v_len) * 4]),
         ) else {
             return;
         };
-        let (q, halves) = halves.split_at_mut(width);
-        let (keys, values) = halves.split_at_mut(n * width);
+        let (q, pairs) = halves.as_chunks_mut().0.split_at_mut(q_len);
+        pairs.fill([0; 2]);
+        let (keys, values) = pairs.split_at_mut(k_len);
         for (i, position) in span.clone().enumerate() {
-            to_twelve_bits(&mut keys[i * width..][..width], self.part(position, 1, head));
-            to_sixteen_bits(&mut values[i * width..][..width], self.part(position, 2, head));
+            put_key(keys, i, self.part(position, 1, head));
+            put_value(values, i, self.part(position, 2, head));
         }
         let mut found = [0; rin_kernels::ops::wide::attention::MAX_HEAD];
         for (i, position) in span.enumerate() {
             let seen = if self.causal { i + 1 } else { n };
-            let (keys, values) = (&keys[..seen * width], &values[..seen * width]);
             let to = Attended { keys, values, factor: self.factor, powers: self.powers };
-            to_twelve_bits(q, self.part(position, 0, head));
+            to_query(q, self.part(position, 0, head));
             self.kernels.attend.run(&mut found[..width], q, to, &mut exponents[..seen], &mut weights[..seen]);
             put(position, &found[..width]);
         }

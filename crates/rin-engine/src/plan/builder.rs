@@ -2,11 +2,12 @@
 
 use super::memory::Held;
 use super::slots::{Placed, Slots};
-use super::{MAX_PARTS, Part, Plan, PlanOptions, Ports, SlotId, Step};
+use super::{Columns, Gather, MAX_PARTS, Part, Plan, PlanOptions, Ports, SlotId, Step, Width};
 use crate::Error;
 use crate::weights::{MatrixId, VectorId};
 use rin_kernels::ops::activation::Function;
 use rin_kernels::ops::attention::KvType;
+use rin_kernels::pack::LANES;
 use rin_kernels::{Format, ops::attention::PAGE};
 use rin_model::{Config, ModelFile};
 
@@ -90,6 +91,37 @@ impl<'f> Builder<'f> {
         self.s.vector(name)
     }
 
+    /// The rows of a matrix that this process has, of all that `width` says.
+    ///
+    /// # Errors
+    ///
+    /// As for [`matrix`](Self::matrix); where the file cannot be cut there.
+    pub fn rows(&mut self, name: &str, width: Width) -> Result<MatrixId, Error> {
+        if !width.is_cut() {
+            return self.s.matrix(name);
+        }
+        if self.s.packed(name) && !width.own().start.is_multiple_of(LANES) {
+            let expected = format!(
+                "fewer: the file has panels of {LANES} rows, and a share of '{name}' would begin within one; or take the file \
+                 that it was imported from"
+            );
+            return Err(Error::BadOption { field: "--tp", expected, found: width.count().to_string() });
+        }
+        self.s.matrix_rows(name, width.own())
+    }
+
+    /// The elements of a vector that this process has, of all that `width` says.
+    ///
+    /// # Errors
+    ///
+    /// As for [`vector`](Self::vector).
+    pub fn part(&mut self, name: &str, width: Width) -> Result<VectorId, Error> {
+        if !width.is_cut() {
+            return self.s.vector(name);
+        }
+        self.s.vector_part(name, width.own())
+    }
+
     /// The format of a matrix.
     pub fn format(&self, id: MatrixId) -> Format {
         self.s.format(id)
@@ -110,6 +142,14 @@ impl<'f> Builder<'f> {
         let x = self.scratch("residual x", dim, 4);
         self.push(Step::Embed { table, x });
         x
+    }
+
+    /// The sum of `x` and the learned rows of the tokens' positions.
+    pub fn add_positions(&mut self, table: MatrixId, x: SlotId, dim: usize) -> SlotId {
+        let out = self.scratch("residual x", dim, 4);
+        self.s.uses([x, out]);
+        self.push(Step::Positions { table, x, out });
+        out
     }
 
     /// Cosines and sines of the tokens' positions.
@@ -146,7 +186,7 @@ impl<'f> Builder<'f> {
             .iter()
             .map(|&(matrix, bias, name)| {
                 let rows = self.s.weights().get(matrix).rows;
-                Part { matrix, bias, function, out: self.scratch(name, rows, 4), stride: rows }
+                Part { matrix, bias, function, out: self.scratch(name, rows, 4), first: 0, stride: rows }
             })
             .collect();
         let outs = parts.iter().map(|p| p.out).collect();
@@ -158,35 +198,73 @@ impl<'f> Builder<'f> {
 
     /// A product added to `y`: the residual.
     pub fn linear_add(&mut self, x: &Act, matrix: MatrixId, bias: Option<VectorId>, y: SlotId) {
+        let rows = self.s.weights().get(matrix).rows;
+        self.linear_add_own(x, matrix, bias, y, Width::new(rows, 1, None));
+    }
+
+    /// As [`linear_add`](Self::linear_add), where each process adds to its own columns of `y`, and all get all of them.
+    pub fn linear_add_own(&mut self, x: &Act, matrix: MatrixId, bias: Option<VectorId>, y: SlotId, width: Width) {
         self.s.uses_act(x);
         self.s.uses([y]);
-        let stride = self.s.weights().get(matrix).rows;
-        let part = Part { matrix, bias, function: Function::Identity, out: y, stride };
+        let (first, stride) = (width.own().start, width.all);
+        let part = Part { matrix, bias, function: Function::Identity, out: y, first, stride };
         self.push(Step::Linear { x: *x, parts: vec![part], add: true });
+        if width.is_cut() {
+            self.gather(Columns::all(y, stride).from(first), width, y, false);
+        }
     }
 
-    /// Rotation of q and k, and the store of k and v.
-    pub fn rope_store(&mut self, [q, k, v]: [SlotId; 3], (cos, sin): (SlotId, SlotId), kv: SlotId) {
-        self.s.uses([q, k, v, cos, sin, kv]);
-        self.push(Step::RopeStore { q, k, v, cos, sin, kv });
+    /// The columns that this process has in `x` and those of all others become rows of `out`; with `to_first` in the first
+    /// process alone.
+    fn gather(&mut self, x: Columns, width: Width, out: SlotId, to_first: bool) {
+        let mut buffer = |name: &str| self.s.scratch(name, width.most(), 4);
+        let buffers = [buffer("columns sent"), buffer("columns taken")];
+        self.s.uses(buffers.into_iter().chain([x.slot, out]));
+        self.push(Step::Gather(Gather { x, width, out, buffers, to_first }));
     }
 
-    /// Attention of `q` over the cache, in the forms that `readers` take.
-    pub fn attend(&mut self, q: SlotId, kv: SlotId, cols: usize, readers: &[MatrixId]) -> Act {
-        let out = self.s.act("attention", None, cols, readers);
-        self.s.uses([q, kv]);
-        self.s.uses_act(&out);
-        self.push(Step::Attend { q, kv, out });
+    /// What each process has made of its own columns, `(tokens, width.own())`, as whole rows in the forms that `readers` take.
+    fn gather_act(&mut self, name: &str, x: SlotId, width: Width, readers: &[MatrixId]) -> Act {
+        let out = self.scratch(format!("{name} of all ranks"), width.all, 4);
+        self.gather(Columns::all(x, width.own().len()), width, out, false);
+        self.forms(name, out, width.all, readers)
+    }
+
+    /// Logits whose columns several processes have, as whole rows in the first one.
+    pub fn gather_logits(&mut self, x: SlotId, width: Width, is_first: bool) -> SlotId {
+        if !width.is_cut() {
+            return x;
+        }
+        let out = if is_first { self.scratch("logits of all ranks", width.all, 4) } else { x };
+        self.gather(Columns::all(x, width.own().len()), width, out, true);
         out
     }
 
-    /// `silu(gate) * up` in place of the gate, in the forms that `readers` take.
-    pub fn swiglu(&mut self, gate: SlotId, up: SlotId, cols: usize, readers: &[MatrixId]) -> Act {
-        let gate = self.s.act("ffn", Some(gate), cols, readers);
+    /// Rotation of q and k, where there are angles, and the store of k and v.
+    pub fn rope_store(&mut self, [q, k, v]: [SlotId; 3], angles: Option<(SlotId, SlotId)>, kv: SlotId) {
+        self.s.uses([q, k, v, kv]);
+        self.s.uses(angles.into_iter().flat_map(<[SlotId; 2]>::from));
+        self.push(Step::RopeStore { q, k, v, angles, kv });
+    }
+
+    /// Attention of `q` over the cache, in the forms that `readers` take; `width` is that of all heads together.
+    pub fn attend(&mut self, q: SlotId, kv: SlotId, width: Width, readers: &[MatrixId]) -> Act {
+        let forms = if width.is_cut() { &[] } else { readers };
+        let out = self.s.act("attention", None, width.own().len(), forms);
+        self.s.uses([q, kv]);
+        self.s.uses_act(&out);
+        self.push(Step::Attend { q, kv, out });
+        if width.is_cut() { self.gather_act("attention", out.x, width, readers) } else { out }
+    }
+
+    /// `silu(gate) * up` in place of the gate, in the forms that `readers` take; `width` is that of the gates of all.
+    pub fn swiglu(&mut self, gate: SlotId, up: SlotId, width: Width, readers: &[MatrixId]) -> Act {
+        let forms = if width.is_cut() { &[] } else { readers };
+        let gate = self.s.act("ffn", Some(gate), width.own().len(), forms);
         self.s.uses([up]);
         self.s.uses_act(&gate);
         self.push(Step::SwiGlu { gate, up });
-        gate
+        if width.is_cut() { self.gather_act("ffn", gate.x, width, readers) } else { gate }
     }
 
     /// From here on only the rows whose logits are wanted.
@@ -201,19 +279,23 @@ impl<'f> Builder<'f> {
     }
 
     /// The rows of the stage before, `(tokens, dim)`; where there is none, the rows whose logits are wanted, which come back
-    /// from the last stage.
+    /// from the last stage, or nothing where all have them.
     ///
     /// # Errors
     ///
     /// When a size leaves the address space.
     pub fn ports(&mut self, stage: super::Stage, dim: usize) -> Result<SlotId, Error> {
         let o = self.options;
-        let rows = if stage.is_first() { o.n_logits } else { o.n_batch };
+        let rows = match (stage.is_first(), stage.has_rows()) {
+            (true, true) => 0,
+            (true, false) => o.n_logits,
+            (false, _) => o.n_batch,
+        };
         // Beside all others: rows come back while others are computed.
         let entry = self.s.slot("rows in".to_owned(), rows.checked_mul(dim), 4, false);
         let bytes = crate::chain::message_bytes(&o, dim).ok_or(Error::PlanOverflow { what: "message" })?;
         let message = self.state("message between stages", bytes, 1);
-        self.ports = Some(Ports { entry, exit: entry, message });
+        self.ports = Some(Ports { entry, exit: entry, after: 0, message });
         self.s.partial();
         Ok(entry)
     }
@@ -222,7 +304,7 @@ impl<'f> Builder<'f> {
     pub fn hand_on(&mut self, x: SlotId) {
         self.s.uses([x]);
         if let Some(ports) = &mut self.ports {
-            ports.exit = x;
+            (ports.exit, ports.after) = (x, self.steps.len());
         }
     }
 

@@ -85,6 +85,8 @@ pub struct RecurOf {
     pub v: Columns,
     /// Heads of `q` and `k`.
     pub k_heads: usize,
+    /// Whether memory `h` has head `h mod k_heads`, rather than `h / (heads / k_heads)`.
+    pub tiled: bool,
     /// Memories.
     pub heads: usize,
     /// Rows of a memory.

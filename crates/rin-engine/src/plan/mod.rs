@@ -14,8 +14,8 @@ mod stage;
 pub use builder::{Act, Builder, QuantAct};
 pub use memory::{Columns, CorrectionOf, DecayOf, Held, HeldId, MemoryStep, RecurOf, SlotsOf};
 pub(crate) use memory_builder::column_block;
-pub(crate) use slots::{Placed, Slots};
-pub use stage::{LayerBytes, Stage};
+pub(crate) use slots::{Placed, Slots, kernel_of};
+pub use stage::{Cut, LayerBytes, Stage, Width};
 
 use crate::Error;
 use crate::cache::CacheShape;
@@ -40,7 +40,7 @@ pub struct PlanOptions {
     pub kv_positions: Option<usize>,
     /// How keys and values are stored; none: f32 beside F32 weights, f16 otherwise.
     pub kv_type: Option<KvType>,
-    /// The layers that this process has; none: the whole network.
+    /// What of the network this process has; none: all of it.
     pub stage: Option<Stage>,
 }
 
@@ -75,8 +75,10 @@ pub struct Part {
     pub bias: Option<VectorId>,
     /// Applied to each output after the bias.
     pub function: Function,
-    /// f32 `(tokens, stride)`, of which the first columns are the outputs.
+    /// f32 `(tokens, stride)`, of which the columns from `first` on are the outputs.
     pub out: SlotId,
+    /// The first column.
+    pub first: usize,
     /// Values from one row of `out` to the next, at least the outputs.
     pub stride: usize,
 }
@@ -93,6 +95,15 @@ pub enum Step {
         table: MatrixId,
         /// Output.
         x: SlotId,
+    },
+    /// `out = x` + the learned rows of the tokens' positions, `(tokens, dim)`.
+    Positions {
+        /// Rows by position.
+        table: MatrixId,
+        /// Input.
+        x: SlotId,
+        /// Output.
+        out: SlotId,
     },
     /// Cosines and sines of the tokens' positions: `(tokens, rope dims / 2)` each.
     RopeTable {
@@ -127,10 +138,8 @@ pub enum Step {
         k: SlotId,
         /// Values.
         v: SlotId,
-        /// Cosines.
-        cos: SlotId,
-        /// Sines.
-        sin: SlotId,
+        /// Cosines and sines; none: nothing rotates.
+        angles: Option<(SlotId, SlotId)>,
         /// The layer's cache.
         kv: SlotId,
     },
@@ -157,8 +166,25 @@ pub enum Step {
         /// Output `(rows, dim)`.
         out: SlotId,
     },
+    /// Columns that several processes have become whole rows. The [`chain`](crate::chain) does it.
+    Gather(Gather),
     /// What layers with memories do beside products and norms.
     Memory(MemoryStep),
+}
+
+/// Columns of several processes that become whole rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Gather {
+    /// The columns of this process.
+    pub x: Columns,
+    /// Who has which.
+    pub width: Width,
+    /// All of them, f32 `(tokens, width.all)`; may be the slot of `x`.
+    pub out: SlotId,
+    /// Room for the columns that are sent and those that come, f32 `(tokens, width.most())` each.
+    pub buffers: [SlotId; 2],
+    /// Whether the first process alone gets them.
+    pub to_first: bool,
 }
 
 impl Step {
@@ -166,14 +192,17 @@ impl Step {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Embed { .. } => "embedding",
+            Self::Positions { .. } => "positions",
             Self::RopeTable { .. } => "rope table",
             Self::Norm { .. } => "norm",
             Self::Linear { add: false, .. } => "linear",
             Self::Linear { add: true, .. } => "linear + residual",
-            Self::RopeStore { .. } => "rope and store",
+            Self::RopeStore { angles: Some(_), .. } => "rope and store",
+            Self::RopeStore { angles: None, .. } => "store",
             Self::Attend { .. } => "attention",
             Self::SwiGlu { .. } => "swiglu",
             Self::Select { .. } => "select",
+            Self::Gather { .. } => "gather",
             Self::Memory(step) => step.name(),
         }
     }
@@ -183,18 +212,19 @@ impl Step {
         let c = &plan.config;
         let one = |slot: SlotId, cols: usize| [Some((slot, cols)), None, None];
         match self {
-            Self::Embed { x, .. } | Self::Select { out: x, .. } => one(*x, c.dim),
+            Self::Embed { x, .. } | Self::Positions { out: x, .. } | Self::Select { out: x, .. } => one(*x, c.dim),
             Self::RopeTable { cos, sin } => [Some((*cos, c.rope.dims / 2)), Some((*sin, c.rope.dims / 2)), None],
             Self::Norm { out, .. } | Self::Attend { out, .. } => one(out.x, out.cols),
             Self::SwiGlu { gate, .. } => one(gate.x, gate.cols),
             Self::Memory(step) => step.outputs(),
+            Self::Gather(gather) => one(gather.out, gather.width.all),
             Self::RopeStore { q, k, .. } => {
                 [Some((*q, c.n_heads * c.head_dim)), Some((*k, c.n_kv_heads * c.head_dim)), None]
             }
             Self::Linear { parts, .. } => {
                 let mut outs = [None; MAX_PARTS];
                 for (out, part) in outs.iter_mut().zip(parts) {
-                    *out = Some((part.out, plan.weights.get(part.matrix).rows));
+                    *out = Some((part.out, part.stride));
                 }
                 outs
             }
@@ -217,6 +247,8 @@ pub struct Ports {
     pub entry: SlotId,
     /// Rows for the next stage.
     pub exit: SlotId,
+    /// Steps after which the rows go on.
+    pub after: usize,
     /// Messages between stages: what is to be done, and rows.
     pub message: SlotId,
 }
@@ -224,7 +256,7 @@ pub struct Ports {
 /// A forward pass with all its bytes.
 #[derive(Debug)]
 pub struct Plan {
-    /// The network.
+    /// The network; where ranks share its rows, with the heads and the width of the feed-forward network that this one has.
     pub config: Config,
     /// Sizes, with the KV type decided.
     pub options: PlanOptions,
@@ -268,7 +300,8 @@ impl Plan {
         let config = file.config()?.clone();
         check_options(&config, &options)?;
         check_memory(&config, &options)?;
-        check_stage(&config, &options)?;
+        options.stage.map_or(Ok(()), |stage| stage.check(&config))?;
+        check_positions(&config, &options)?;
         crate::arch::plan(file, config, options)
     }
 
@@ -320,15 +353,13 @@ fn check_memory(config: &Config, options: &PlanOptions) -> Result<(), Error> {
     }
 }
 
-/// Whether the network can be run in stages.
-fn check_stage(config: &Config, options: &PlanOptions) -> Result<(), Error> {
-    let Some(stage) = options.stage else { return Ok(()) };
-    stage.check(config.n_layers)?;
-    if stage.count > 1 && config.memory.iter().any(Option::is_some) {
-        let expected = "1: layers with memories of a fixed size run in one process".to_owned();
-        return Err(Error::BadOption { field: "ranks", expected, found: stage.count.to_string() });
+/// Whether each position has been learned.
+fn check_positions(config: &Config, options: &PlanOptions) -> Result<(), Error> {
+    if !config.learned_positions() || options.ctx <= config.ctx {
+        return Ok(());
     }
-    Ok(())
+    let expected = format!("at most {}, the positions that the network has learned", config.ctx);
+    Err(Error::BadOption { field: "ctx", expected, found: options.ctx.to_string() })
 }
 
 fn check_options(config: &Config, o: &PlanOptions) -> Result<(), Error> {

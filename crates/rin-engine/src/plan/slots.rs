@@ -6,7 +6,9 @@ use crate::Error;
 use crate::weights::{ArrayId, MatrixId, VectorId, WeightTable};
 use rin_kernels::Format;
 use rin_kernels::format::Activation;
+use rin_kernels::ops::activation::Function;
 use rin_model::ModelFile;
+use std::ops::Range;
 
 /// Slots whose lifetimes follow from use, and the weights that the steps name.
 #[derive(Debug)]
@@ -45,8 +47,21 @@ impl<'f> Slots<'f> {
         self.weights.matrix(self.file, name)
     }
 
+    /// Whether the file holds a tensor in panels.
+    pub(crate) fn packed(&self, name: &str) -> bool {
+        self.file.tensor(name).is_some_and(|t| t.packed)
+    }
+
+    pub(crate) fn matrix_rows(&mut self, name: &str, rows: Range<usize>) -> Result<MatrixId, Error> {
+        self.weights.matrix_rows(self.file, name, rows)
+    }
+
     pub(crate) fn vector(&mut self, name: &str) -> Result<VectorId, Error> {
         self.weights.vector(self.file, name)
+    }
+
+    pub(crate) fn vector_part(&mut self, name: &str, part: Range<usize>) -> Result<VectorId, Error> {
+        self.weights.vector_part(self.file, name, part)
     }
 
     pub(crate) fn array(&mut self, name: &str) -> Result<ArrayId, Error> {
@@ -136,5 +151,20 @@ impl<'f> Slots<'f> {
             return Err(Error::PlanOverflow { what: "total" });
         }
         Ok(Placed { slots: self.list, state_bytes, scratch_bytes, weights: self.weights })
+    }
+}
+
+/// The kernel of a function.
+pub(crate) fn kernel_of(function: rin_model::Function) -> Function {
+    Function::ALL.iter().copied().find(|f| f.name() == function.name()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_function_of_a_file_has_its_kernel() {
+        for function in rin_model::Function::ALL {
+            assert_eq!(super::kernel_of(function).name(), function.name());
+        }
     }
 }

@@ -1,17 +1,34 @@
-//! Stages of a pipeline, one per process: which layers each has, and how they are shared out.
+//! What of a network each of several processes has: some of its layers, or some of the rows of all matrices.
 //!
-//! The first stage has the embedding, its layers, and what follows the layers: the last norm and the output projection. The
-//! rows go from stage to stage and come back to the first one, which is where logits are wanted. So only rows of the
-//! network's width travel, never one of the vocabulary, and matrices that embedding and output share lie in one place.
+//! By layers: the first stage has the embedding, its layers, and what follows the layers: the last norm and the output
+//! projection. The rows go from stage to stage and come back to the first one, which is where logits are wanted. So only rows
+//! of the network's width travel, never one of the vocabulary, and matrices that embedding and output share lie in one place.
+//!
+//! By rows: every process has all layers, and of each some heads and some outputs of each product, which are gathered. The
+//! first one has the embedding too.
 
 use crate::Error;
-use rin_model::ModelFile;
+use crate::pool::partition;
+use rin_kernels::pack::LANES;
+use rin_model::{Arch, Config, ModelFile};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
-/// Some layers of a network: a stage of the pipeline.
+/// How a network is cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cut {
+    /// Each process has some layers.
+    #[default]
+    Layers,
+    /// Each process has some heads and some rows of every matrix of every layer, and of the output projection.
+    Rows,
+}
+
+/// Some of a network: a stage of the pipeline, or a share of its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
-    /// Its place among the stages; 0 has the embedding and the output too.
+    /// Its place among the stages; 0 has the embedding too, and leads.
     pub index: usize,
     /// How many stages there are.
     pub count: usize,
@@ -19,35 +36,119 @@ pub struct Stage {
     pub first_layer: usize,
     /// One past the last layer.
     pub end_layer: usize,
+    /// Whether the layers are its own, or rows of all of them.
+    pub cut: Cut,
 }
 
 impl Stage {
-    /// Whether the rows begin here, and the logits end here.
+    /// All shares of the rows of so many layers.
+    pub fn by_rows(count: usize, n_layers: usize) -> Vec<Self> {
+        (0..count).map(|index| Self { index, count, first_layer: 0, end_layer: n_layers, cut: Cut::Rows }).collect()
+    }
+
+    /// Whether it leads: the rows begin here, and the logits end here.
     pub fn is_first(&self) -> bool {
         self.index == 0
     }
 
-    /// Whether the rows go back to the first stage from here.
+    /// Whether what goes round comes back to the first stage from here.
     pub fn is_last(&self) -> bool {
         self.index + 1 == self.count
     }
 
-    /// Holds the stage against a network of so many layers.
+    /// Whether it is one of several shares of the rows.
+    pub fn has_rows(&self) -> bool {
+        self.cut == Cut::Rows && self.count > 1
+    }
+
+    /// Holds the stage against a network.
     ///
     /// # Errors
     ///
-    /// [`Error::BadOption`] where the stage has layers that the network has not, or none though it is not the first.
-    pub(crate) fn check(&self, n_layers: usize) -> Result<(), Error> {
-        let Self { index, count, first_layer, end_layer } = *self;
+    /// [`Error::BadOption`] where the stage has layers that the network has not, or none though it is not the first; where
+    /// the network cannot be cut so, or not into so many.
+    pub(crate) fn check(&self, config: &Config) -> Result<(), Error> {
+        let Self { index, count, first_layer, end_layer, cut } = *self;
+        let n_layers = config.n_layers;
         let empty = first_layer == end_layer && index > 0;
-        if first_layer <= end_layer && end_layer <= n_layers && index < count && !empty {
+        if first_layer > end_layer || end_layer > n_layers || index >= count || empty {
+            return Err(Error::BadOption {
+                field: "the stage of the pipeline",
+                expected: format!("some of the {n_layers} layers"),
+                found: format!("stage {index} of {count} with the layers {first_layer} to {end_layer}"),
+            });
+        }
+        if count > 1 && config.memory.iter().any(Option::is_some) {
+            let expected = "1: layers with memories of a fixed size run in one process".to_owned();
+            return Err(Error::BadOption { field: "ranks", expected, found: count.to_string() });
+        }
+        if cut == Cut::Layers || count == 1 {
             return Ok(());
         }
-        Err(Error::BadOption {
-            field: "the stage of the pipeline",
-            expected: format!("some of the {n_layers} layers"),
-            found: format!("stage {index} of {count} with the layers {first_layer} to {end_layer}"),
-        })
+        let bad = |expected: String| Err(Error::BadOption { field: "--tp", expected, found: count.to_string() });
+        if !matches!(config.arch, Arch::Llama | Arch::Qwen2) {
+            return bad(format!("1: networks of the family {} are cut by layers alone", config.arch.name()));
+        }
+        if count > config.n_kv_heads {
+            let heads = config.n_kv_heads;
+            return bad(format!("at most {heads}: each rank has key heads of its own, and the network has {heads}"));
+        }
+        let narrowest = config.dim.min(config.ffn_dim).min(config.vocab);
+        if count > narrowest {
+            return bad(format!("at most {narrowest}, the rows of its smallest matrix"));
+        }
+        Ok(())
+    }
+}
+
+/// Columns of an activation, and rows of the matrix that makes them, which ranks share between multiples of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Width {
+    /// Columns of all.
+    pub all: usize,
+    unit: usize,
+    index: usize,
+    count: usize,
+}
+
+impl Width {
+    /// `all` columns that are cut between multiples of `unit`, as the process has them whose stage this is; one process has
+    /// them all.
+    pub fn new(all: usize, unit: usize, stage: Option<Stage>) -> Self {
+        let (index, count) = stage.filter(Stage::has_rows).map_or((0, 1), |stage| (stage.index, stage.count));
+        Self { all, unit, index, count }
+    }
+
+    /// Columns that are cut between panels of 16 rows, or finer where there would be fewer panels than ranks.
+    pub fn of_panels(all: usize, stage: Option<Stage>) -> Self {
+        let width = Self::new(all, LANES, stage);
+        let fits = |unit: &usize| all.div_ceil(*unit) >= width.count;
+        Self { unit: [LANES, 8, 4, 2].into_iter().find(fits).unwrap_or(1), ..width }
+    }
+
+    /// The columns of this process.
+    pub fn own(&self) -> Range<usize> {
+        self.of(self.index)
+    }
+
+    /// The columns of a process.
+    pub fn of(&self, index: usize) -> Range<usize> {
+        partition(self.all, self.count, index, self.unit)
+    }
+
+    /// The most columns that a process has.
+    pub fn most(&self) -> usize {
+        self.of(0).len()
+    }
+
+    /// Processes that share them.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Whether other processes have some of them.
+    pub fn is_cut(&self) -> bool {
+        self.count > 1
     }
 }
 
@@ -119,7 +220,7 @@ impl LayerBytes {
         let mut end_layer = n;
         for index in (0..count).rev() {
             let first_layer = best[index][end_layer].1;
-            stages.push(Stage { index, count, first_layer, end_layer });
+            stages.push(Stage { index, count, first_layer, end_layer, cut: Cut::Layers });
             end_layer = first_layer;
         }
         stages.reverse();
@@ -129,7 +230,7 @@ impl LayerBytes {
 
 #[cfg(test)]
 mod tests {
-    use super::{LayerBytes, Stage};
+    use super::{Cut, LayerBytes, Stage, Width};
 
     fn slowest(bytes: &LayerBytes, stages: &[Stage], speeds: &[f64]) -> f64 {
         let of = |p: &Stage| {
@@ -156,6 +257,29 @@ mod tests {
     }
 
     #[test]
+    fn ranks_share_columns_between_units() {
+        for (all, unit, count) in [(112, 16, 2), (96, 8, 4), (32, 16, 4), (288, 16, 3), (7, 16, 7)] {
+            let stages = Stage::by_rows(count, 5);
+            let width = |&stage: &Stage| match unit {
+                16 => Width::of_panels(all, Some(stage)),
+                unit => Width::new(all, unit, Some(stage)),
+            };
+            let mut end = 0;
+            for stage in &stages {
+                let width = width(stage);
+                let own = width.own();
+                assert_eq!((own.start, width.of(stage.index)), (end, own.clone()));
+                assert!(!own.is_empty() && own.len() <= width.most() && width.is_cut(), "{all} over {count}");
+                end = own.end;
+            }
+            assert_eq!(end, all);
+        }
+        assert_eq!(Width::of_panels(112, Some(Stage::by_rows(2, 1)[1])).own(), 64..112, "whole panels");
+        assert_eq!(Width::of_panels(112, None).own(), 0..112);
+        assert!(!Width::new(112, 16, Some(Stage::by_rows(1, 1)[0])).is_cut());
+    }
+
+    #[test]
     fn no_other_cut_is_better() {
         let bytes = LayerBytes { layers: vec![5, 1, 9, 2, 2, 7, 3], ends: 11 };
         for speeds in [&[1.0][..], &[1.0, 1.0], &[1.0, 3.0], &[2.0, 1.0, 1.0], &[1.0; 8], &[0.5, 2.0, 1.0, 4.0]] {
@@ -163,7 +287,7 @@ mod tests {
             assert_eq!((stages[0].first_layer, stages[stages.len() - 1].end_layer), (0, 7));
             for pair in stages.windows(2) {
                 assert_eq!(pair[0].end_layer, pair[1].first_layer, "every layer once");
-                assert!(pair[1].check(7).is_ok());
+                assert!(pair[1].first_layer < pair[1].end_layer);
             }
             let found = slowest(&bytes, &stages, speeds);
             let mut ways = 0;
@@ -171,7 +295,7 @@ mod tests {
                 ways += 1;
                 let stage = |(index, &end_layer): (usize, &usize)| {
                     let first_layer = if index == 0 { 0 } else { cuts[index - 1] };
-                    Stage { index, count: cuts.len(), first_layer, end_layer }
+                    Stage { index, count: cuts.len(), first_layer, end_layer, cut: Cut::Layers }
                 };
                 let stages: Vec<Stage> = cuts.iter().enumerate().map(stage).collect();
                 assert!(found <= slowest(&bytes, &stages, speeds), "{speeds:?}: {cuts:?} is better");

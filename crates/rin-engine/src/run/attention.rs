@@ -48,19 +48,21 @@ impl Runner {
     pub(super) fn rope_store(
         &mut self,
         batch: &[BatchToken],
-        [q, k, v, cos, sin]: [SlotId; 5],
+        [q, k, v]: [SlotId; 3],
+        angles: Option<(SlotId, SlotId)>,
         kv: SlotId,
     ) -> Result<(), Error> {
         let cache = self.cache_sizes();
         let (hd, heads, rows) = (cache.head_dim, cache.n_kv_heads, batch.len());
-        let pairs = self.plan.config.rope.dims / 2;
+        let pairs = if angles.is_some() { self.plan.config.rope.dims / 2 } else { 0 };
+        let of_angles = |slot: Option<SlotId>| slot.map_or(0..0, |slot| self.range(slot, rows * pairs * 4));
         let interleaved = self.plan.config.rope.pairing == Pairing::Interleaved;
         let ranges = [
             self.range(q, rows * heads * cache.group * hd * 4),
             self.range(k, rows * heads * hd * 4),
             self.range(v, rows * heads * hd * 4),
-            self.range(cos, rows * pairs * 4),
-            self.range(sin, rows * pairs * 4),
+            of_angles(angles.map(|(cos, _)| cos)),
+            of_angles(angles.map(|(_, sin)| sin)),
             self.range(kv, heads * cache.head_bytes),
         ];
         let [q, k, v, cos, sin, kv] = self.arena.slices_mut(ranges)?;
@@ -70,9 +72,11 @@ impl Runner {
         let (kernels, pages) = (&self.kernels, &self.cache);
         let run = |(first, mut q, mut k, kv): Heads<'_>| {
             for (r, token) in batch.iter().enumerate() {
-                let angles = (&cos[r * pairs..][..pairs], &sin[r * pairs..][..pairs]);
-                kernels.rope.run(q.row_mut(r), angles.0, angles.1, hd, interleaved);
-                kernels.rope.run(k.row_mut(r), angles.0, angles.1, hd, interleaved);
+                if pairs > 0 {
+                    let (cos, sin) = (&cos[r * pairs..][..pairs], &sin[r * pairs..][..pairs]);
+                    kernels.rope.run(q.row_mut(r), cos, sin, hd, interleaved);
+                    kernels.rope.run(k.row_mut(r), cos, sin, hd, interleaved);
+                }
                 let position = token.position as usize;
                 let page = pages.row(token.sequence as usize)[position / PAGE] as usize;
                 let values = &v[(r * heads + first) * hd..];

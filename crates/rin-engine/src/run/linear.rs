@@ -26,6 +26,7 @@ struct Product<'a> {
     bias: Option<&'a [f32]>,
     function: Function,
     activate: &'a Activate,
+    first: usize,
     stride: usize,
     add: bool,
 }
@@ -72,7 +73,8 @@ impl Machine<'_> {
         let mut outs = outs.map(Some);
         let mut rest: [Option<MatMut<'_, f32>>; MAX_PARTS] = [const { None }; MAX_PARTS];
         for ((rest, out), product) in rest.iter_mut().zip(&mut outs).zip(products.iter().flatten()) {
-            *rest = out.take().map(|out| rows_of(out, rows, product.stride).split_cols(product.matrix.rows).0);
+            let columns = |out| rows_of(out, rows, product.stride).split_cols(product.first).1;
+            *rest = out.take().map(|out| columns(out).split_cols(product.matrix.rows).0);
         }
         let panels: usize = products.iter().flatten().map(Product::n_panels).sum();
         let work: usize = products.iter().flatten().map(|p| p.matrix.rows * p.matrix.cols * rows).sum();
@@ -103,8 +105,8 @@ fn product_of<'a>(part: &Part, add: bool, weights: &'a Weights, kernels: &'a Ker
     let matrix = weights.table().get(part.matrix);
     let bias = part.bias.map(|b| weights.values(b)).transpose()?;
     let (op, panels) = (*kernels.linear(matrix.format), weights.panels(part.matrix));
-    let Part { function, stride, .. } = *part;
-    Ok(Product { op, matrix, panels, bias, function, activate: &kernels.activate, stride, add })
+    let Part { function, first, stride, .. } = *part;
+    Ok(Product { op, matrix, panels, bias, function, activate: &kernels.activate, first, stride, add })
 }
 
 /// Takes the columns of `range`, counted over the panels of all products, off the front of what is left.

@@ -13,15 +13,17 @@ pub(crate) mod split;
 use crate::Error;
 use crate::arena::{Arena, cast, cast_mut};
 use crate::cache::PageCache;
+use crate::chain::ChainError;
 use crate::graph::ArrayKernels;
 use crate::plan::{Plan, SlotId, Step};
 use crate::pool::Pool;
 use crate::snn::SpikingKernels;
-use crate::weights::Weights;
+use crate::weights::{MatrixId, Weights};
 use machine::slot_range;
 pub(crate) use machine::{ACT_SLOTS, ActRows, Machine, QuantizeAct};
 use rin_kernels::Cpu;
 use rin_kernels::Format;
+use rin_kernels::math::canonical;
 use rin_kernels::ops::activation::Activate;
 use rin_kernels::ops::attention::{Attention, KvType};
 use rin_kernels::ops::integer::{DenseNarrow, DenseWide, QuantizeStatic};
@@ -35,7 +37,7 @@ use rin_kernels::ops::swiglu::SwiGlu;
 use rin_kernels::ops::wide::attention::Attend;
 use rin_kernels::ops::wide::norm::{WideLayerNorm, WideRmsNorm};
 use rin_kernels::ops::wide::rotate::WideRotate;
-use rin_kernels::ops::wide::rows::{AddScaled, Curve, MultiplyScaled, Rescale, ToBytes};
+use rin_kernels::ops::wide::rows::{AddScaled, Curve, Largest, MultiplyScaled, Rescale, ToBytes};
 pub(crate) use split::{Dense, deal, rows_of, split};
 use std::ops::Range;
 
@@ -83,6 +85,7 @@ pub(crate) struct IntegerKernels {
 /// The operations of encoders and decoders in integers, between their products.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WholeKernels {
+    pub(crate) largest: Largest,
     pub(crate) to_bytes: ToBytes,
     pub(crate) rescale: Rescale,
     pub(crate) add: AddScaled,
@@ -98,6 +101,7 @@ impl WholeKernels {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "as all kernels take it")]
     fn select(cpu: &Cpu) -> Self {
         Self {
+            largest: Largest::select(cpu),
             to_bytes: ToBytes::select(cpu),
             rescale: Rescale::select(cpu),
             add: AddScaled::select(cpu),
@@ -216,16 +220,19 @@ impl Runner {
         // Ids are copied out of the plan, so that the arena can be borrowed beside it.
         match self.plan.steps[i] {
             Step::Embed { table, x } => self.embed(batch, table, x),
+            Step::Positions { table, x, out } => self.positions(batch, table, x, out),
             Step::RopeTable { cos, sin } => self.rope_table(batch, cos, sin),
             Step::Norm { x, weight, out } => {
                 let eps = self.plan.config.norm_eps;
                 self.machine().norm(rows, x, weight, eps, &out)
             }
             Step::Linear { .. } => self.linear(i, rows),
-            Step::RopeStore { q, k, v, cos, sin, kv } => self.rope_store(batch, [q, k, v, cos, sin], kv),
+            Step::RopeStore { q, k, v, angles, kv } => self.rope_store(batch, [q, k, v], angles, kv),
             Step::Attend { q, kv, out } => self.attend(batch, q, kv, &out),
             Step::SwiGlu { gate, up } => self.machine().swiglu(rows, &gate, up),
             Step::Select { x, out } => self.select(batch, x, out),
+            // Only a chain reaches the other processes.
+            Step::Gather(_) => Err(ChainError::Disagree { stage: 0, what: "who is in the chain" }.into()),
             Step::Memory(step) => self.memory(&step, batch, rows),
         }
     }
@@ -274,7 +281,7 @@ impl Runner {
         Machine { slots: &plan.slots, weights, arena, pool, kernels }.linear(rows, x, parts, *add)
     }
 
-    fn embed(&mut self, batch: &[BatchToken], table: crate::weights::MatrixId, x: SlotId) -> Result<(), Error> {
+    fn embed(&mut self, batch: &[BatchToken], table: MatrixId, x: SlotId) -> Result<(), Error> {
         let dim = self.plan.config.dim;
         let range = self.range(x, batch.len() * dim * 4);
         let [x] = self.arena.slices_mut([range])?;
@@ -283,6 +290,25 @@ impl Runner {
         rows.run(&mut self.pool, batch.len() * dim, |first, mut x| {
             for r in 0..x.rows() {
                 weights.row(table, batch[first + r].id as usize, x.row_mut(r));
+            }
+        });
+        Ok(())
+    }
+
+    fn positions(&mut self, batch: &[BatchToken], table: MatrixId, x: SlotId, out: SlotId) -> Result<(), Error> {
+        let dim = self.plan.config.dim;
+        let ranges = [x, out].map(|slot| self.range(slot, batch.len() * dim * 4));
+        let [x, out] = self.arena.slices_mut(ranges)?;
+        let x = cast::<f32>(x)?;
+        let rows = split(rows_of(cast_mut::<f32>(out)?, batch.len(), dim), batch.len(), self.pool.active());
+        let weights = &self.weights;
+        rows.run(&mut self.pool, batch.len() * dim, |first, mut out| {
+            for r in 0..out.rows() {
+                let row = out.row_mut(r);
+                weights.row(table, batch[first + r].position as usize, row);
+                for (out, x) in row.iter_mut().zip(&x[(first + r) * dim..]) {
+                    *out = canonical(x + *out);
+                }
             }
         });
         Ok(())

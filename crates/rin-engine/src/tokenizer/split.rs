@@ -16,6 +16,9 @@ const LLAMA3: &str =
 /// As Llama 3, each digit alone.
 const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
+/// As Qwen2, with marks among the letters.
+const QWEN35: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+";
 /// o200k: words also break where a lower-case letter meets an upper-case one.
 const GPT4O: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|",
@@ -47,6 +50,8 @@ pub enum SplitRule {
     Llama3,
     /// The pattern of Qwen2.
     Qwen2,
+    /// The pattern of Qwen3.5.
+    Qwen35,
     /// The pattern of GPT-4o.
     Gpt4o,
     /// The pattern of Mistral's Tekken.
@@ -94,6 +99,7 @@ const PRE_TOKENIZERS: &[Pre] = &[
     },
     Pre::new(&["dbrx", "smaug-bpe"], SplitRule::Llama3),
     Pre::new(&["qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "hunyuan"], SplitRule::Qwen2),
+    Pre::new(&["qwen35"], SplitRule::Qwen35),
     Pre::new(&["gpt-4o", "gpt4o", "llama4"], SplitRule::Gpt4o),
     Pre { names: &["tekken"], rule: SplitRule::Tekken, ignore_merges: true, add_bos: true },
 ];
@@ -104,7 +110,7 @@ impl SplitRule {
         let stem = Cow::from(pattern.strip_suffix(LOOK_AHEAD_TAIL)?);
         // The same set of contractions, as OpenAI writes it for cl100k and o200k.
         let stem = stem.replace("(?i:[sdmt]|ll|ve|re)", "(?i:'s|'t|'re|'ve|'m|'ll|'d)");
-        [Self::Gpt2, Self::Llama3, Self::Qwen2, Self::Gpt4o, Self::Tekken]
+        [Self::Gpt2, Self::Llama3, Self::Qwen2, Self::Qwen35, Self::Gpt4o, Self::Tekken]
             .into_iter()
             .find(|rule| rule.words().and_then(|words| words.strip_suffix(r"|\s+")) == Some(&stem))
     }
@@ -129,6 +135,7 @@ impl SplitRule {
             Self::Gpt2 | Self::DigitsGpt2 | Self::Default => Some(GPT2),
             Self::Llama3 => Some(LLAMA3),
             Self::Qwen2 => Some(QWEN2),
+            Self::Qwen35 => Some(QWEN35),
             Self::Gpt4o => Some(GPT4O),
             Self::Tekken => Some(TEKKEN),
         }
@@ -265,6 +272,8 @@ mod tests {
         assert_eq!(words(SplitRule::Gpt2, "I'll x12345"), ["I", "'ll", " x", "12345"]);
         assert_eq!(words(SplitRule::Llama3, "I'LL x12345"), ["I", "'LL", " x", "123", "45"]);
         assert_eq!(words(SplitRule::Qwen2, "a 12"), ["a", " ", "1", "2"]);
+        assert_eq!(words(SplitRule::Qwen2, "e\u{301}x 1"), ["e", "\u{301}x", " ", "1"]);
+        assert_eq!(words(SplitRule::Qwen35, "e\u{301}x !\u{301}1"), ["e\u{301}x", " !", "\u{301}", "1"]);
         assert_eq!(words(SplitRule::DigitsGpt2, "a  12b"), ["a", "  ", "1", "2", "b"]);
         assert_eq!(words(SplitRule::Gpt4o, "HelloWorld's a/b//\n"), ["Hello", "World's", " a", "/b", "//\n"]);
         assert_eq!(words(SplitRule::Tekken, "it's"), ["it", "'s"]);
@@ -279,7 +288,8 @@ mod tests {
         assert_eq!(SplitRule::from_pattern(&gpt2.replace("'d", "'e")), None);
         assert_eq!(SplitRule::from_pattern(r"\s+"), None);
         assert!(Pre::find("qwen2").is_ok_and(|pre| pre.rule == SplitRule::Qwen2));
-        for rule in [SplitRule::Gpt2, SplitRule::Llama3, SplitRule::Qwen2, SplitRule::Gpt4o, SplitRule::Tekken] {
+        let rest = [SplitRule::Qwen35, SplitRule::Gpt4o, SplitRule::Tekken];
+        for rule in [SplitRule::Gpt2, SplitRule::Llama3, SplitRule::Qwen2].into_iter().chain(rest) {
             assert_eq!(SplitRule::from_pattern(&rule.published_pattern().unwrap()), Some(rule));
         }
         assert_eq!(SplitRule::Whole.published_pattern(), None);

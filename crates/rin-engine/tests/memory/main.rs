@@ -32,10 +32,14 @@ const KINDS: [&str; 15] = [
 ];
 
 /// Networks as others store them.
-const OTHERS: [&str; 5] = [
+const OTHERS: [&str; 9] = [
     "tiny-mamba2",
     "tiny-mamba2/tiny-mamba2-f32.gguf",
     "tiny-qwen3-next",
+    "tiny-qwen3-next/tiny-qwen3-next-f32.gguf",
+    "tiny-qwen3-next/tiny-qwen3-next-fused-f32.gguf",
+    "tiny-qwen3.5",
+    "tiny-qwen3.5/tiny-qwen3.5-f32.gguf",
     "tiny-rwkv7",
     "tiny-rwkv7/tiny-rwkv7-f32.gguf",
 ];

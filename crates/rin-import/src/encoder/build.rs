@@ -125,24 +125,6 @@ impl<'a> Builder<'a> {
         Ok((self.push_dense(&weights, [rows, cols], &biases, input, output, function)?, rows))
     }
 
-    /// A dense layer whose matrix lies in the file as `(inputs, outputs)`, as GPT-2's program has them.
-    pub(super) fn transposed(
-        &mut self,
-        name: &str,
-        input: &str,
-        output: &str,
-        function: Function,
-    ) -> Result<String, Error> {
-        let (shape, values) = self.own(&format!("{name}.weight"))?;
-        let [inputs, outputs] = *shape else {
-            return Err(ForeignError::unsupported(format!("`{name}.weight` is no matrix")).into());
-        };
-        let column = |at: usize| values.iter().skip(at).step_by(outputs.max(1)).copied();
-        let weights: Vec<f32> = (0..outputs).flat_map(column).collect();
-        let (_, biases) = self.own(&format!("{name}.bias"))?;
-        self.push_dense(&weights, [outputs, inputs], &biases, input, output, function)
-    }
-
     fn push_dense(
         &mut self,
         weights: &[f32],
@@ -157,13 +139,6 @@ impl<'a> Builder<'a> {
         self.tensors.push(NewTensor::matrix(&weight, format, shape, weights)?);
         let bias = biases.iter().any(|&bias| bias != 0.0).then(|| self.push_vector(&format!("{output}.bias"), biases));
         Ok(self.node(Op::Dense { weight, bias, function }, &[input], output))
-    }
-
-    /// Tensors of the encoder that nothing reads.
-    pub(super) fn leave_out(&mut self, names: &[String]) {
-        let at = |name: &String| self.places.get(format!("{}{name}", self.prefix).as_str()).copied();
-        let left: Vec<usize> = names.iter().filter_map(at).collect();
-        self.used.extend(left);
     }
 
     /// A dense layer of the encoder.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 /// `model_type`s that are imported.
-pub(super) const TYPES: [&str; 6] = ["bert", "roberta", "xlm-roberta", "distilbert", "vit", "gpt2"];
+pub(super) const TYPES: [&str; 5] = ["bert", "roberta", "xlm-roberta", "distilbert", "vit"];
 
 /// What a configuration says of the network; other keys concern training or other kinds of networks.
 #[derive(Debug, Clone, Deserialize)]
@@ -15,13 +15,12 @@ pub(crate) struct EncoderConfig {
     pub(super) model_type: String,
     #[serde(default)]
     pub(super) architectures: Option<Vec<String>>,
-    #[serde(alias = "n_heads", alias = "n_head")]
+    #[serde(alias = "n_heads")]
     num_attention_heads: Option<usize>,
-    #[serde(alias = "n_layers", alias = "n_layer")]
+    #[serde(alias = "n_layers")]
     num_hidden_layers: Option<usize>,
-    #[serde(alias = "activation", alias = "activation_function")]
+    #[serde(alias = "activation")]
     hidden_act: Option<String>,
-    #[serde(alias = "layer_norm_epsilon")]
     layer_norm_eps: Option<f32>,
     #[serde(default)]
     position_embedding_type: Option<String>,
@@ -29,10 +28,6 @@ pub(crate) struct EncoderConfig {
     is_decoder: bool,
     #[serde(default)]
     add_cross_attention: bool,
-    /// Of GPT-2: whether scores are divided by the root of a head's width, and by a layer's number.
-    scale_attn_weights: Option<bool>,
-    #[serde(default)]
-    scale_attn_by_inverse_layer_idx: bool,
     #[serde(default)]
     pub(super) pad_token_id: Option<usize>,
     #[serde(default)]
@@ -93,8 +88,6 @@ impl EncoderConfig {
         let other = [
             (self.is_decoder, "is_decoder"),
             (self.add_cross_attention, "add_cross_attention"),
-            (self.scale_attn_weights == Some(false), "scale_attn_weights = false"),
-            (self.scale_attn_by_inverse_layer_idx, "scale_attn_by_inverse_layer_idx"),
             (
                 self.position_embedding_type.as_ref().is_some_and(|kind| kind != "absolute"),
                 "position_embedding_type other than `absolute`",
@@ -118,7 +111,7 @@ impl EncoderConfig {
 
     /// ε of the norms; DistilBERT's is a constant of its program, of the others what their programs take where none is given.
     pub(super) fn eps(&self) -> f32 {
-        self.layer_norm_eps.unwrap_or(if self.model_type == "gpt2" { 1e-5 } else { 1e-12 })
+        self.layer_norm_eps.unwrap_or(1e-12)
     }
 
     pub(super) fn activation(&self) -> Result<Function, ForeignError> {

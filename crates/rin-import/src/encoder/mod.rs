@@ -1,14 +1,12 @@
-//! Attention encoders in Hugging Face folders become networks on rows of numbers: BERT, RoBERTa, DistilBERT, ViT; and GPT-2,
-//! whose positions attend to those up to their own.
+//! Attention encoders in Hugging Face folders become networks on rows of numbers: BERT, RoBERTa, DistilBERT, ViT.
 //!
 //! A family module writes the network down with the [`Builder`]; what the configuration asks for beyond that is refused
-//! by name. Definitions: Devlin et al., 2018; Liu et al., 2019; Sanh et al., 2019; Radford et al., 2019; Dosovitskiy et al., 2020, as
+//! by name. Definitions: Devlin et al., 2018; Liu et al., 2019; Sanh et al., 2019; Dosovitskiy et al., 2020, as
 //! `transformers` has them.
 
 mod bert;
 mod build;
 mod config;
-mod gpt2;
 mod vit;
 
 use crate::convert::Converted;
@@ -74,7 +72,6 @@ fn build(
 ) -> Result<(Network, Vec<NewTensor>), Error> {
     let mut builder = Builder::new(file, options);
     let ends = match config.model_type.as_str() {
-        "gpt2" => gpt2::write(&mut builder, config)?,
         "vit" => vit::write(&mut builder, config)?,
         _ => bert::write(&mut builder, config)?,
     };

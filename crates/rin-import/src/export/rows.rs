@@ -5,7 +5,7 @@ use super::rope::FACTORS;
 use crate::panels::matrix_shape;
 use crate::quantize::quantize_row;
 use crate::{Error, Meter};
-use rin_engine::weights::{format_of, source_row, vector_values};
+use rin_engine::weights::{Rows, format_of, source_row, vector_values};
 use rin_kernels::Format;
 use rin_kernels::format::dequantize;
 use rin_kernels::pack::{LANES, unpack_row_bytes};
@@ -53,19 +53,13 @@ impl Exported<'_> {
             }
             Content::Matrix { matrix, order } => (matrix, order),
         };
-        let mut row = vec![0; matrix.row_bytes];
-        let (mut numbers, mut converted) = (vec![0.0; matrix.cols], Vec::new());
+        if matches!(order, Order::Transposed) {
+            return self.write_transposed(matrix, meter, write);
+        }
+        let mut rows = ConvertedRows::new(matrix, self)?;
         let mut waiting = 0_usize;
         for r in 0..matrix.rows {
-            matrix.read(order.network_row(matrix.rows, r), &mut row)?;
-            let mut bytes = &row;
-            if matrix.format != self.format {
-                dequantize(matrix.format, &row, &mut numbers);
-                converted.clear();
-                quantize_row(self.format, &numbers, &mut converted);
-                self.check_finite(r, &converted, &mut numbers)?;
-                bytes = &converted;
-            }
+            let bytes = rows.get(order.network_row(matrix.rows, r))?;
             write(bytes)?;
             waiting = waiting.saturating_add(bytes.len());
             if r % LANES == LANES - 1 {
@@ -73,6 +67,37 @@ impl Exported<'_> {
             }
         }
         if waiting > 0 { meter.advance(&self.name, waiting) } else { Ok(()) }
+    }
+
+    /// The columns of the matrix as rows, as many at a time as fit [`BAND`] bytes.
+    fn write_transposed(
+        &self,
+        matrix: &Matrix<'_>,
+        meter: &mut Meter<'_>,
+        write: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let value = self.format.block_bytes();
+        let column = matrix.rows.checked_mul(value).ok_or_else(|| too_large(&self.name))?.max(1);
+        let at_once = BAND.div_euclid(column).clamp(1, matrix.cols.max(1));
+        let mut rows = ConvertedRows::new(matrix, self)?;
+        let mut band = vec![0; at_once.checked_mul(column).ok_or_else(|| too_large(&self.name))?];
+        let mut done = 0_usize;
+        while done < matrix.cols {
+            for r in 0..matrix.rows {
+                let values = rows.get(r)?.chunks_exact(value).skip(done);
+                for (column, from) in band.chunks_exact_mut(column).zip(values) {
+                    if let Some(to) = column.chunks_exact_mut(value).nth(r) {
+                        to.copy_from_slice(from);
+                    }
+                }
+            }
+            let n = at_once.min(matrix.cols.saturating_sub(done));
+            let bytes = band.get(..n.saturating_mul(column)).unwrap_or_default();
+            write(bytes)?;
+            meter.advance(&self.name, bytes.len())?;
+            done = done.saturating_add(n);
+        }
+        Ok(())
     }
 
     /// A weight beyond the range of the type became infinite.
@@ -85,10 +110,43 @@ impl Exported<'_> {
     }
 }
 
+/// Bytes of a transposed matrix that are gathered at a time.
+const BAND: usize = 8 << 20;
+
+/// The rows of a matrix in the type of an export.
+struct ConvertedRows<'m, 'a> {
+    matrix: &'m Matrix<'a>,
+    to: &'m Exported<'a>,
+    source: Rows<'a>,
+    row: Vec<u8>,
+    numbers: Vec<f32>,
+    converted: Vec<u8>,
+}
+
+impl<'m, 'a> ConvertedRows<'m, 'a> {
+    fn new(matrix: &'m Matrix<'a>, to: &'m Exported<'a>) -> Result<Self, Error> {
+        let (row, numbers) = (vec![0; matrix.row_bytes], vec![0.0; matrix.cols]);
+        Ok(Self { matrix, to, source: matrix.source()?, row, numbers, converted: Vec::new() })
+    }
+
+    /// A row, counted in the order of the network.
+    fn get(&mut self, r: usize) -> Result<&[u8], Error> {
+        self.matrix.read(&mut self.source, r, &mut self.row)?;
+        if self.matrix.format == self.to.format {
+            return Ok(&self.row);
+        }
+        dequantize(self.matrix.format, &self.row, &mut self.numbers);
+        self.converted.clear();
+        quantize_row(self.to.format, &self.numbers, &mut self.converted);
+        self.to.check_finite(r, &self.converted, &mut self.numbers)?;
+        Ok(&self.converted)
+    }
+}
+
 /// A matrix of the source.
 #[derive(Debug)]
 struct Matrix<'a> {
-    name: &'a str,
+    tensor: &'a TensorInfo,
     bytes: &'a [u8],
     format: Format,
     rows: usize,
@@ -96,7 +154,6 @@ struct Matrix<'a> {
     row_bytes: usize,
     /// Bytes of a panel, where the source is packed.
     panel_bytes: Option<usize>,
-    stored: RowOrder,
 }
 
 impl<'a> Matrix<'a> {
@@ -107,29 +164,33 @@ impl<'a> Matrix<'a> {
         let row_bytes = format.row_bytes(cols).ok_or_else(overflow)?;
         let panel_bytes = format.panel_bytes(cols).ok_or_else(overflow)?;
         Ok(Self {
-            name: &tensor.name,
+            tensor,
             bytes: file.bytes(tensor),
             format,
             rows,
             cols,
             row_bytes,
             panel_bytes: tensor.packed.then_some(panel_bytes),
-            stored: tensor.rows,
         })
     }
 
+    /// Its rows, where it is not packed.
+    fn source(&self) -> Result<Rows<'a>, Error> {
+        Ok(Rows::new(self.tensor, self.bytes, self.format)?)
+    }
+
     /// Copies a row, counted in the order of the network.
-    fn read(&self, r: usize, out: &mut [u8]) -> Result<(), Error> {
+    fn read(&self, source: &mut Rows<'_>, r: usize, out: &mut [u8]) -> Result<(), Error> {
         let slice = |index: usize, size: usize| {
             let start = index.checked_mul(size)?;
             self.bytes.get(start..start.checked_add(size)?)
         };
-        let cut = || too_large(self.name);
+        let cut = || too_large(&self.tensor.name);
         if let Some(panel_bytes) = self.panel_bytes {
             let panel = slice(r.div_euclid(LANES), panel_bytes).ok_or_else(cut)?;
             unpack_row_bytes(self.format, self.cols, panel, r.rem_euclid(LANES), out);
         } else {
-            out.copy_from_slice(slice(source_row(self.stored, self.rows, r), self.row_bytes).ok_or_else(cut)?);
+            out.copy_from_slice(source.get(r).ok_or_else(cut)?);
         }
         Ok(())
     }
@@ -147,6 +208,8 @@ enum Order {
     ToPairs {
         heads: usize,
     },
+    /// Columns become rows.
+    Transposed,
 }
 
 impl Order {
@@ -161,7 +224,7 @@ impl Order {
     /// Row of the network that is row `r` of the target.
     fn network_row(self, rows: usize, r: usize) -> usize {
         match self {
-            Self::AsTheNetwork => r,
+            Self::AsTheNetwork | Self::Transposed => r,
             Self::ToPairs { heads } => source_row(RowOrder::HalfToInterleaved { heads }, rows, r),
             Self::ToHalves { heads } => {
                 let width = rows.checked_div(heads).unwrap_or(rows).max(2);
@@ -206,7 +269,10 @@ pub(super) fn tensors<'a>(
             (Types::Folder(_), Some(hf)) => hf,
             (Types::Folder(_), None) => continue,
         };
-        let order = Order::of(config, &names.name, target);
+        let order = match types {
+            Types::Folder(_) if config.is_transposed_in_folders(&names.name) => Order::Transposed,
+            _ => Order::of(config, &names.name, target),
+        };
         match source.file.tensor(&names.name) {
             Some(tensor) if tensor.shape.len() == 2 => exported.push(matrix(source.file, tensor, name, order, types)?),
             Some(tensor) => {
@@ -247,7 +313,11 @@ fn matrix<'a>(
     };
     let n_bytes = format.row_bytes(matrix.cols).and_then(|row| row.checked_mul(matrix.rows));
     let n_bytes = n_bytes.and_then(|n| u64::try_from(n).ok()).ok_or_else(|| too_large(&name))?;
-    Ok(Exported { name, format, shape: tensor.shape.clone(), n_bytes, content: Content::Matrix { matrix, order } })
+    let mut shape = tensor.shape.clone();
+    if matches!(order, Order::Transposed) {
+        shape.reverse();
+    }
+    Ok(Exported { name, format, shape, n_bytes, content: Content::Matrix { matrix, order } })
 }
 
 /// The type of all vectors.

@@ -1,6 +1,7 @@
 //! What the tensors of a state dictionary make: layers, activation functions, outputs.
 
 use super::{ForeignError, Tensor, Trained};
+use rin_kernels::Format;
 use rin_model::{Body, Function, Mode, Network, Node, Op, Output, OutputKind, Port};
 use serde::Deserialize;
 use std::collections::{HashMap, HashSet};
@@ -226,7 +227,12 @@ impl Builder {
             function,
         };
         self.out.push(weight);
-        self.out.extend(bias.map(|values| Tensor { name: format!("{name}.bias"), shape: vec![rows], values }));
+        self.out.extend(bias.map(|values| Tensor {
+            name: format!("{name}.bias"),
+            shape: vec![rows],
+            values,
+            format: Format::F32,
+        }));
         self.nodes.push(Node { inputs: vec![from.to_owned()], output: name.to_owned(), op });
         Ok((name.to_owned(), rows))
     }
@@ -292,15 +298,24 @@ impl Builder {
         };
         match self.out.iter_mut().find(|tensor| tensor.name == bias_name) {
             Some(bias) => bias.values = folded(&bias.values),
-            None => self.out.push(Tensor { name: bias_name, shape: vec![shifts.len()], values: folded(&[]) }),
+            None => self.out.push(Tensor {
+                name: bias_name,
+                shape: vec![shifts.len()],
+                values: folded(&[]),
+                format: Format::F32,
+            }),
         }
         self.values.insert(name.to_owned(), (from.to_owned(), shifts.len()));
         true
     }
 
     fn push_vectors(&mut self, name: &str, weight: Vec<f32>, bias: Vec<f32>) {
-        let tensor =
-            |part: &str, values: Vec<f32>| Tensor { name: format!("{name}.{part}"), shape: vec![values.len()], values };
+        let tensor = |part: &str, values: Vec<f32>| Tensor {
+            name: format!("{name}.{part}"),
+            shape: vec![values.len()],
+            values,
+            format: Format::F32,
+        };
         self.out.extend([tensor("weight", weight), tensor("bias", bias)]);
     }
 

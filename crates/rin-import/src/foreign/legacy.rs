@@ -7,6 +7,7 @@
 
 use super::bytes::Bytes;
 use super::{ForeignError, Tensor, Trained};
+use rin_kernels::Format;
 use rin_model::{Body, Function, Mode, Network, Node, Op, Output, OutputKind, Port};
 
 /// Most layers that the first generation could hold.
@@ -224,8 +225,13 @@ fn network(layers: Vec<Layer>) -> Trained {
         let output = format!("layers.{i}");
         nodes.push(Node { inputs: vec![from], output: output.clone(), op });
         from = output;
-        tensors.push(Tensor { name: name("weight"), shape: vec![layer.rows, layer.cols], values: layer.weights });
-        tensors.push(Tensor { name: name("bias"), shape: vec![layer.rows], values: layer.bias });
+        tensors.push(Tensor {
+            name: name("weight"),
+            shape: vec![layer.rows, layer.cols],
+            values: layer.weights,
+            format: Format::F32,
+        });
+        tensors.push(Tensor { name: name("bias"), shape: vec![layer.rows], values: layer.bias, format: Format::F32 });
     }
     let network = Network {
         mode: Mode::Mlp,

@@ -8,6 +8,7 @@ mod describe;
 mod error;
 mod legacy;
 mod pickle;
+mod rwkv;
 mod torch;
 mod zip;
 
@@ -31,6 +32,8 @@ pub(crate) struct Tensor {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     pub(crate) values: Vec<f32>,
+    /// The type of floats that they were stored in, or F32.
+    pub(crate) format: Format,
 }
 
 /// A network with its weights in numbers.
@@ -93,7 +96,16 @@ pub(crate) fn import_network(
     }
     let (format, trained) = match kind {
         Kind::Onnx => return Err(ForeignError::unsupported("an ONNX file").into()),
-        Kind::Torch => ("pytorch", describe::build(torch::read(&bytes_of(src)?)?, description)?),
+        Kind::Torch => {
+            let tensors = torch::read(&bytes_of(src)?)?;
+            if description.is_none() && rwkv::is_rwkv(&tensors) {
+                if options.calibration.is_some() || options.integer {
+                    return Err(ForeignError::unsupported(crate::CALIBRATION_NEEDS_ROWS).into());
+                }
+                return rwkv::import(src, dst, tensors, "pytorch", options);
+            }
+            ("pytorch", describe::build(tensors, description)?)
+        }
         Kind::Safetensors => ("safetensors", describe::build(safetensors(src)?, description)?),
         Kind::Legacy if description.is_some() => {
             return Err(
@@ -255,7 +267,7 @@ fn safetensors(path: &Path) -> Result<Vec<Tensor>, Error> {
         let n = usize::try_from(tensor.n_elements()).map_err(|_| too_large())?;
         let mut values = vec![0.0; n];
         rin_kernels::format::dequantize(format, file.bytes(tensor), &mut values);
-        found.push(Tensor { name: tensor.source_name.clone(), shape: shape.ok_or_else(too_large)?, values });
+        found.push(Tensor { name: tensor.source_name.clone(), shape: shape.ok_or_else(too_large)?, values, format });
     }
     Ok(found)
 }

@@ -7,6 +7,7 @@
 use super::bytes::Bytes;
 use super::pickle::{Id, Pickle, Value};
 use super::{ForeignError, Tensor, zip};
+use rin_kernels::Format;
 use rin_kernels::half::{bf16_to_f32, f16_to_f32};
 use std::collections::HashMap;
 
@@ -205,5 +206,10 @@ fn tensor(pickle: &Pickle, name: &str, value: &Value, storages: &HashMap<&str, &
             *i = 0;
         }
     }
-    Ok(Tensor { name: name.to_owned(), shape: sizes, values })
+    let format = match element {
+        Element::F16 => Format::F16,
+        Element::BF16 => Format::BF16,
+        _ => Format::F32,
+    };
+    Ok(Tensor { name: name.to_owned(), shape: sizes, values, format })
 }

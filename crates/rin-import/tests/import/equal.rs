@@ -41,6 +41,7 @@ fn a_folder_and_a_gguf_file_of_the_same_weights_become_the_same_network() {
         ("tiny-llama3", "tiny-llama3-bf16.gguf"),
         ("tiny-qwen2", "tiny-qwen2-bf16.gguf"),
         ("tiny-qwen2-yarn", "tiny-qwen2-yarn-f16.gguf"),
+        ("tiny-gpt2", "tiny-gpt2-f32.gguf"),
     ] {
         let src = conformance("models").join(name);
         for quant in [None, Some(Format::Q8_0)] {

@@ -134,7 +134,7 @@ fn a_folder_as_gguf_has_the_tensors_that_the_gguf_package_writes() {
         assert_eq!(ids(&src), ids(&back));
         compared += 1;
     }
-    assert_eq!(compared, 5);
+    assert_eq!(compared, 6);
 }
 
 #[test]

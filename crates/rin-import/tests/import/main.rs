@@ -19,4 +19,6 @@ mod places;
 #[cfg(test)]
 mod quantized;
 #[cfg(test)]
+mod rwkv;
+#[cfg(test)]
 mod written;

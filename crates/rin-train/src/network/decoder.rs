@@ -207,22 +207,40 @@ impl Network for Decoder {
 }
 
 /// The matrices that a memory's input row is the product with, in the order of its columns; not all kinds have all.
-fn memory_inputs(memory: &Memory) -> [&'static str; 3] {
+fn memory_inputs(memory: &Memory) -> [&'static str; 4] {
     match memory.kind {
-        MemoryKind::GatedDelta => ["mem_in", "mem_ba", ""],
-        _ => ["mem_in", "mem_beta", "mem_decay"],
+        MemoryKind::GatedDelta => ["mem_in", "mem_ba", "", ""],
+        _ => ["mem_in", "mem_beta", "mem_decay", "mem_learn"],
     }
 }
 
 /// The numbers of a layer's memory, in the order in which the operation takes them; not all kinds have all.
-fn memory_numbers(layer: usize) -> [String; 5] {
-    ["mem_conv.weight", "mem_decay.bias", "mem_rate", "mem_norm.weight", "mem_codebook"]
-        .map(|part| format!("blk.{layer}.{part}"))
+fn memory_numbers(layer: usize) -> [String; 9] {
+    [
+        "mem_conv.weight",
+        "mem_decay.bias",
+        "mem_rate",
+        "mem_learn.bias",
+        "mem_key_unit",
+        "mem_key_rate",
+        "mem_skip",
+        "mem_norm.weight",
+        "mem_codebook",
+    ]
+    .map(|part| format!("blk.{layer}.{part}"))
 }
 
-/// Shares begin at exp(-0.02): half of a memory is left after 35 tokens.
-const STEP_BIAS: f32 = -4.6;
-const RATE: f32 = -2.0;
+/// First bias of decays, and the rate by which a step becomes a share, where there are steps. Where the token says a share
+/// for the whole memory or RWKV-7's, they begin at exp(-0.02): half of a memory is left after 35 tokens. Mamba-2's steps
+/// begin at a half, since values are written by them.
+fn first_decay(kind: MemoryKind) -> (f32, f32) {
+    match kind {
+        MemoryKind::GatedDelta => (-4.6, -2.0),
+        MemoryKind::Mamba2 => (-0.43, -0.04),
+        MemoryKind::Rwkv7 => (-3.38, 0.0),
+        _ => (2.0, 0.0),
+    }
+}
 
 fn memory_parameters(m: &Memory, layer: usize, dim: usize, [inner, outer]: [Role; 2]) -> Vec<Parameter> {
     let mut all = Vec::new();
@@ -230,6 +248,7 @@ fn memory_parameters(m: &Memory, layer: usize, dim: usize, [inner, outer]: [Role
         all.push(Parameter::new(format!("blk.{layer}.{part}"), shape, role));
     };
     let fused = m.kind == MemoryKind::GatedDelta;
+    let (bias, rate) = first_decay(m.kind);
     let gate = if m.output_gate { m.v_width() } else { 0 };
     add("mem_in.weight", &[m.channels() + gate, dim], inner);
     if fused {
@@ -241,11 +260,20 @@ fn memory_parameters(m: &Memory, layer: usize, dim: usize, [inner, outer]: [Role
         if !fused {
             add("mem_decay.weight", &[m.decay_width(), dim], inner);
         }
-        let value = if fused { STEP_BIAS } else { 2.0 };
-        add("mem_decay.bias", &[m.decay_width()], Role::Vector { value });
+        add("mem_decay.bias", &[m.decay_width()], Role::Vector { value: bias });
     }
-    if fused {
-        add("mem_rate", &[m.v_heads], Role::Vector { value: RATE });
+    if fused || m.kind == MemoryKind::Mamba2 {
+        add("mem_rate", &[m.v_heads], Role::Vector { value: rate });
+    }
+    if m.kind == MemoryKind::Mamba2 {
+        // At 1, as published, values of this size would drown what is read.
+        add("mem_skip", &[m.v_heads], Role::Vector { value: 0.0 });
+    }
+    if m.kind == MemoryKind::Rwkv7 {
+        add("mem_learn.weight", &[m.k_width(), dim], inner);
+        add("mem_learn.bias", &[m.k_width()], Role::Vector { value: 0.0 });
+        add("mem_key_unit", &[m.k_width()], Role::Vector { value: 1.0 });
+        add("mem_key_rate", &[m.k_width()], Role::Vector { value: 1.0 });
     }
     if m.conv > 0 {
         add("mem_conv.weight", &[m.channels() * m.conv], Role::Numbers { std: 0.4 });

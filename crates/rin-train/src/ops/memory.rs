@@ -1,22 +1,24 @@
 //! A memory of a fixed size over whole training sequences: convolution, keys, decays, recurrence, norm and gate in one
 //! operation, whose forward pass is the runtime's kernels.
 //!
-//! A row of the input holds what a token projects: queries, keys, values, the gate, beta, decays. The other input holds the
-//! layer's numbers one after the other: convolution, biases of decays, norm, codebook. The backward pass computes a
-//! sequence's forward pass again, keeps every state of its recurrence, and goes back token by token.
+//! A row of the input holds what a token projects: queries, keys, values, the gate, beta, decays, rates of learning. The
+//! other input holds the layer's numbers one after the other: see [`Places`]. The backward pass computes a sequence's
+//! forward pass again, keeps every state of its recurrence, and goes back token by token.
 
 use super::memory_gradient::{Gradient, backward};
+use super::memory_shape::{MemoryShape, Places};
 use super::{host, tensor, values};
 use crate::kernels::Kernels;
 use candle_core::{CpuStorage, CustomOp2, Error, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
+use rin_kernels::ops::activation::{Activate, Function};
 use rin_kernels::ops::memory::{
-    Bind, CausalConv, Correction, Decay, DecayKind, Decays, DeltaShares, Gating, HeadNorm, Quant, Read, Recur, Route,
-    Rows, Scale, Tokens, Unbind, UnitNorm,
+    AddScaled, Bind, CausalConv, Correction, Decay, DecayKind, Decays, DeltaShares, Gating, HeadNorm, Read, Recur,
+    Route, Rows, RwkvKeys, Scale, Tokens, Unbind, UnitNorm,
 };
 use rin_kernels::ops::softmax::Softmax;
 use rin_kernels::{Cpu, MatMut};
-use rin_model::{Address, Bhrr, Memory, MemoryKind, ReadBy, SlotValues};
+use rin_model::{Bhrr, MemoryKind, ReadBy};
 use std::ops::Range;
 
 /// Added to the sum of squares of keys and queries, as the runtime does.
@@ -29,14 +31,16 @@ pub(crate) struct MemoryKernels {
     conv: CausalConv,
     unit_norm: UnitNorm,
     scale: Scale,
+    add_scaled: AddScaled,
     decays: Decays,
     delta_shares: DeltaShares,
     head_norm: HeadNorm,
     route: Route,
     bind: Bind,
     unbind: Unbind,
+    rwkv_keys: RwkvKeys,
     softmax: Softmax,
-    sigmoid: rin_kernels::ops::activation::Activate,
+    sigmoid: Activate,
 }
 
 impl MemoryKernels {
@@ -47,137 +51,17 @@ impl MemoryKernels {
             conv: CausalConv::select(cpu),
             unit_norm: UnitNorm::select(cpu),
             scale: Scale::select(cpu),
+            add_scaled: AddScaled::select(cpu),
             decays: Decays::select(cpu),
             delta_shares: DeltaShares::select(cpu),
             head_norm: HeadNorm::select(cpu),
             route: Route::select(cpu),
             bind: Bind::select(cpu),
             unbind: Unbind::select(cpu),
+            rwkv_keys: RwkvKeys::select(cpu),
             softmax: Softmax::select(cpu),
-            sigmoid: rin_kernels::ops::activation::Activate::select(cpu),
+            sigmoid: Activate::select(cpu),
         }
-    }
-}
-
-/// The sizes of a memory and where its numbers lie.
-#[derive(Clone, Debug)]
-pub struct MemoryShape {
-    pub(super) m: Memory,
-    /// Tokens of a sequence.
-    pub(super) seq: usize,
-    pub(super) norm_eps: f32,
-}
-
-impl MemoryShape {
-    /// For sequences of `seq` tokens.
-    pub fn new(memory: &Memory, seq: usize, norm_eps: f32) -> Self {
-        Self { m: memory.clone(), seq, norm_eps }
-    }
-
-    /// Whether this kind of memory can be trained.
-    pub fn is_trained(kind: MemoryKind) -> bool {
-        use MemoryKind::{Bhrr, Delta, GatedDelta, Gla, Gsa, Linear, Retnet};
-        matches!(kind, Linear | Retnet | Gla | Delta | GatedDelta | Gsa | Bhrr)
-    }
-
-    pub(super) fn arms(&self) -> Option<&Bhrr> {
-        self.m.bhrr.as_ref()
-    }
-
-    /// Whether a slot holds a matrix of keys by values.
-    pub(super) fn is_outer(&self) -> bool {
-        self.arms().is_some_and(|arms| arms.outer)
-    }
-
-    fn gate(&self) -> usize {
-        if self.m.output_gate { self.m.v_width() } else { 0 }
-    }
-
-    pub(super) fn beta_width(&self) -> usize {
-        if self.m.has_beta() { self.m.v_heads } else { 0 }
-    }
-
-    /// Columns of the gate in an input row.
-    pub(super) fn gate_columns(&self) -> Range<usize> {
-        self.m.channels()..self.m.channels() + self.gate()
-    }
-
-    pub(super) fn beta_columns(&self) -> Range<usize> {
-        let first = self.gate_columns().end;
-        first..first + self.beta_width()
-    }
-
-    pub(super) fn decay_columns(&self) -> Range<usize> {
-        let first = self.beta_columns().end;
-        first..first + self.m.decay_width()
-    }
-
-    /// Width of an input row.
-    pub fn width(&self) -> usize {
-        self.decay_columns().end
-    }
-
-    /// Places of the layer's numbers: convolution, biases of decays, rates, norm, codebook.
-    pub(super) fn places(&self) -> [Range<usize>; 5] {
-        let m = &self.m;
-        let rate = if m.kind == MemoryKind::GatedDelta { m.v_heads } else { 0 };
-        let norm = if m.output_norm { m.v_dim } else { 0 };
-        let has_book = self.arms().is_some_and(|arms| arms.address != Address::Hash);
-        let book = if has_book { m.k_heads * m.slots * m.k_dim } else { 0 };
-        let mut first = 0;
-        [m.channels() * m.conv, m.decay_width(), rate, norm, book].map(|n| {
-            let range = first..first + n;
-            first = range.end;
-            range
-        })
-    }
-
-    /// How many numbers the layer has.
-    pub fn numbers(&self) -> usize {
-        self.places()[4].end
-    }
-
-    /// Rows of a head's memory.
-    pub(super) fn rows(&self) -> usize {
-        self.m.state_rows()
-    }
-
-    /// Whether slots are read by a softmax over a memory of keys.
-    pub(super) fn is_gsa(&self) -> bool {
-        self.m.kind == MemoryKind::Gsa
-    }
-
-    pub(super) fn quant(&self) -> Quant {
-        match self.arms().map(|arms| arms.values) {
-            Some(SlotValues::Sign) => Quant::Sign,
-            Some(SlotValues::Bits4) => Quant::Steps(7),
-            Some(SlotValues::Bits8) => Quant::Steps(127),
-            Some(SlotValues::Float) | None => Quant::Float,
-        }
-    }
-
-    pub(super) fn read(&self) -> Read {
-        if self.arms().is_some() && !self.corrects() { Read::Before } else { Read::After }
-    }
-
-    /// The constant share that head `head` keeps, where there is one.
-    pub(super) fn constant(&self, head: usize) -> Option<f32> {
-        let halvings = u32::try_from(head).unwrap_or(100).min(100) + 5;
-        (self.m.kind == MemoryKind::Retnet).then(|| 1.0 - f32::from_bits((127 - halvings) << 23))
-    }
-
-    /// Whether a write takes back what the memory holds at its key.
-    pub(super) fn corrects(&self) -> bool {
-        self.has_unit_keys() || self.arms().is_some_and(|arms| arms.outer && arms.delta)
-    }
-
-    /// Whether keys and queries have one length, beside those of matrices in slots.
-    pub(super) fn has_unit_keys(&self) -> bool {
-        matches!(self.m.kind, MemoryKind::Delta | MemoryKind::GatedDelta)
-    }
-
-    pub(super) fn k_head(&self, head: usize) -> usize {
-        head / (self.m.v_heads / self.m.k_heads)
     }
 }
 
@@ -201,13 +85,19 @@ pub(super) struct Forward {
     /// What is written.
     pub(super) v: Vec<f32>,
     pub(super) beta: Vec<f32>,
+    /// Steps that values are written by, `(tokens, heads)`.
+    pub(super) steps: Vec<f32>,
+    /// Rates of learning, `(tokens, keys)`.
+    pub(super) learn: Vec<f32>,
+    /// What a memory is corrected with: `b` times what it holds at `a`, both `(tokens, keys)`.
+    pub(super) correct: [Vec<f32>; 2],
     /// What is left, as projected: `(tokens, decay width)`.
     pub(super) decay: Vec<f32>,
     /// What is left of each slot, with delta writes.
     pub(super) keep: Vec<f32>,
     /// What was read from the memory.
     pub(super) read: Vec<f32>,
-    /// The same, unbound.
+    /// The same, unbound, or with the values that go past the memory.
     pub(super) unbound: Vec<f32>,
     /// The result.
     pub(super) out: Vec<f32>,
@@ -218,7 +108,7 @@ impl Forward {
     pub(super) fn row_shares(&self, shape: &MemoryShape) -> Option<&[f32]> {
         match (&self.keep[..], shape.m.kind) {
             (keep @ [_, ..], _) => Some(keep),
-            (_, MemoryKind::Gla | MemoryKind::Gsa) => Some(&self.decay),
+            (_, MemoryKind::Gla | MemoryKind::Gsa | MemoryKind::Rwkv7) => Some(&self.decay),
             _ => None,
         }
     }
@@ -231,73 +121,53 @@ fn columns(x: &[f32], width: usize, range: Range<usize>) -> Vec<f32> {
 
 /// Runs one sequence: `x` is `(seq, width)`, `p` the layer's numbers.
 pub(super) fn forward(shape: &MemoryShape, kernels: &MemoryKernels, x: &[f32], p: &[f32]) -> Forward {
-    let m = &shape.m;
+    let (m, places) = (&shape.m, shape.places());
     let (keys, values, channels, width) = (m.k_width(), m.v_width(), m.channels(), shape.width());
-    let [conv, bias, rate, norm, book] = shape.places().map(|place| &p[place]);
+    let (bias, rate, norm) = (&p[places.bias.clone()], &p[places.rate.clone()], &p[places.norm.clone()]);
     let mut f = Forward { qkv: columns(x, width, 0..channels), ..Forward::default() };
     if m.conv > 0 {
-        let zeros = vec![0.0; channels];
-        let mut before = vec![0.0; f.qkv.len()];
-        let mut after = vec![0.0; f.qkv.len()];
-        for (t, (before, after)) in before.chunks_exact_mut(channels).zip(after.chunks_exact_mut(channels)).enumerate()
-        {
-            let tap = |j: usize| {
-                let back = m.conv - 1 - j;
-                if t < back { &zeros[..] } else { &f.qkv[(t - back) * channels..][..channels] }
-            };
-            let taps: Vec<&[f32]> = (0..m.conv).map(tap).collect();
-            kernels.conv.run(before, &taps, conv, &[], false);
-            kernels.conv.run(after, &taps, conv, &[], true);
-        }
-        (f.before, f.qkv) = (before, after);
+        convolve(shape, kernels, &p[places.conv.clone()], &mut f);
     }
     f.q = columns(&f.qkv, channels, 0..keys);
     f.k = columns(&f.qkv, channels, keys..2 * keys);
     f.v = columns(&f.qkv, channels, 2 * keys..channels);
     f.beta = columns(x, width, shape.beta_columns());
-    kernels.sigmoid.run(&mut f.beta, rin_kernels::ops::activation::Function::Sigmoid);
+    kernels.sigmoid.run(&mut f.beta, Function::Sigmoid);
     f.decay = columns(x, width, shape.decay_columns());
-    // What a slot of `gsa` takes of a token: what its decay leaves free.
-    let mut written = vec![0.0; if shape.is_gsa() { f.decay.len() } else { 0 }];
+    // Steps of `mamba2`; what a slot of `gsa` takes of a token, which is what its decay leaves free.
+    let mut written = vec![0.0; if shape.is_gsa() || shape.has_steps() { f.decay.len() } else { 0 }];
     if m.decay_width() > 0 {
-        let kind = if rate.is_empty() { DecayKind::SixteenthSigmoid } else { DecayKind::Step };
+        let kind = match m.kind {
+            MemoryKind::GatedDelta | MemoryKind::Mamba2 => DecayKind::Step,
+            MemoryKind::Rwkv7 => DecayKind::Rwkv7,
+            _ => DecayKind::SixteenthSigmoid,
+        };
         let n = m.decay_width();
         for (t, row) in f.decay.chunks_exact_mut(n).enumerate() {
             kernels.decays.run(row, written.get_mut(t * n..(t + 1) * n).unwrap_or_default(), rate, bias, kind);
         }
     }
-    let scale = 1.0 / (m.k_dim as f32).sqrt();
     if let Some(arms) = shape.arms().cloned() {
-        slots(shape, kernels, &arms, book, &mut f);
+        slots(shape, kernels, &arms, &p[places.book.clone()], &mut f);
     } else if shape.has_unit_keys() {
-        kernels.unit_norm.run(&mut f.q, m.k_dim, UNIT_EPS, scale);
+        kernels.unit_norm.run(&mut f.q, m.k_dim, UNIT_EPS, shape.query_scale());
         kernels.unit_norm.run(&mut f.k, m.k_dim, UNIT_EPS, 1.0);
+    } else if shape.has_steps() {
+        for (v, step) in f.v.chunks_exact_mut(m.v_dim).zip(&written) {
+            kernels.scale.run(v, *step);
+        }
+        f.steps = std::mem::take(&mut written);
+    } else if shape.is_rwkv7() {
+        rwkv7(shape, kernels, &places, x, p, &mut f);
     } else {
-        kernels.scale.run(&mut f.q, scale);
+        kernels.scale.run(&mut f.q, shape.query_scale());
     }
     if shape.is_gsa() {
         f.q = slot_shares(shape, kernels, &f, &written);
         f.k = written;
     }
-    let mut read = vec![0.0; shape.seq * values];
-    let mut whole = MatMut::new(&mut read, shape.seq, values);
-    let mut state = vec![0.0; shape.rows() * m.v_dim];
-    for head in 0..m.v_heads {
-        state.fill(0.0);
-        let (_, right) = whole.reborrow().split_cols(head * m.v_dim);
-        let (mut out, _) = right.split_cols(m.v_dim);
-        kernels.recur.run(&mut state, &mut out, tokens(shape, &f, head));
-    }
-    f.read = read;
-    f.unbound.clone_from(&f.read);
-    if shape.is_outer() {
-        kernels.scale.run(&mut f.unbound, shape.quant().scale());
-    } else if shape.arms().is_some() {
-        let q = columns(&f.qkv, channels, 0..keys);
-        for (row, q) in f.unbound.chunks_exact_mut(values).zip(q.chunks_exact(values)) {
-            kernels.unbind.run(row, q, shape.quant().scale());
-        }
-    }
+    recur(shape, kernels, &mut f);
+    unbind(shape, kernels, &p[places.skip], &mut f);
     f.out.clone_from(&f.unbound);
     if m.output_norm {
         let gating = if m.output_gate { Gating::SiluAfter } else { Gating::None };
@@ -308,6 +178,80 @@ pub(super) fn forward(shape: &MemoryShape, kernels: &MemoryKernels, x: &[f32], p
     f
 }
 
+/// Queries, keys and values over the last tokens.
+fn convolve(shape: &MemoryShape, kernels: &MemoryKernels, conv: &[f32], f: &mut Forward) {
+    let (m, channels) = (&shape.m, shape.m.channels());
+    let zeros = vec![0.0; channels];
+    let (mut before, mut after) = (vec![0.0; f.qkv.len()], vec![0.0; f.qkv.len()]);
+    let rows = before.chunks_exact_mut(channels).zip(after.chunks_exact_mut(channels));
+    for (t, (before, after)) in rows.enumerate() {
+        let tap = |j: usize| {
+            let back = m.conv - 1 - j;
+            if t < back { &zeros[..] } else { &f.qkv[(t - back) * channels..][..channels] }
+        };
+        let taps: Vec<&[f32]> = (0..m.conv).map(tap).collect();
+        kernels.conv.run(before, &taps, conv, &[], false);
+        kernels.conv.run(after, &taps, conv, &[], true);
+    }
+    (f.before, f.qkv) = (before, after);
+}
+
+/// The recurrence of every head.
+fn recur(shape: &MemoryShape, kernels: &MemoryKernels, f: &mut Forward) {
+    let (m, values) = (&shape.m, shape.m.v_width());
+    let mut read = vec![0.0; shape.seq * values];
+    let mut whole = MatMut::new(&mut read, shape.seq, values);
+    let mut state = vec![0.0; shape.rows() * m.v_dim];
+    for head in 0..m.v_heads {
+        state.fill(0.0);
+        let (_, right) = whole.reborrow().split_cols(head * m.v_dim);
+        let (mut out, _) = right.split_cols(m.v_dim);
+        kernels.recur.run(&mut state, &mut out, tokens(shape, f, head));
+    }
+    f.read = read;
+}
+
+/// What was read, unbound from queries, or with values that go past the memory by `skip`.
+fn unbind(shape: &MemoryShape, kernels: &MemoryKernels, skip: &[f32], f: &mut Forward) {
+    let m = &shape.m;
+    let (keys, values, channels) = (m.k_width(), m.v_width(), m.channels());
+    f.unbound.clone_from(&f.read);
+    if shape.has_steps() {
+        for (out, qkv) in f.unbound.chunks_exact_mut(values).zip(f.qkv.chunks_exact(channels)) {
+            let rows = out.chunks_exact_mut(m.v_dim).zip(qkv[2 * keys..].chunks_exact(m.v_dim));
+            for ((out, v), share) in rows.zip(skip) {
+                kernels.add_scaled.run(out, v, *share);
+            }
+        }
+    } else if shape.is_outer() {
+        kernels.scale.run(&mut f.unbound, shape.quant().scale());
+    } else if shape.arms().is_some() {
+        let q = columns(&f.qkv, channels, 0..keys);
+        for (row, q) in f.unbound.chunks_exact_mut(values).zip(q.chunks_exact(values)) {
+            kernels.unbind.run(row, q, shape.quant().scale());
+        }
+    }
+}
+
+/// Keys, and what RWKV-7's memory is corrected with.
+fn rwkv7(shape: &MemoryShape, kernels: &MemoryKernels, places: &Places, x: &[f32], p: &[f32], f: &mut Forward) {
+    let keys = shape.m.k_width();
+    f.learn = columns(x, shape.width(), shape.learn_columns());
+    for row in f.learn.chunks_exact_mut(keys) {
+        for (x, bias) in row.iter_mut().zip(&p[places.learn.clone()]) {
+            *x += bias;
+        }
+    }
+    kernels.sigmoid.run(&mut f.learn, Function::Sigmoid);
+    let (mut a, mut b) = (vec![0.0; f.k.len()], f.learn.clone());
+    let rates = places.keys.clone().map(|place| &p[place]);
+    let rows = f.k.chunks_exact_mut(keys).zip(b.chunks_exact_mut(keys)).zip(a.chunks_exact_mut(keys));
+    for ((k, b), a) in rows {
+        kernels.rwkv_keys.run(k, b, a, rates, shape.m.k_dim);
+    }
+    f.correct = [a, b];
+}
+
 /// What the recurrence of a head reads.
 fn tokens<'a>(shape: &MemoryShape, f: &'a Forward, head: usize) -> Tokens<'a> {
     let m = &shape.m;
@@ -316,12 +260,17 @@ fn tokens<'a>(shape: &MemoryShape, f: &'a Forward, head: usize) -> Tokens<'a> {
     let stride = m.k_heads * rows;
     let decay = match m.kind {
         _ if !f.keep.is_empty() => Decay::ByRow(of(&f.keep, head * rows, m.v_heads * rows)),
-        MemoryKind::Gla | MemoryKind::Gsa => Decay::ByRow(of(&f.decay, head * rows, stride)),
-        MemoryKind::GatedDelta => Decay::Token(of(&f.decay, head, m.v_heads)),
+        MemoryKind::Gla | MemoryKind::Gsa | MemoryKind::Rwkv7 => Decay::ByRow(of(&f.decay, head * rows, stride)),
+        MemoryKind::GatedDelta | MemoryKind::Mamba2 => Decay::Token(of(&f.decay, head, m.v_heads)),
         _ => shape.constant(head).map_or(Decay::None, Decay::Constant),
     };
-    let correction =
-        if shape.corrects() { Correction::Delta { beta: of(&f.beta, head, m.v_heads) } } else { Correction::None };
+    let correction = if shape.corrects() {
+        Correction::Delta { beta: of(&f.beta, head, m.v_heads) }
+    } else if let ([a, b], true) = (&f.correct, shape.is_rwkv7()) {
+        Correction::RankOne { a: of(a, head * rows, stride), b: of(b, head * rows, stride) }
+    } else {
+        Correction::None
+    };
     Tokens {
         q: of(&f.q, k_head * rows, stride),
         k: of(&f.k, k_head * rows, stride),

@@ -5,7 +5,9 @@
 //! `dbeta = de (v - u)`, `du = -beta de`, `dk = G e + (w S) du` and `G += k du^T`; a decay `dw = G S` and `G = w G`.
 //! The memory of keys of `gsa` stands in [`slot_keys`].
 
-use super::memory::{Forward, MemoryShape, UNIT_EPS};
+use super::memory::{Forward, UNIT_EPS};
+use super::memory_published::{rwkv7_backward, steps_backward};
+use super::memory_shape::MemoryShape;
 use super::memory_slots::{matrices_backward, slots_backward, unbind_backward};
 use crate::kernels::{Kernels, Loop};
 use rin_kernels::math::sigmoid;
@@ -29,7 +31,8 @@ pub(super) fn backward(
 ) -> Gradient {
     let m = &shape.m;
     let (values, channels, width) = (m.v_width(), m.channels(), shape.width());
-    let [conv_at, bias_at, rate_at, norm_at, book_at] = shape.places();
+    let places = shape.places();
+    let (norm_at, book_at) = (places.norm.clone(), places.book.clone());
     let mut g = Gradient { x: vec![0.0; x.len()], p: vec![0.0; p.len()] };
     let mut d_read = dy.to_vec();
     if m.output_norm {
@@ -73,6 +76,7 @@ pub(super) fn backward(
         v: vec![0.0; f.v.len()],
         w: vec![0.0; f.row_shares(shape).map_or(f.decay.len(), <[f32]>::len)],
         beta: vec![0.0; f.beta.len()],
+        correct: [0, 1].map(|i| vec![0.0; f.correct[i].len()]),
     };
     for head in 0..m.v_heads {
         kernels.dispatch(Recurrence { shape, f, head, dy: &d_read, d: &mut d });
@@ -86,16 +90,24 @@ pub(super) fn backward(
         let book = p[book_at.clone()].to_vec();
         slots_backward(shape, f, &book, &mut d, &mut d_qkv, &mut g.p[book_at]);
     } else {
+        if shape.is_rwkv7() {
+            rwkv7_backward(shape, f, p, &mut d, &mut g);
+        }
         keys_backward(shape, f, &d, &mut d_qkv);
     }
-    decay_backward(shape, f, x, p, &d.w, &mut g, [bias_at, rate_at]);
+    let mut d_steps = Vec::new();
+    if shape.has_steps() {
+        let skip_at = places.skip.clone();
+        d_steps = steps_backward(shape, f, &p[skip_at.clone()], &d_read, &mut d_qkv, &mut g.p[skip_at]);
+    }
+    decay_backward(shape, f, x, p, [&d.w, &d_steps], &mut g);
     for (t, (beta, d)) in f.beta.chunks_exact(m.v_heads).zip(d.beta.chunks_exact(m.v_heads)).enumerate() {
         let out = &mut g.x[t * width..][shape.beta_columns()];
         for ((out, beta), d) in out.iter_mut().zip(beta).zip(d) {
             *out = d * beta * (1.0 - beta);
         }
     }
-    conv_backward(shape, f, x, &p[conv_at.clone()], d_qkv, &mut g, conv_at);
+    conv_backward(shape, f, x, &p[places.conv.clone()], d_qkv, &mut g, places.conv);
     g
 }
 
@@ -103,7 +115,7 @@ pub(super) fn backward(
 fn keys_backward(shape: &MemoryShape, f: &Forward, d: &Rows, d_qkv: &mut [f32]) {
     let m = &shape.m;
     let (keys, values, channels) = (m.k_width(), m.v_width(), m.channels());
-    let scale = 1.0 / (m.k_dim as f32).sqrt();
+    let scale = shape.query_scale();
     let rows = d_qkv.chunks_exact_mut(channels).zip(f.qkv.chunks_exact(channels));
     for (t, (out, qkv)) in rows.enumerate() {
         let (dq, dk) = (&d.q[t * keys..][..keys], &d.k[t * keys..][..keys]);
@@ -111,8 +123,8 @@ fn keys_backward(shape: &MemoryShape, f: &Forward, d: &Rows, d_qkv: &mut [f32]) 
         let (k_out, v_out) = rest.split_at_mut(keys);
         v_out.copy_from_slice(&d.v[t * values..][..values]);
         if shape.has_unit_keys() {
-            unit_backward(q_out, &qkv[..keys], dq, m.k_dim, scale);
-            unit_backward(k_out, &qkv[keys..2 * keys], dk, m.k_dim, 1.0);
+            unit_backward(q_out, &qkv[..keys], dq, m.k_dim, UNIT_EPS, scale);
+            unit_backward(k_out, &qkv[keys..2 * keys], dk, m.k_dim, UNIT_EPS, 1.0);
         } else {
             q_out.iter_mut().zip(dq).for_each(|(out, dq)| *out = dq * scale);
             k_out.copy_from_slice(dk);
@@ -149,9 +161,9 @@ fn norm_backward(
 }
 
 /// Of vectors brought to the length `scale`, head by head.
-pub(super) fn unit_backward(out: &mut [f32], x: &[f32], d: &[f32], head: usize, scale: f32) {
+pub(super) fn unit_backward(out: &mut [f32], x: &[f32], d: &[f32], head: usize, eps: f32, scale: f32) {
     for ((out, x), d) in out.chunks_exact_mut(head).zip(x.chunks_exact(head)).zip(d.chunks_exact(head)) {
-        let inverse = 1.0 / (x.iter().map(|x| x * x).sum::<f32>() + UNIT_EPS).sqrt();
+        let inverse = 1.0 / (x.iter().map(|x| x * x).sum::<f32>() + eps).sqrt();
         let along = x.iter().zip(d).map(|(x, d)| x * d).sum::<f32>() * inverse * inverse;
         for ((out, x), d) in out.iter_mut().zip(x).zip(d) {
             *out = scale * inverse * (d - x * along);
@@ -167,6 +179,8 @@ pub(super) struct Rows {
     /// By row, by head, or of nothing.
     pub(super) w: Vec<f32>,
     pub(super) beta: Vec<f32>,
+    /// What the memory is corrected with.
+    pub(super) correct: [Vec<f32>; 2],
 }
 
 /// The recurrence of one head, backwards.
@@ -203,7 +217,7 @@ pub(super) fn add(y: &mut [f32], x: &[f32], factor: f32) {
 struct Kept {
     /// The memory before each token, and after the last one: `(seq + 1, rows, cols)`.
     states: Vec<f32>,
-    /// What each key held, with delta writes: `(seq, cols)`.
+    /// What each key held, with delta writes, or what is found where a correction looks: `(seq, cols)`.
     held: Vec<f32>,
 }
 
@@ -214,7 +228,7 @@ impl Recurrence<'_> {
         let (m, rows) = (&self.shape.m, self.shape.rows());
         match (self.f.row_shares(self.shape), m.kind) {
             (Some(all), _) => all[(t * m.v_heads + self.head) * rows + i],
-            (None, MemoryKind::GatedDelta) => self.f.decay[t * m.v_heads + self.head],
+            _ if self.shape.decays_by_token() => self.f.decay[t * m.v_heads + self.head],
             _ => self.shape.constant(self.head).unwrap_or(1.0),
         }
     }
@@ -224,7 +238,7 @@ impl Recurrence<'_> {
     fn written(&self, t: usize, held: &[f32], out: &mut [f32]) {
         let m = &self.shape.m;
         out.copy_from_slice(&self.f.v[t * m.v_width() + self.head * m.v_dim..][..m.v_dim]);
-        if !held.is_empty() {
+        if self.shape.corrects() {
             let beta = self.f.beta[t * m.v_heads + self.head];
             for (out, u) in out.iter_mut().zip(held) {
                 *out = beta * (*out - u);
@@ -235,10 +249,10 @@ impl Recurrence<'_> {
     #[inline(always)]
     fn replay(&self) -> Kept {
         let (m, rows, seq) = (&self.shape.m, self.shape.rows(), self.shape.seq);
-        let (cols, size, delta) = (m.v_dim, rows * m.v_dim, self.shape.corrects());
+        let (cols, size, delta, corrected) = (m.v_dim, rows * m.v_dim, self.shape.corrects(), self.shape.is_rwkv7());
         let k_at = self.shape.k_head(self.head) * rows;
-        let mut kept =
-            Kept { states: vec![0.0; (seq + 1) * size], held: vec![0.0; if delta { seq * cols } else { 0 }] };
+        let held = if delta || corrected { seq * cols } else { 0 };
+        let mut kept = Kept { states: vec![0.0; (seq + 1) * size], held: vec![0.0; held] };
         let mut written = vec![0.0_f32; cols];
         for t in 0..seq {
             let k = &self.f.k[t * m.k_heads * rows + k_at..][..rows];
@@ -250,10 +264,18 @@ impl Recurrence<'_> {
                     after[i * cols + c] = w * before[i * cols + c];
                 }
             }
-            let held = if delta { &mut kept.held[t * cols..][..cols] } else { &mut [] };
+            let held = if held > 0 { &mut kept.held[t * cols..][..cols] } else { &mut [] };
             if delta {
                 for i in 0..rows {
                     add(held, &after[i * cols..][..cols], k[i]);
+                }
+            } else if corrected {
+                let [a, b] = [0, 1].map(|i| &self.f.correct[i][t * m.k_heads * rows + k_at..][..rows]);
+                for i in 0..rows {
+                    add(held, &before[i * cols..][..cols], a[i]);
+                }
+                for i in 0..rows {
+                    add(&mut after[i * cols..][..cols], held, b[i]);
                 }
             }
             self.written(t, held, &mut written);
@@ -293,7 +315,7 @@ impl Recurrence<'_> {
             self.d.k[at + i] += dot(&g[i * cols..][..cols], written);
         }
         let v_at = t * m.v_width() + self.head * cols;
-        if held.is_empty() {
+        if !self.shape.corrects() {
             add(&mut self.d.v[v_at..][..cols], d_written, 1.0);
             return;
         }
@@ -322,13 +344,32 @@ impl Recurrence<'_> {
             let of = dot(&g[row.clone()], &before[row.clone()]);
             if by_row {
                 self.d.w[(t * m.v_heads + self.head) * rows + i] += of;
-            } else if m.kind == MemoryKind::GatedDelta {
+            } else if self.shape.decays_by_token() {
                 self.d.w[t * m.v_heads + self.head] += of;
             }
             let w = self.share(t, i);
             for g in &mut g[row] {
                 *g *= w;
             }
+        }
+    }
+
+    /// The gradients of the correction of token `t`, `b u^T` with `u` what the memory before it holds at `a`; `d_found`
+    /// becomes that of `u`.
+    #[inline(always)]
+    fn correct(&mut self, t: usize, before: &[f32], found: &[f32], g: &[f32], d_found: &mut [f32]) {
+        let (m, rows, cols) = (&self.shape.m, self.shape.rows(), self.shape.m.v_dim);
+        let at = t * m.k_heads * rows + self.shape.k_head(self.head) * rows;
+        let b = &self.f.correct[1][at..][..rows];
+        let [da, db] = &mut self.d.correct;
+        d_found.fill(0.0);
+        for i in 0..rows {
+            let g = &g[i * cols..][..cols];
+            add(d_found, g, b[i]);
+            db[at + i] += dot(g, found);
+        }
+        for i in 0..rows {
+            da[at + i] += dot(&before[i * cols..][..cols], d_found);
         }
     }
 }
@@ -348,6 +389,16 @@ impl Loop for Recurrence<'_> {
                 self.read(t, after, &mut g);
             }
             self.write(t, before, held, &mut g, &mut scratch);
+            if self.shape.is_rwkv7() {
+                let d_found = &mut scratch[1];
+                self.correct(t, before, held, &g, d_found);
+                self.decay(t, before, &mut g);
+                let at = t * self.shape.m.k_heads * rows + self.shape.k_head(self.head) * rows;
+                for (i, g) in g.chunks_exact_mut(cols).enumerate() {
+                    add(g, d_found, self.f.correct[0][at + i]);
+                }
+                continue;
+            }
             self.decay(t, before, &mut g);
             if self.shape.read() == Read::Before {
                 self.read(t, before, &mut g);
@@ -419,35 +470,37 @@ impl Loop for SlotKeys<'_> {
     }
 }
 
-/// Of decays as they were projected, and of their biases. Rates are held fixed.
+/// Of decays as they were projected, and of their biases, from the gradients of shares and of steps. Rates are held fixed.
 fn decay_backward(
     shape: &MemoryShape,
     f: &Forward,
     x: &[f32],
     p: &[f32],
-    dw: &[f32],
+    [dw, d_steps]: [&[f32]; 2],
     g: &mut Gradient,
-    [bias_at, rate_at]: [std::ops::Range<usize>; 2],
 ) {
-    let m = &shape.m;
-    let (n, width, at) = (m.decay_width(), shape.width(), shape.decay_columns());
+    let places = shape.places();
+    let (n, width, at) = (shape.m.decay_width(), shape.width(), shape.decay_columns());
     if n == 0 {
         return;
     }
-    let (bias, rate) = (&p[bias_at.clone()], &p[rate_at]);
+    let (bias, rate) = (&p[places.bias.clone()], &p[places.rate]);
     for t in 0..shape.seq {
         for j in 0..n {
             let z = x[t * width + at.start + j] + bias[j];
             let w = f.decay[t * n + j];
-            let slope = match rate.get(j) {
+            let slope = match shape.m.kind {
                 // exp(a softplus(z)).
-                Some(a) => w * a * sigmoid(z),
+                MemoryKind::GatedDelta | MemoryKind::Mamba2 => w * rate[j] * sigmoid(z),
+                // exp(-e^(-1/2) sigmoid(z)).
+                MemoryKind::Rwkv7 => -0.606_530_66 * w * sigmoid(z) * sigmoid(-z),
                 // sigmoid(z)^(1/16).
-                None => w * 0.0625 * sigmoid(-z),
+                _ => w * 0.0625 * sigmoid(-z),
             };
-            let d = dw[t * n + j] * slope;
+            let of_step = d_steps.get(t * n + j).map_or(0.0, |d| d * sigmoid(z));
+            let d = dw[t * n + j] * slope + of_step;
             g.x[t * width + at.start + j] = d;
-            g.p[bias_at.start + j] += d;
+            g.p[places.bias.start + j] += d;
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The backward pass of what BHRR does around its recurrence: shares of slots, matrices in slots, binding.
 
-use super::memory::{Forward, MemoryShape};
+use super::memory::{Forward, UNIT_EPS};
 use super::memory_gradient::{Rows, add, dot, unit_backward};
+use super::memory_shape::MemoryShape;
 use rin_kernels::ops::memory::Quant;
 use rin_model::{Address, ReadBy};
 
@@ -56,8 +57,8 @@ pub(super) fn matrices_backward(shape: &MemoryShape, f: &Forward, d: &mut Rows, 
     let rows = d_qkv.chunks_exact_mut(channels).zip(f.qkv.chunks_exact(channels));
     for (t, (out, qkv)) in rows.enumerate() {
         let (q_out, rest) = out.split_at_mut(keys);
-        unit_backward(q_out, &qkv[..keys], &dq[t * keys..][..keys], dim, scale);
-        unit_backward(&mut rest[..keys], &qkv[keys..2 * keys], &dk[t * keys..][..keys], dim, 1.0);
+        unit_backward(q_out, &qkv[..keys], &dq[t * keys..][..keys], dim, UNIT_EPS, scale);
+        unit_backward(&mut rest[..keys], &qkv[keys..2 * keys], &dk[t * keys..][..keys], dim, UNIT_EPS, 1.0);
     }
 }
 

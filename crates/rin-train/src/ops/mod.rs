@@ -16,6 +16,8 @@ mod linear;
 mod linear_tests;
 pub(crate) mod memory;
 mod memory_gradient;
+mod memory_published;
+mod memory_shape;
 mod memory_slots;
 mod rms_norm;
 mod small_gemm;
@@ -31,7 +33,8 @@ pub use embedding::embedding;
 pub(crate) use fake_quant::first_step;
 pub use fake_quant::{Quantized, fake_quant, fake_quant_learned};
 pub use linear::{Packed, Product, Source, Tail, linear};
-pub use memory::{MemoryShape, memory};
+pub use memory::memory;
+pub use memory_shape::MemoryShape;
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, StorageRef, Tensor};
 use std::ops::{Deref, Range};

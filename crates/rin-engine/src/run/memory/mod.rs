@@ -312,7 +312,8 @@ impl Memories<'_> {
         let r = &self.of;
         let blocks = r.cols / block.max(1);
         let (head, col) = (unit / blocks.max(1), unit % blocks.max(1) * block);
-        let k_head = head / (r.heads / r.k_heads.max(1)).max(1);
+        let k_heads = r.k_heads.max(1);
+        let k_head = if r.tiled { head % k_heads } else { head / (r.heads / k_heads).max(1) };
         let rows = |i: usize, x: Columns, at: usize| Rows {
             data: &self.data[i][run.first * x.stride + x.first + at..],
             stride: x.stride,

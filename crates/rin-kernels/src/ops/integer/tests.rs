@@ -91,6 +91,10 @@ pub(super) fn for_each_case(mut f: impl FnMut(Case)) {
             }
         }
     }
+    // Tiles of eight rows, what is left beside them, and more rows than are at hand at once.
+    for (rows, outputs, inputs) in [(8, 50, 64), (13, 17, 33), (29, 131, 40), (269, 33, 24)] {
+        f(case(&mut random, rows, outputs, inputs, rows % 2 == 0));
+    }
     f(case(&mut random, 1, 16, MAX_INPUTS, true));
 }
 

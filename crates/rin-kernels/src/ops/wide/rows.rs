@@ -8,11 +8,24 @@ pub const SEGMENTS: usize = 1 << 12;
 const SEGMENT_BITS: u32 = 9;
 const _: () = assert!(SEGMENTS << SEGMENT_BITS == 2 * MAX_ELEMENT as usize);
 
-/// The largest magnitude of a row.
+kernel! {
+    /// The largest magnitude of a row.
+    pub struct Largest(x: &[i32], most: &mut i32);
+    check: |_x: &&[i32], _most: &&mut i32| {};
+    cases: tests::for_each_row;
+    conformance: largest;
+    variants {
+        Scalar => largest_row::scalar,
+        Avx2 if target_arch = "x86_64" => largest_row::avx2,
+        Avx512Vnni if target_arch = "x86_64" => largest_row::avx512,
+    }
+}
+
+tiers!(fn largest_row(x: &[i32], most: &mut i32) = largest_of;);
+
 #[inline(always)]
-#[must_use]
-pub fn most(x: &[i32]) -> i32 {
-    x.iter().fold(0, |most, x| most.max(x.wrapping_abs()))
+fn largest_of(x: &[i32], most: &mut i32) {
+    *most = x.iter().fold(0, |most, x| most.max(x.wrapping_abs()));
 }
 
 kernel! {
@@ -172,7 +185,7 @@ fn curve_all(y: &mut [i32], table: &[i32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{AddScaled, Curve, Factor, MAX_ELEMENT, MultiplyScaled, Rescale, SEGMENTS, ToBytes, most, times};
+    use super::{AddScaled, Curve, Factor, Largest, MAX_ELEMENT, MultiplyScaled, Rescale, SEGMENTS, ToBytes, times};
     use crate::Cpu;
     use crate::ops::cases::Random;
 
@@ -185,6 +198,21 @@ mod tests {
     /// A handle of any of the operations, so that one list of cases serves all.
     pub(super) trait Op {
         fn of(&self, case: &Case) -> Vec<i32>;
+    }
+
+    impl Op for Largest {
+        fn of(&self, case: &Case) -> Vec<i32> {
+            let mut found = [-1; 2];
+            self.run(&case.x, &mut found[0]);
+            self.run(&case.y, &mut found[1]);
+            found.to_vec()
+        }
+    }
+
+    fn most(x: &[i32]) -> i32 {
+        let mut most = 0;
+        Largest::select(&Cpu::detect()).run(x, &mut most);
+        most
     }
 
     impl Op for ToBytes {
@@ -260,6 +288,7 @@ mod tests {
     #[test]
     fn a_row_fills_eight_bits_whatever_its_size() {
         let op = ToBytes::select(&Cpu::detect());
+        assert_eq!((most(&[]), most(&[-7, 3]), most(&[5; 100])), (0, 7, 5));
         for size in [1, 2, 3, 127, 128, 1000, MAX_ELEMENT - 1, MAX_ELEMENT] {
             let x = [size, -size, size / 2, 0, -(size / 3)];
             let mut q = [9; 7];

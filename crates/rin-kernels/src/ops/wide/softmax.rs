@@ -67,6 +67,12 @@ impl Powers {
 /// is no exponent but [`MASKED`] ones. `table` has 2^f entries.
 #[inline(always)]
 pub fn weigh(exponents: &[i64], fraction: u32, table: &[u32], weights: &mut [u32]) -> u64 {
+    weigh_by(exponents, fraction, |place| table[place], weights)
+}
+
+/// As [`weigh`], the table behind a function of a place below 2^f.
+#[inline(always)]
+pub(super) fn weigh_by(exponents: &[i64], fraction: u32, entry: impl Fn(usize) -> u32, weights: &mut [u32]) -> u64 {
     let most = exponents.iter().copied().max().unwrap_or(MASKED);
     if most <= MASKED {
         weights.fill(0);
@@ -78,7 +84,7 @@ pub fn weigh(exponents: &[i64], fraction: u32, table: &[u32], weights: &mut [u32
         let u = most.abs_diff(*t);
         let shift = u >> fraction;
         #[expect(clippy::cast_possible_truncation, reason = "masked")]
-        let entry = table[(u & mask) as usize];
+        let entry = entry((u & mask) as usize);
         *weight = if shift > u64::from(TABLE_BITS) { 0 } else { entry >> shift };
         sum += u64::from(*weight);
     }
@@ -86,9 +92,29 @@ pub fn weigh(exponents: &[i64], fraction: u32, table: &[u32], weights: &mut [u32
 }
 
 /// Weights over their sum in units of 2^-[`UNIT_BITS`], each rounded to nearest.
+///
+/// A sum of at least one whole weight has 31 bits or more, and then one reciprocal of it serves all: with `b` the sum's highest
+/// bit, `a = weight · 2^15 + sum / 2` and `inverse = floor(2^(b + 31) / sum)`, the estimate `(a / 2^15) · inverse / 2^(b + 16)` is
+/// below `a / sum` by less than `(2^31 + 2^32) / 2^46`, so what is rounded down from it is the quotient or one less, and the rest
+/// says which.
 #[inline(always)]
 pub fn divide(weights: &mut [u32], sum: u64) {
     if sum == 0 {
+        return;
+    }
+    let bit = sum.ilog2();
+    if (TABLE_BITS..=44).contains(&bit) {
+        let inverse = (1_u128 << (bit + 31)) / u128::from(sum);
+        #[expect(clippy::cast_possible_truncation, reason = "at most 2^31")]
+        let inverse = inverse as u64 & 0xffff_ffff;
+        for weight in weights {
+            let a = (u64::from(*weight) << UNIT_BITS) + sum / 2;
+            let estimate = ((a >> UNIT_BITS & 0xffff_ffff) * inverse) >> (bit + 16);
+            let more = u64::from(a - estimate * sum >= sum);
+            #[expect(clippy::cast_possible_truncation, reason = "at most 2^15")]
+            let share = (estimate + more) as u32;
+            *weight = share;
+        }
         return;
     }
     for weight in weights {
@@ -110,6 +136,26 @@ mod tests {
         assert_eq!(found, [1 << 30, 1_070_838_486, 971_385_527, 759_250_125, 624_770_026, 538_326_517]);
         assert_eq!(Powers::new(0).table(), [1 << 30]);
         assert!(Powers::new(12).table().windows(2).all(|pair| pair[0] > pair[1]));
+    }
+
+    /// The reciprocal gives the quotient, rounded to nearest, of all sums that it serves.
+    #[test]
+    fn shares_are_quotients() {
+        let mut state = 9_u64;
+        for sum in (30..45).flat_map(|bit| [0, 1, 12_345, (1 << bit) - 1].map(|more| (1_u64 << bit) + more)) {
+            let mut weights: Vec<u32> = (0..200)
+                .map(|_| {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    u32::try_from(state >> 34).unwrap()
+                })
+                .collect();
+            weights.extend([0, 1, 1 << 30, (1 << 30) - 1]);
+            // Weights whose quotients end just above and just below a half.
+            weights.extend((1..40).map(|k| u32::try_from((((2 * k + 1) * sum) >> 16).min(1 << 30)).unwrap()));
+            let want: Vec<u64> = weights.iter().map(|&w| ((u64::from(w) << 15) + sum / 2) / sum).collect();
+            divide(&mut weights, sum);
+            assert_eq!(weights.iter().map(|&w| u64::from(w)).collect::<Vec<_>>(), want, "{sum}");
+        }
     }
 
     #[test]

@@ -3,13 +3,18 @@
 //! Planning names matrices and vectors and learns their sizes from the file's header alone. Loading packs them into
 //! one mapping, or, for `.rin`, leaves them where they are in the file's mapping.
 
+mod source;
+
+pub use source::{Rows, format_of, matrix_values, pack_tensor_panel, source_row, vector_values};
+
 use crate::Error;
 use crate::arena::{Arena, ArenaOptions, cast, lock_note};
 use crate::pool::Pool;
-use rin_kernels::pack::{LANES, pack_panel, unpack_row};
-use rin_kernels::{Format, format::dequantize};
-use rin_model::{DType, Fault, ModelFile, RowOrder, TensorInfo};
+use rin_kernels::Format;
+use rin_kernels::pack::{LANES, unpack_row};
+use rin_model::{Fault, ModelFile, RowOrder, TensorInfo};
 use sha2::{Digest, Sha256};
+use source::{bad_shape, pack_panel_of, to_usize, unsupported};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -25,13 +30,15 @@ pub struct VectorId(usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ArrayId(usize);
 
-/// A weight matrix `rows × cols` in panels.
+/// A weight matrix `rows × cols` in panels: all rows of a tensor, or some.
 #[derive(Clone, Debug)]
 pub struct Matrix {
     /// Name of the tensor.
     pub name: String,
     /// Format of the weights.
     pub format: Format,
+    /// Its first row within the tensor.
+    pub first_row: usize,
     /// Outputs.
     pub rows: usize,
     /// Inputs.
@@ -40,12 +47,16 @@ pub struct Matrix {
     pub panel_bytes: usize,
     tensor: usize,
     place: Range<usize>,
+    /// Whether its panels are some of a matrix that is loaded whole.
+    shared: bool,
 }
 
 /// A vector of f32: norm weights, biases.
 #[derive(Clone, Debug)]
 struct Vector {
     name: String,
+    /// Its first element within the tensor.
+    first: usize,
     len: usize,
     tensor: usize,
     place: Range<usize>,
@@ -63,14 +74,12 @@ pub struct WeightTable {
     partial: bool,
 }
 
-/// The kernel format of a file type.
-pub fn format_of(dtype: DType) -> Option<Format> {
-    Format::ALL.into_iter().find(|f| f.name() == dtype.name())
-}
-
-fn unsupported(t: &TensorInfo) -> Error {
-    let known = Format::ALL.map(Format::name).join(", ");
-    Error::UnsupportedType { tensor: t.name.clone(), found: t.dtype.name().to_owned(), known }
+impl Matrix {
+    /// Its bytes within the tensor of a packed file.
+    fn panels(&self) -> Range<usize> {
+        let start = self.first_row / LANES * self.panel_bytes;
+        start..start + self.place.len()
+    }
 }
 
 impl WeightTable {
@@ -80,21 +89,47 @@ impl WeightTable {
     ///
     /// When the file has no such matrix, or no kernel runs its type.
     pub fn matrix(&mut self, file: &ModelFile, name: &str) -> Result<MatrixId, Error> {
-        if let Some(i) = self.matrices.iter().position(|m| m.name == name) {
-            return Ok(MatrixId(i));
-        }
+        self.matrix_rows(file, name, 0..usize::MAX)
+    }
+
+    /// Adds `rows` of the matrix called `name`, those that it has. The same rows give the same id, and rows of a matrix that is
+    /// there whole lie in it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`matrix`](Self::matrix); where the file holds panels, and the rows do not begin with one.
+    pub fn matrix_rows(&mut self, file: &ModelFile, name: &str, rows: Range<usize>) -> Result<MatrixId, Error> {
         let (tensor, t) = find(file, name)?;
         let format = format_of(t.dtype).ok_or_else(|| unsupported(t))?;
-        let [rows, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
-        let (rows, cols) = (to_usize(rows)?, to_usize(cols)?);
+        let [all, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
+        let (all, cols) = (to_usize(all)?, to_usize(cols)?);
+        let (first_row, end) = (rows.start.min(all), rows.end.min(all));
+        let rows = end.saturating_sub(first_row);
+        let same = |m: &Matrix| m.name == name && (m.first_row, m.rows) == (first_row, rows);
+        if let Some(i) = self.matrices.iter().position(same) {
+            return Ok(MatrixId(i));
+        }
         let panel_bytes =
             format.panel_bytes(cols).ok_or_else(|| bad_shape(t, format, "a row does not hold whole blocks"))?;
-        let bytes = format.packed_bytes(rows, cols).ok_or(Error::PlanOverflow { what: "weight matrix" })?;
-        if t.packed && t.n_bytes != bytes as u64 {
-            return Err(Error::PackedSize { tensor: name.to_owned(), expected: bytes as u64, found: t.n_bytes });
+        let packed = |rows| format.packed_bytes(rows, cols).ok_or(Error::PlanOverflow { what: "weight matrix" });
+        let (bytes, of_all) = (packed(rows)?, packed(all)?);
+        if t.packed && t.n_bytes != of_all as u64 {
+            return Err(Error::PackedSize { tensor: name.to_owned(), expected: of_all as u64, found: t.n_bytes });
         }
-        let place = self.reserve(bytes)?;
-        self.matrices.push(Matrix { name: name.to_owned(), format, rows, cols, panel_bytes, tensor, place });
+        let on_panel = first_row.is_multiple_of(LANES);
+        if t.packed && !on_panel {
+            return Err(bad_shape(t, format, "its panels are no others, and these rows begin within one"));
+        }
+        let whole = self.matrices.iter().find(|m| m.name == name && (m.first_row, m.rows) == (0, all) && on_panel);
+        let (place, shared) = match whole {
+            Some(whole) => {
+                let start = whole.place.start + first_row / LANES * panel_bytes;
+                (start..start + bytes, true)
+            }
+            None => (self.reserve(bytes)?, false),
+        };
+        let name = name.to_owned();
+        self.matrices.push(Matrix { name, format, first_row, rows, cols, panel_bytes, tensor, place, shared });
         Ok(MatrixId(self.matrices.len() - 1))
     }
 
@@ -104,12 +139,23 @@ impl WeightTable {
     ///
     /// When the file has no such vector, or it is of a quantised type.
     pub fn vector(&mut self, file: &ModelFile, name: &str) -> Result<VectorId, Error> {
+        self.vector_part(file, name, 0..usize::MAX)
+    }
+
+    /// Adds the elements `part` of the vector called `name`, those that it has.
+    ///
+    /// # Errors
+    ///
+    /// As for [`vector`](Self::vector).
+    pub fn vector_part(&mut self, file: &ModelFile, name: &str, part: Range<usize>) -> Result<VectorId, Error> {
         let (tensor, t) = find(file, name)?;
         let format = format_of(t.dtype).filter(|f| f.block_len() == 1).ok_or_else(|| unsupported(t))?;
-        let [len] = t.shape[..] else { return Err(bad_shape(t, format, "it is no vector")) };
-        let len = to_usize(len)?;
+        let [all] = t.shape[..] else { return Err(bad_shape(t, format, "it is no vector")) };
+        let all = to_usize(all)?;
+        let (first, end) = (part.start.min(all), part.end.min(all));
+        let len = end.saturating_sub(first);
         let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
-        self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
+        self.vectors.push(Vector { name: name.to_owned(), first, len, tensor, place });
         Ok(VectorId(self.vectors.len() - 1))
     }
 
@@ -125,10 +171,11 @@ impl WeightTable {
         Ok(ArrayId(self.arrays.len() - 1))
     }
 
-    /// The tensors of the file that are used.
-    fn tensors(&self) -> impl Iterator<Item = usize> {
-        let of_matrices = self.matrices.iter().map(|m| m.tensor);
-        of_matrices.chain(self.vectors.iter().map(|v| v.tensor)).chain(self.arrays.iter().copied())
+    /// The tensors of a packed file that are used, each with the bytes of it.
+    fn pieces(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let of_matrices = self.matrices.iter().map(|m| (m.tensor, m.panels()));
+        let of_vectors = self.vectors.iter().map(|v| (v.tensor, v.first * 4..(v.first + v.len) * 4));
+        of_matrices.chain(of_vectors).chain(self.arrays.iter().map(|&tensor| (tensor, 0..usize::MAX)))
     }
 
     /// The number of an array's tensor in the file.
@@ -146,7 +193,7 @@ impl WeightTable {
         format_of(t.dtype).filter(|f| f.block_len() == 1 && !t.packed).ok_or_else(|| unsupported(t))?;
         let len = to_usize(t.n_elements())?;
         let place = self.reserve(len.checked_mul(4).ok_or(Error::PlanOverflow { what: "weight vector" })?)?;
-        self.vectors.push(Vector { name: name.to_owned(), len, tensor, place });
+        self.vectors.push(Vector { name: name.to_owned(), first: 0, len, tensor, place });
         Ok(VectorId(self.vectors.len() - 1))
     }
 
@@ -199,72 +246,6 @@ fn find<'f>(file: &'f ModelFile, name: &str) -> Result<(usize, &'f TensorInfo), 
     })
 }
 
-fn to_usize(n: u64) -> Result<usize, Error> {
-    usize::try_from(n).map_err(|_| Error::PlanOverflow { what: "tensor dimension" })
-}
-
-fn bad_shape(t: &TensorInfo, format: Format, reason: &str) -> Error {
-    let dim = |i: usize| t.shape.get(i).copied().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-    Error::BadShape {
-        tensor: t.name.clone(),
-        rows: dim(0),
-        cols: dim(1),
-        format: format.name().to_owned(),
-        reason: reason.to_owned(),
-    }
-}
-
-/// The source row of packed row `r` of `rows`.
-pub fn source_row(order: RowOrder, rows: usize, r: usize) -> usize {
-    match order {
-        RowOrder::AsStored | RowOrder::PlusOne | RowOrder::LogOfNegative => r,
-        RowOrder::Grouped { groups, parts } => {
-            let (width, mut first, mut r) = (parts.iter().sum::<usize>(), 0, r);
-            for part in parts {
-                let all = part * groups;
-                if r < all {
-                    return r / part.max(1) * width + first + r % part.max(1);
-                }
-                r -= all;
-                first += part;
-            }
-            // Beyond the parts: a tensor whose rows are not those that its family has.
-            rows
-        }
-        RowOrder::HalfToInterleaved { heads } => {
-            let width = rows / heads.max(1);
-            let (head, i) = (r / width.max(1), r % width.max(1));
-            head * width + i % 2 * (width / 2) + i / 2
-        }
-    }
-}
-
-/// Packs panel `p` of a tensor of `rows × cols`.
-///
-/// # Errors
-///
-/// [`Error::NonFiniteWeight`] when a weight is no number.
-pub fn pack_tensor_panel(
-    t: &TensorInfo,
-    bytes: &[u8],
-    format: Format,
-    p: usize,
-    panel: &mut [u8],
-) -> Result<(), Error> {
-    let [rows, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
-    let (rows, cols) = (to_usize(rows)?, to_usize(cols)?);
-    let size = format.row_bytes(cols).ok_or_else(|| bad_shape(t, format, "a row does not hold whole blocks"))?;
-    let row = |lane: usize| {
-        let r = p * LANES + lane;
-        (r < rows).then(|| source_row(t.rows, rows, r) * size).and_then(|at| bytes.get(at..at + size))
-    };
-    pack_panel(format, cols, row, panel).map_err(|e| Error::NonFiniteWeight {
-        tensor: t.name.clone(),
-        row: p * LANES + e.lane,
-        col: e.col,
-    })
-}
-
 /// Bytes of a source that are packed between two releases of its pages.
 const BAND: usize = 2 << 20;
 
@@ -276,8 +257,14 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
     let t = &file.tensors()[m.tensor];
     let bytes = file.bytes(t);
     let panel_bytes = m.panel_bytes.max(1);
-    let panel_source = (bytes.len() / m.rows.max(1)).saturating_mul(LANES).max(1);
-    let band_panels = (BAND / panel_source).max(pool.threads());
+    let row_source = m.format.row_bytes(m.cols).unwrap_or(0);
+    let panel_source = row_source.saturating_mul(LANES).max(1);
+    let end_row = m.first_row + m.rows;
+    let band_panels = match t.rows {
+        // Every panel reads from all pages.
+        RowOrder::Transposed => m.rows.div_ceil(LANES).max(1),
+        _ => (BAND / panel_source).max(pool.threads()),
+    };
     for (band, store) in store.chunks_mut(band_panels.saturating_mul(panel_bytes)).enumerate() {
         let first = band * band_panels;
         let failure = Mutex::new(None);
@@ -285,7 +272,8 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
         let mut parts: Vec<_> = store.chunks_mut(share * panel_bytes).map(Some).collect();
         pool.run_parts(&mut parts, |i, part| {
             for (p, panel) in part.chunks_exact_mut(panel_bytes).enumerate() {
-                if let Err(error) = pack_tensor_panel(t, bytes, m.format, first + i * share + p, panel) {
+                let rows = m.first_row + (first + i * share + p) * LANES..end_row;
+                if let Err(error) = pack_panel_of(t, bytes, m.format, rows, panel) {
                     *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     return;
                 }
@@ -295,62 +283,10 @@ fn pack_matrix(file: &ModelFile, m: &Matrix, store: &mut [u8], pool: &mut Pool) 
             return Err(error);
         }
         // The packed copy is what runs: the pages of the source would only count twice.
-        let packed = first * panel_source;
+        let packed = m.first_row * row_source + first * panel_source;
         file.release(t, packed.saturating_sub(MAPPED_AROUND)..packed + band_panels * panel_source);
     }
     Ok(())
-}
-
-/// A matrix's numbers as f32, `(rows, cols)`, in the order that the network wants.
-///
-/// # Errors
-///
-/// When it is no matrix of a type that is read, or cut short.
-pub fn matrix_values(t: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>, Error> {
-    let format = format_of(t.dtype).ok_or_else(|| unsupported(t))?;
-    let [rows, cols] = t.shape[..] else { return Err(bad_shape(t, format, "it is no matrix")) };
-    let (rows, cols) = (to_usize(rows)?, to_usize(cols)?);
-    let blocks = || bad_shape(t, format, "a row does not hold whole blocks");
-    let size = format.row_bytes(cols).ok_or_else(blocks)?;
-    let panel_bytes = format.panel_bytes(cols).ok_or_else(blocks)?;
-    let cut = || bad_shape(t, format, "it is cut short");
-    let mut values = vec![0.0; rows.checked_mul(cols).ok_or_else(blocks)?];
-    for (r, row) in values.chunks_exact_mut(cols.max(1)).enumerate() {
-        if t.packed {
-            let panel = bytes.get(r / LANES * panel_bytes..).and_then(|rest| rest.get(..panel_bytes));
-            unpack_row(format, panel.ok_or_else(cut)?, r % LANES, row);
-        } else {
-            let at = source_row(t.rows, rows, r) * size;
-            dequantize(format, bytes.get(at..at + size).ok_or_else(cut)?, row);
-        }
-    }
-    Ok(values)
-}
-
-/// A tensor's numbers as f32, in the order and the form that the network wants.
-///
-/// # Errors
-///
-/// When they are no floats, or holds a value that is no number.
-pub fn vector_values(t: &TensorInfo, bytes: &[u8]) -> Result<Vec<f32>, Error> {
-    let format = format_of(t.dtype).filter(|f| f.block_len() == 1).ok_or_else(|| unsupported(t))?;
-    let len = to_usize(t.n_elements())?;
-    let bytes = bytes.get(..len * format.block_bytes()).ok_or_else(|| bad_shape(t, format, "it is cut short"))?;
-    let mut read = vec![0.0; len];
-    dequantize(format, bytes, &mut read);
-    let value = |i: usize| {
-        let value = read[source_row(t.rows, len, i)];
-        match t.rows {
-            RowOrder::PlusOne => value + 1.0,
-            RowOrder::LogOfNegative => -rin_kernels::math::exp(value),
-            RowOrder::AsStored | RowOrder::HalfToInterleaved { .. } | RowOrder::Grouped { .. } => value,
-        }
-    };
-    let values: Vec<f32> = (0..len).map(value).collect();
-    match values.iter().position(|v| !v.is_finite()) {
-        Some(row) => Err(Error::NonFiniteWeight { tensor: t.name.clone(), row, col: 0 }),
-        None => Ok(values),
-    }
 }
 
 /// Loaded weights.
@@ -411,7 +347,7 @@ impl Weights {
                     notes.push("a stage of a .rin file is not locked: a lock takes the whole file".to_owned());
                 }
                 if options.prefault {
-                    table.tensors().for_each(|i| file.populate_tensor(&file.tensors()[i]));
+                    table.pieces().for_each(|(i, bytes)| file.populate_part(&file.tensors()[i], bytes));
                 }
                 return Ok(Self { table, file, packed: None, notes });
             }
@@ -427,14 +363,14 @@ impl Weights {
         }
         let mut arena = Arena::new(table.bytes as u64, options)?;
         let store = arena.bytes_mut();
-        for m in &table.matrices {
+        for m in table.matrices.iter().filter(|m| !m.shared) {
             pack_matrix(&file, m, &mut store[m.place.clone()], pool)?;
             progress(m.place.len());
         }
         for v in &table.vectors {
             let t = &file.tensors()[v.tensor];
             let values = vector_values(t, file.bytes(t))?;
-            for (to, from) in store[v.place.clone()].chunks_exact_mut(4).zip(values.iter()) {
+            for (to, from) in store[v.place.clone()].chunks_exact_mut(4).zip(values.iter().skip(v.first)) {
                 to.copy_from_slice(&from.to_ne_bytes());
             }
         }
@@ -447,6 +383,11 @@ impl Weights {
     /// Wishes that the system did not grant, in words.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// Bytes that lie in the mapping of the file; none where they were packed into memory of their own.
+    pub fn mapped_bytes(&self) -> usize {
+        if self.packed.is_some() { 0 } else { self.table.bytes }
     }
 
     /// What is loaded.
@@ -464,7 +405,7 @@ impl Weights {
         let m = &self.table.matrices[id.0];
         match &self.packed {
             Some(arena) => &arena.bytes()[m.place.clone()],
-            None => self.file.bytes(&self.file.tensors()[m.tensor]),
+            None => self.file.bytes(&self.file.tensors()[m.tensor]).get(m.panels()).unwrap_or_default(),
         }
     }
 
@@ -488,10 +429,10 @@ impl Weights {
             return Ok(cast(&arena.bytes()[v.place.clone()])?);
         }
         let found = self.file.bytes(&self.file.tensors()[v.tensor]);
-        let (expected, found_bytes) = (v.len * 4, found.len() as u64);
+        let (start, expected, found_bytes) = (v.first * 4, (v.first + v.len) * 4, found.len() as u64);
         // Made only where it is needed: the name would be a copy on the heap.
         let short = || Error::PackedSize { tensor: v.name.clone(), expected: expected as u64, found: found_bytes };
-        let bytes = found.get(..expected).ok_or_else(short)?;
+        let bytes = found.get(start..expected).ok_or_else(short)?;
         Ok(cast(bytes)?)
     }
 
@@ -525,22 +466,5 @@ impl Weights {
         let m = &self.table.matrices[id.0];
         let panel = &self.panels(id)[row / LANES * m.panel_bytes..][..m.panel_bytes];
         unpack_row(m.format, panel, row % LANES, out);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::source_row;
-    use rin_model::RowOrder;
-
-    #[test]
-    fn halves_become_interleaved_pairs_head_by_head() {
-        let groups = RowOrder::Grouped { groups: 2, parts: [1, 2, 1, 0] };
-        let rows: Vec<_> = (0..9).map(|r| source_row(groups, 9, r)).collect();
-        assert_eq!(rows, [0, 4, 1, 2, 5, 6, 3, 7, 9], "part by part, and beyond them");
-        let order = RowOrder::HalfToInterleaved { heads: 2 };
-        let rows: Vec<_> = (0..8).map(|r| source_row(order, 8, r)).collect();
-        assert_eq!(rows, [0, 2, 1, 3, 4, 6, 5, 7]);
-        assert_eq!(source_row(RowOrder::AsStored, 8, 5), 5);
     }
 }
