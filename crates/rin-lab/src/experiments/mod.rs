@@ -14,7 +14,6 @@ mod networks;
 mod norm;
 mod pairs;
 mod power;
-mod qat;
 mod softmax;
 mod sparse;
 mod students;
@@ -39,7 +38,6 @@ pub const EXPERIMENTS: &[Experiment] = &[
     dct::EXPERIMENT,
     sparse::EXPERIMENT,
     ternary::EXPERIMENT,
-    qat::EXPERIMENT,
     sync::EXPERIMENT,
     power::EXPERIMENT,
 ];

@@ -12,13 +12,13 @@ use crate::{Case, Error, Scale};
 /// Nats within which two arms count as the same.
 const MARGIN: f64 = 0.02;
 const SEEDS: u64 = 3;
-pub(super) const FLOAT: &str = "F32";
-pub(super) const BYTES: &str = "Q8_0";
-pub(super) const NIBBLES: &str = "Q4_0";
+const FLOAT: &str = "F32";
+const BYTES: &str = "Q8_0";
+const NIBBLES: &str = "Q4_0";
 const EQUAL_PARAMETERS: &str = "ternary, equal parameters";
 const EQUAL_BYTES: &str = "ternary, equal bytes";
 
-pub(super) fn arms(scale: Scale) -> [Arm; 5] {
+fn arms(scale: Scale) -> [Arm; 5] {
     let layers = scale.pick(1, 2);
     let arm = |name, factor: usize, quant| Arm {
         name,
@@ -37,12 +37,12 @@ pub(super) fn arms(scale: Scale) -> [Arm; 5] {
 }
 
 /// Seeds at a scale.
-pub(super) fn seeds(scale: Scale) -> u64 {
+fn seeds(scale: Scale) -> u64 {
     scale.pick(2, SEEDS)
 }
 
 /// How long the networks are trained.
-pub(super) fn course(scale: Scale) -> Course {
+fn course(scale: Scale) -> Course {
     scale.pick(
         Course { steps: 6, rate_steps: 2, batch: 2, chars: 2000 },
         Course { steps: 900, rate_steps: 225, batch: 4, chars: usize::MAX },

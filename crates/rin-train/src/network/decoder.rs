@@ -188,9 +188,9 @@ impl Network for Decoder {
             let gate_up = linear(h, &gate_up.tensor, &gate_up.product, Tail::default(), k)?;
             let tail = Tail { dropout: pass.dropout(site + 2), residual: Some(&x) };
             x = if let Some(way) = &self.feed_forward {
-                let neurons = way.neurons(layer, &gate_up, &x, weights, batch)?;
+                let (gates, neurons) = way.neurons(layer, &gate_up, &x, weights, batch)?;
                 if let Some(inside) = &mut inside {
-                    inside.neurons.push(neurons.clone());
+                    inside.gates.push(gates);
                 }
                 linear(Source::Plain(&neurons), &down.tensor, &down.product, tail, k)?
             } else {

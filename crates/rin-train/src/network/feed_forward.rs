@@ -1,6 +1,7 @@
 //! Ways through the feed-forward part in which most neurons can be left out, for comparisons with SwiGLU.
 //!
-//! Of a neuron that is left out neither the row of the up matrix nor the column of the down matrix would have to be read.
+//! A neuron is left out where its gate is 0: neither its row of the up matrix nor its column of the down matrix would have
+//! to be read.
 //! Here they are: this is about what is predicted, in plain operations with candle's own gradients.
 
 use super::Batch;
@@ -45,7 +46,7 @@ pub struct FeedForward {
     pub activated: Activated,
     /// Which neurons count.
     pub route: Route,
-    /// Neurons below this size are left out, layer by layer; empty: none.
+    /// Neurons whose activated gate is below this size are left out, layer by layer; empty: none (Lee et al., 2024, "CATS").
     pub thresholds: Vec<f32>,
 }
 
@@ -66,7 +67,8 @@ impl FeedForward {
         }
     }
 
-    /// The neurons `(tokens, ffn)` from rows of gate and up part, and the residual stream `x`.
+    /// The gates, 0 where a neuron is left out, and the neurons, both `(tokens, ffn)`, from rows of gate and up part, and
+    /// the residual stream `x`.
     pub(super) fn neurons(
         &self,
         layer: usize,
@@ -74,28 +76,28 @@ impl FeedForward {
         x: &Tensor,
         weights: &Weights,
         batch: Batch<'_>,
-    ) -> Result<Tensor, Error> {
+    ) -> Result<(Tensor, Tensor), Error> {
         let ffn = gate_up.dim(1)? / 2;
         let gate = gate_up.narrow(1, 0, ffn)?.contiguous()?;
         let up = gate_up.narrow(1, ffn, ffn)?.contiguous()?;
-        let gate = match self.activated {
+        let mut gate = match self.activated {
             Activated::Silu => gate.silu()?,
             Activated::ReluSquared => gate.relu()?.sqr()?,
         };
-        let mut neurons = (gate * up)?;
         match self.route {
             Route::All => {}
-            Route::Phase { tau } => neurons = (neurons * near(layer, x, weights, tau)?)?,
+            Route::Phase { tau } => gate = (gate * near(layer, x, weights, tau)?)?,
             Route::Hash { share } => {
                 let mask: Vec<f32> = batch.ids.iter().flat_map(|&id| drawn(layer, id, ffn, share)).collect();
-                neurons = (neurons * Tensor::from_vec(mask, (batch.ids.len(), ffn), &Device::Cpu)?)?;
+                gate = (gate * Tensor::from_vec(mask, (batch.ids.len(), ffn), &Device::Cpu)?)?;
             }
         }
         if let Some(&threshold) = self.thresholds.get(layer) {
-            let large = neurons.abs()?.ge(f64::from(threshold))?.to_dtype(neurons.dtype())?;
-            neurons = (neurons * large)?;
+            let large = gate.abs()?.ge(f64::from(threshold))?.to_dtype(gate.dtype())?;
+            gate = (gate * large)?;
         }
-        Ok(neurons)
+        let neurons = (&gate * up)?;
+        Ok((gate, neurons))
     }
 }
 
@@ -141,7 +143,7 @@ mod tests {
         Decoder::new(&model, 40, "ways").unwrap()
     }
 
-    /// Logits, and the share of neurons that are 0 in each layer.
+    /// Logits, and the share of gates that are 0 in each layer.
     fn run(network: &Decoder) -> (Vec<f32>, Vec<f64>) {
         let parameters = initialize(network, 3);
         let weights = Weights::constant(&parameters, Arithmetic::Float, Kernels::select(&Cpu::detect())).unwrap();
@@ -153,7 +155,7 @@ mod tests {
             let all = numbers(t);
             all.iter().filter(|x| **x == 0.0).count() as f64 / all.len() as f64
         };
-        (numbers(&logits), inside.neurons.iter().map(zero).collect())
+        (numbers(&logits), inside.gates.iter().map(zero).collect())
     }
 
     fn run_with(way: FeedForward) -> (Vec<f32>, Vec<f64>) {

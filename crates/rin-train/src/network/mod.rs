@@ -84,8 +84,9 @@ pub struct Inside {
     pub hidden: Vec<Tensor>,
     /// Queries, keys and values `(tokens, (heads + 2 kv_heads) head_dim)` of each layer that attends, before rotation.
     pub qkv: Vec<Tensor>,
-    /// The neurons `(tokens, ffn)` of each layer whose feed-forward part is a [`FeedForward`].
-    pub neurons: Vec<Tensor>,
+    /// The activated gates `(tokens, ffn)` of each layer whose feed-forward part is a [`FeedForward`], 0 where a neuron is
+    /// left out.
+    pub gates: Vec<Tensor>,
 }
 
 /// The network that a configuration describes, over a vocabulary of `vocab` tokens.

@@ -31,6 +31,15 @@ pub struct Corpus {
     _heap: KeepHeap,
 }
 
+/// A part of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What is trained on.
+    Training,
+    /// What is only evaluated.
+    Validation,
+}
+
 /// A network after its training.
 #[derive(Debug)]
 pub struct Trained {
@@ -90,20 +99,23 @@ impl Corpus {
         Ok(Some(Trained { network: learner.network, parameters: learner.parameters, loss }))
     }
 
-    /// The sizes of the neurons of each layer over `windows` windows of the training part, for networks with a
-    /// [`FeedForward`](crate::network::FeedForward).
+    /// The sizes of the activated gates of each layer over the first `windows` windows of a part of the text, for networks
+    /// with a [`FeedForward`](crate::network::FeedForward).
     ///
     /// # Errors
     /// When the text is shorter, or the tensor library refuses.
-    pub fn neurons(&self, trained: &Trained, windows: usize) -> Result<Vec<Vec<f32>>, Error> {
+    pub fn gates(&self, trained: &Trained, windows: usize, part: Part) -> Result<Vec<Vec<f32>>, Error> {
         let seq = trained.network.config().ctx;
-        let (tokens, needed) = (self.train.len(), windows * seq);
-        let ids = self.train.get(..needed);
-        let ids = ids.ok_or(Error::DataTooShort { split: "training", tokens, needed, key: "windows" })?;
+        let (ids, split) = match part {
+            Part::Training => (&self.train, "training"),
+            Part::Validation => (&self.validation, "validation"),
+        };
+        let (tokens, needed) = (ids.len(), windows * seq);
+        let ids = ids.get(..needed).ok_or(Error::DataTooShort { split, tokens, needed, key: "windows" })?;
         let weights = Weights::constant(&trained.parameters, Arithmetic::Float, self.kernels)?;
         let mut inside = Inside::default();
         trained.network.forward_seen(&weights, Batch { ids, seq }, Pass::Evaluate, Some(&mut inside))?;
-        let sizes = inside.neurons.iter().map(|t| Ok(host(t)?.iter().map(|x| x.abs()).collect()));
+        let sizes = inside.gates.iter().map(|t| Ok(host(t)?.iter().map(|x| x.abs()).collect()));
         sizes.collect()
     }
 
