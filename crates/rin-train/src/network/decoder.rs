@@ -128,7 +128,6 @@ impl Network for Decoder {
             add("ffn_gate", &[c.ffn_dim, c.dim], inner);
             add("ffn_up", &[c.ffn_dim, c.dim], inner);
             add("ffn_down", &[c.dim, c.ffn_dim], outer);
-            all.extend(self.feed_forward.iter().flat_map(|way| way.parameters(layer, c.dim, c.ffn_dim)));
         }
         all.push(Parameter::new("output_norm.weight", &[c.dim], gain));
         if !c.tied_embeddings {
@@ -188,7 +187,7 @@ impl Network for Decoder {
             let gate_up = linear(h, &gate_up.tensor, &gate_up.product, Tail::default(), k)?;
             let tail = Tail { dropout: pass.dropout(site + 2), residual: Some(&x) };
             x = if let Some(way) = &self.feed_forward {
-                let (gates, neurons) = way.neurons(layer, &gate_up, &x, weights, batch)?;
+                let (gates, neurons) = way.neurons(layer, &gate_up)?;
                 if let Some(inside) = &mut inside {
                     inside.gates.push(gates);
                 }

@@ -4,7 +4,7 @@ mod decoder;
 mod feed_forward;
 
 pub use decoder::Decoder;
-pub use feed_forward::{Activated, FeedForward, Route};
+pub use feed_forward::{Activated, FeedForward};
 
 use crate::Error;
 use crate::config::ModelConfig;
