@@ -144,7 +144,7 @@ impl Matrix {
     }
 
     /// `x (tokens, cols)` times the matrix: `(tokens, rows)`.
-    fn times(&self, linear: &Linear, x: &[f32]) -> Vec<f32> {
+    pub(crate) fn times(&self, linear: &Linear, x: &[f32]) -> Vec<f32> {
         let tokens = x.len() / self.cols;
         let mut y = vec![0.0; tokens * self.rows];
         let input = Input::Float { x, cols: self.cols };

@@ -1,6 +1,6 @@
 //! Which neurons of a trained network can be left out.
 
-use super::loss;
+use super::{gating_trained, loss};
 use crate::decoder::{Arithmetic, Decoder, Gate, Seen};
 use crate::report::{Axis, Picture, Series, Table, digits, interval, percent};
 use crate::results::Results;
@@ -19,16 +19,31 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     title: "Phase gating (dynamic sparsity)",
     claim: "Phases switch 90 % of the connections off. The seed's phases are not trained: the share follows from the threshold (random phases give \
             92 %), and reading a two-byte phase to skip a one-byte weight moves more bytes than the dense product.",
-    definition: "Whole neurons of the feed-forward network are left out, so that their weights need not be read: where the product of gate and up part \
-                 is below its layer's threshold (`hidden`, TEAL's rule: saves columns of the down matrix), where the activated gate is (`gate`, CATS' \
-                 rule: saves rows of the up matrix too), or at random, as a control. Thresholds are quantiles over training text.",
+    definition: "Whole neurons of the feed-forward network are left out, so that their weights need not be read: \
+                 where the product of gate and up part is below its layer's threshold (`hidden`, TEAL's rule: saves \
+                 columns of the down matrix), where the activated gate is (`gate`, CATS' rule: saves rows of the up \
+                 matrix too), or at random, as a control. Thresholds are quantiles over training text. Trained for \
+                 it: max(gate, 0)² in the place of SwiGLU's gate (`ReLU²`, `rin_train::network::FeedForward`).",
     reference: "A masked product is the masked dense product by construction: values are set to zero. TEAL (Liu et al. 2024) and CATS (Lee et al. 2024) \
-                for the rules.",
-    method: "The loss of the model inside the binary (SwiGLU, not trained for sparsity) on the validation split of tiny Shakespeare, by share left out; \
-             equivalence within 0.02 nats by two one-sided t tests over blocks of 1,000 characters.",
-    expected: "After training for it (ReLU²) 85 to 95 % of the neurons; without such training 40 to 50 %. Phases at best as good as magnitudes. Never 90 % of \
-               the whole network.",
-    reopens: "Networks trained with ReLU², learned phases or a predictor, six seeds, and a kernel that skips the bytes, timed: none of these was run.",
+                for the rules, Primer (So et al. 2021) for ReLU². The skipping product is held against the masked one.",
+    method: "The loss of the model inside the binary (SwiGLU, not trained for sparsity) on the validation split of \
+             tiny Shakespeare, by share left out; equivalence within 0.02 nats by two one-sided t tests over blocks \
+             of 1,000 characters. Trained networks: two layers of width 128 with 800 neurons, 600 \
+             steps of four windows of 64 characters, the same three seeds for all arms, the rate of each the best of three in trainings of a quarter of \
+             the steps with another seed; paired t tests over seeds with Holm's adjustment; neurons whose gate is \
+             below a threshold left out after training (90 %, and 95 % where 90 % holds: one-sided paired t tests of \
+             \"at most 0.02 nats worse\"). Time: the products of a token with layers of random weights that are \
+             larger than the caches, dense and skipping in turns. The component is validated with limits where ReLU² \
+             at 90 % and more is at most 0.02 nats worse than whole SwiGLU and products with a tenth of the neurons \
+             are twice as fast, and negative where one of the two does not hold; not validated as a whole, since \
+             phases were not trained.",
+    expected: "After training for it (ReLU²) 85 to 95 % of the neurons; without such training 40 to 50 %. Phases at \
+               best as good as magnitudes. Never 90 % of the whole network. Products with a tenth of the neurons \
+               about twice as fast: attention's and the gate's matrices are read whole, so 12.6 of 27 parts are \
+               left.",
+    reopens: "Trainings to the end, six seeds, larger networks: these end while they are still learning. Learned \
+              phases with random routes and a narrower network as controls, static pruning and a predictor of low \
+              rank: none of these was run. A decoder in the engine that skips, with 8-bit weights, timed as a whole.",
     revision: 1,
     cases,
     judge,
@@ -58,6 +73,7 @@ fn cases(scale: Scale) -> Vec<Case> {
             }));
         }
     }
+    cases.extend(gating_trained::cases(scale));
     cases
 }
 
@@ -122,27 +138,31 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         series.push(Series::line(*name, points));
     }
     let [hidden, activation, random] = best;
+    let trained = gating_trained::judge(results)?;
     let because = format!(
-        "Without training for it, {} of the hidden neurons can be left out by their own size and {} by their gate's for 0.02 nats, {} at random; 90 % \
-         {}.",
+        "{} Without training for it, {} of the hidden neurons can be left out by their own size and {} by their gate's for 0.02 nats, {} at random.",
+        trained.because,
         percent(hidden),
         percent(activation),
         percent(random),
-        if hidden >= 0.9 { "is reached" } else { "is not reached" },
     );
-    // The seed's claim is about 90 %; what is measured is one network that was not trained for it.
-    let verdict = if hidden >= 0.9 { Verdict::ValidatedWithLimits } else { Verdict::Negative };
-    Ok(Findings::judged(results, verdict, because)
+    let verdict = match (trained.share >= 0.895, trained.speed >= 2.0) {
+        (true, true) => Verdict::ValidatedWithLimits,
+        _ => Verdict::Negative,
+    };
+    let mut findings = Findings::judged(results, verdict, because);
+    findings.tables.extend(trained.tables);
+    Ok(findings
         .table(table)
         .picture(Picture {
-            title: "Loss by share of hidden neurons left out".to_owned(),
+            title: "Loss by share of hidden neurons left out, without training for it".to_owned(),
             x: ("left out, %".to_owned(), Axis::Linear),
             y: ("more nats".to_owned(), Axis::Log),
             series,
         })
+        .note(trained.note)
         .note(
-            "The verdict is about the claim of 90 % for a network that was not trained for sparsity, with rules that were not learned. Phases were not \
-             trained either; untrained ones are the random control. The down matrix is a third of the feed-forward weights, so a share s by `hidden` saves \
-             s/3 of its bytes and by `gate` 2s/3. No time was measured.",
+            "90 % of the neurons are not 90 % of the network: the seed's claim is about connections. The down matrix is a third of the feed-forward weights, so a share s by `hidden` saves s/3 \
+             of its bytes and by `gate` 2s/3.",
         ))
 }

@@ -5,6 +5,7 @@ mod dct;
 mod dct_uses;
 mod distill;
 mod gating;
+mod gating_trained;
 mod hrr;
 mod lif;
 mod loss;

@@ -1,6 +1,7 @@
 //! The llama-style decoder: RMSNorm, rotary positions, grouped-query attention or a memory of a fixed size, SwiGLU
 //! (Touvron et al., 2023).
 
+use super::feed_forward::FeedForward;
 use super::{Batch, Inside, Network, Pass};
 use crate::Error;
 use crate::config::ModelConfig;
@@ -18,6 +19,8 @@ const STD: f64 = 0.02;
 #[derive(Clone, Debug)]
 pub struct Decoder {
     config: Config,
+    /// What stands in the place of SwiGLU; such networks are compared in memory and cannot be exported.
+    feed_forward: Option<FeedForward>,
 }
 
 impl Decoder {
@@ -60,7 +63,14 @@ impl Decoder {
                 None => Vec::new(),
             },
         };
-        Ok(Self { config })
+        Ok(Self { config, feed_forward: None })
+    }
+
+    /// The same network with another way through the feed-forward part, for comparisons in memory: no file describes it.
+    #[must_use]
+    pub fn with_feed_forward(mut self, feed_forward: FeedForward) -> Self {
+        self.feed_forward = Some(feed_forward);
+        self
     }
 
     /// The decoder that a file describes; `path` is what errors call it.
@@ -79,7 +89,7 @@ impl Decoder {
             && c.rope.dims == c.head_dim
             && c.memory.iter().all(Option::is_none);
         if same {
-            return Ok(Self { config: c.clone() });
+            return Ok(Self { config: c.clone(), feed_forward: None });
         }
         let expected = "a llama without biases, stretched rotations and memories".to_owned();
         Err(Error::value("distill.teacher", path.display(), expected))
@@ -176,7 +186,15 @@ impl Network for Decoder {
             let h = Source::Normed { x: &x, gain: weights.tensor(&name("ffn_norm"))?, eps: c.norm_eps };
             let gate_up = linear(h, &gate_up.tensor, &gate_up.product, Tail::default(), k)?;
             let tail = Tail { dropout: pass.dropout(site + 2), residual: Some(&x) };
-            x = linear(Source::Gated(&gate_up), &down.tensor, &down.product, tail, k)?;
+            x = if let Some(way) = &self.feed_forward {
+                let (gates, neurons) = way.neurons(layer, &gate_up)?;
+                if let Some(inside) = &mut inside {
+                    inside.gates.push(gates);
+                }
+                linear(Source::Plain(&neurons), &down.tensor, &down.product, tail, k)?
+            } else {
+                linear(Source::Gated(&gate_up), &down.tensor, &down.product, tail, k)?
+            };
         }
         if let Some(inside) = inside {
             inside.hidden.push(x.clone());

@@ -1,8 +1,10 @@
 //! Networks: each is one module that names its parameters and writes its forward pass down.
 
 mod decoder;
+mod feed_forward;
 
 pub use decoder::Decoder;
+pub use feed_forward::{Activated, FeedForward};
 
 use crate::Error;
 use crate::config::ModelConfig;
@@ -82,6 +84,9 @@ pub struct Inside {
     pub hidden: Vec<Tensor>,
     /// Queries, keys and values `(tokens, (heads + 2 kv_heads) head_dim)` of each layer that attends, before rotation.
     pub qkv: Vec<Tensor>,
+    /// The activated gates `(tokens, ffn)` of each layer whose feed-forward part is a [`FeedForward`], 0 where a neuron is
+    /// left out.
+    pub gates: Vec<Tensor>,
 }
 
 /// The network that a configuration describes, over a vocabulary of `vocab` tokens.

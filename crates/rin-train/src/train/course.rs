@@ -107,7 +107,9 @@ impl Course {
                 |t: &Tensor| if t.elem_count() == 0 { Ok(t.clone()) } else { t.narrow(0, i * self.seq, self.seq) };
             let parts = |all: &[Tensor]| all.iter().map(part).collect::<Result<Vec<_>, _>>();
             let inside = match &answers.inside {
-                Some(inside) => Some(Inside { hidden: parts(&inside.hidden)?, qkv: parts(&inside.qkv)? }),
+                Some(inside) => {
+                    Some(Inside { hidden: parts(&inside.hidden)?, qkv: parts(&inside.qkv)?, gates: Vec::new() })
+                }
                 None => None,
             };
             let answers = Answers { logits: part(&answers.logits)?, inside };
@@ -182,7 +184,7 @@ impl Course {
         let inside = if self.kept.depths.is_empty() {
             None
         } else {
-            Some(Inside { hidden: inside(|i| &i.hidden)?, qkv: inside(|i| &i.qkv)? })
+            Some(Inside { hidden: inside(|i| &i.hidden)?, qkv: inside(|i| &i.qkv)?, gates: Vec::new() })
         };
         Ok(Answers { logits, inside })
     }

@@ -7,7 +7,8 @@ use crate::data::{Batches, Text};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::heap::KeepHeap;
 use crate::kernels::Kernels;
-use crate::network::{Batch, Network};
+use crate::network::{Batch, Inside, Network, Pass};
+use crate::ops::host;
 use crate::optimizer::learning_rate;
 use crate::parameters::Parameters;
 use crate::vocabulary::Vocabulary;
@@ -28,6 +29,15 @@ pub struct Corpus {
     validation: Vec<u32>,
     kernels: Kernels,
     _heap: KeepHeap,
+}
+
+/// A part of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// What is trained on.
+    Training,
+    /// What is only evaluated.
+    Validation,
 }
 
 /// A network after its training.
@@ -89,6 +99,26 @@ impl Corpus {
         Ok(Some(Trained { network: learner.network, parameters: learner.parameters, loss }))
     }
 
+    /// The sizes of the activated gates of each layer over the first `windows` windows of a part of the text, for networks
+    /// with a [`FeedForward`](crate::network::FeedForward).
+    ///
+    /// # Errors
+    /// When the text is shorter, or the tensor library refuses.
+    pub fn gates(&self, trained: &Trained, windows: usize, part: Part) -> Result<Vec<Vec<f32>>, Error> {
+        let seq = trained.network.config().ctx;
+        let (ids, split) = match part {
+            Part::Training => (&self.train, "training"),
+            Part::Validation => (&self.validation, "validation"),
+        };
+        let (tokens, needed) = (ids.len(), windows * seq);
+        let ids = ids.get(..needed).ok_or(Error::DataTooShort { split, tokens, needed, key: "windows" })?;
+        let weights = Weights::constant(&trained.parameters, Arithmetic::Float, self.kernels)?;
+        let mut inside = Inside::default();
+        trained.network.forward_seen(&weights, Batch { ids, seq }, Pass::Evaluate, Some(&mut inside))?;
+        let sizes = inside.gates.iter().map(|t| Ok(host(t)?.iter().map(|x| x.abs()).collect()));
+        sizes.collect()
+    }
+
     /// How well a network predicts the validation split, or the first `most` tokens of it, with its matrices as
     /// `arithmetic` has them. None where `stop` said so.
     ///
@@ -109,6 +139,12 @@ impl Corpus {
 }
 
 impl Trained {
+    /// The same numbers in a network that has the same parameters.
+    #[must_use]
+    pub fn within(&self, network: Box<dyn Network>) -> Self {
+        Self { network, parameters: self.parameters.clone(), loss: self.loss }
+    }
+
     /// Numbers of the network.
     pub fn parameters(&self) -> usize {
         self.parameters.count()
