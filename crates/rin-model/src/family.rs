@@ -541,11 +541,11 @@ pub(crate) fn check_tensors(config: &Config, table: &TensorTable) -> Result<(), 
     }
     for layer in 0..config.n_layers {
         for rule in family.layer {
-            let parts = instead_of(rule.name).iter().map(|part| layer_name(layer, part));
-            if rule.needed.by(config, layer) && parts.clone().any(|part| table.get(&part).is_some()) {
+            let parts = family.layer.iter().filter(|part| instead_of(rule.name).contains(&part.name));
+            let has = |part: &TensorRule| table.get(&layer_name(layer, part.name)).is_some();
+            if rule.needed.by(config, layer) && parts.clone().any(has) {
                 for part in parts {
-                    let rule = family.layer.iter().find(|rule| part.ends_with(rule.name));
-                    rule.map_or(Ok(()), |rule| check_shape(config, table, rule, layer, &part))?;
+                    check_shape(config, table, part, layer, &layer_name(layer, part.name))?;
                 }
                 continue;
             }

@@ -211,12 +211,7 @@ fn fused_qkv(p: &mut Builder<'_>, c: &Config, layer: usize, x: SlotId) -> Result
     let all = p.linear(&h, &[(w, Some(bias), "qkv")])[0];
     let (q, kv) = (c.q_dim(), c.kv_dim());
     let all = Columns::all(all, q + 2 * kv);
-    let mut part = |name: &str, first: usize, cols: usize| {
-        let out = p.scratch(name, cols, 4);
-        p.memory(MemoryStep::Copy { x: all.from(first), cols, out });
-        out
-    };
-    Ok([part("q", 0, q), part("k", q, kv), part("v", q + kv, kv)])
+    Ok([p.copied("q", all, q), p.copied("k", all.from(q), kv), p.copied("v", all.from(q + kv), kv)])
 }
 
 /// Attention whose query and key heads are normed before they rotate, and whose output is multiplied with the sigmoid of
@@ -233,9 +228,7 @@ fn gated_attention(
     let name = |part: &str| format!("blk.{layer}.{part}");
     let (cols, head, eps) = (c.q_dim(), c.head_dim, c.norm_eps);
     let both = Columns::all(both, 2 * cols);
-    let (q, gate) = (p.scratch("queries", cols, 4), p.scratch("gates", cols, 4));
-    p.memory(MemoryStep::Copy { x: both, cols, out: q });
-    p.memory(MemoryStep::Copy { x: both.from(cols), cols, out: gate });
+    let (q, gate) = (p.copied("queries", both, cols), p.copied("gates", both.from(cols), cols));
     p.memory(MemoryStep::Sigmoid { x: gate, cols });
     for (x, cols, weight) in [(q, cols, "attn_q_norm.weight"), (k, c.kv_dim(), "attn_k_norm.weight")] {
         let weight = Some(p.vector(&name(weight))?);

@@ -69,8 +69,7 @@ pub(super) fn mixer(
     if let Some(w) = w_ba {
         let ba = Columns::all(p.linear(&h, &[(w, None, "beta and decay")])[0], 2 * m.v_heads);
         // A sigmoid of the first half, in place: a unit of its own, as the second half has another function.
-        let beta = p.scratch("beta", m.v_heads, 4);
-        p.memory(MemoryStep::Copy { x: ba, cols: m.v_heads, out: beta });
+        let beta = p.copied("beta", ba, m.v_heads);
         p.memory(MemoryStep::Sigmoid { x: beta, cols: m.v_heads });
         gates.beta = Some(Columns::all(beta, m.v_heads));
         gates.decay = Some(ba.from(m.v_heads));
@@ -393,9 +392,7 @@ impl Mixer<'_, '_> {
 /// Values by the steps of their heads, in a slot of their own.
 pub(super) fn step_values(p: &mut Builder<'_>, v: Columns, heads: usize, head: usize, steps: SlotId) -> Columns {
     let cols = heads * head;
-    let stepped = p.scratch("values by steps", cols, 4);
-    p.memory(MemoryStep::Copy { x: v, cols, out: stepped });
-    let stepped = Columns::all(stepped, cols);
+    let stepped = Columns::all(p.copied("values by steps", v, cols), cols);
     p.memory(MemoryStep::ScaleHeads { x: stepped, heads, head, by: steps });
     stepped
 }

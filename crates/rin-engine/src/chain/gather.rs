@@ -9,7 +9,6 @@ use crate::Error;
 use crate::arena::{cast, cast_mut};
 use crate::plan::{Columns, Gather, SlotId, Step};
 use crate::run::{BatchToken, Runner};
-use std::ops::Range;
 
 impl Chain {
     /// Runs the steps of the plan from `begin` on, as all others do with the same tokens.
@@ -40,11 +39,11 @@ impl Chain {
         let (me, n) = (self.stage.index, self.stage.count);
         let [mut sent, mut taken] = of.buffers;
         let columns = |rank: usize| of.width.of(rank);
-        let whole = Columns::all(of.out, of.width.all);
+        let (own, whole) = (columns(me), Columns::all(of.out, of.width.all));
         if of.to_first && me > 0 {
             // Its own ones, and then those that come from behind.
-            pack(runner, of.x, columns(me).len(), sent, rows)?;
-            self.send_columns(runner, sent, columns(me).len() * rows)?;
+            copy(runner, of.x, Columns::all(sent, own.len()), own.len(), rows)?;
+            self.send_columns(runner, sent, own.len() * rows)?;
             for rank in (1..me).rev() {
                 self.receive_columns(runner, taken, columns(rank).len() * rows)?;
                 self.send_columns(runner, taken, columns(rank).len() * rows)?;
@@ -52,20 +51,21 @@ impl Chain {
             return Ok(());
         }
         if of.x.slot != of.out {
-            copy_own(runner, of, columns(me), rows)?;
+            copy(runner, of.x, whole.from(own.start), own.len(), rows)?;
         }
         if of.to_first {
             for rank in (1..n).rev() {
-                self.receive_columns(runner, taken, columns(rank).len() * rows)?;
-                unpack(runner, taken, whole, columns(rank), rows)?;
+                let coming = columns(rank);
+                self.receive_columns(runner, taken, coming.len() * rows)?;
+                copy(runner, Columns::all(taken, coming.len()), whole.from(coming.start), coming.len(), rows)?;
             }
             return Ok(());
         }
-        pack(runner, of.x, columns(me).len(), sent, rows)?;
+        copy(runner, of.x, Columns::all(sent, own.len()), own.len(), rows)?;
         for turn in 0..n.saturating_sub(1) {
             let (going, coming) = (columns((me + n - turn) % n), columns((me + n - turn - 1) % n));
             self.exchange_columns(runner, (sent, going.len() * rows), (taken, coming.len() * rows))?;
-            unpack(runner, taken, whole, coming, rows)?;
+            copy(runner, Columns::all(taken, coming.len()), whole.from(coming.start), coming.len(), rows)?;
             (sent, taken) = (taken, sent);
         }
         Ok(())
@@ -108,36 +108,13 @@ impl Chain {
     }
 }
 
-/// Copies columns of `rows` rows to the beginning of a slot, one row behind the other.
-fn pack(runner: &mut Runner, x: Columns, cols: usize, to: SlotId, rows: usize) -> Result<(), Error> {
-    let ranges = [runner.range(x.slot, rows * x.stride * 4), runner.range(to, rows * cols * 4)];
-    let [x_values, to] = runner.arena.slices_mut(ranges)?;
-    let from = cast::<f32>(x_values)?.chunks_exact(x.stride.max(1));
-    for (from, to) in from.zip(cast_mut::<f32>(to)?.chunks_exact_mut(cols.max(1))) {
-        to.copy_from_slice(&from[x.first..x.first + cols]);
-    }
-    Ok(())
-}
-
-/// Copies rows that lie one behind the other to the columns `at` of whole rows.
-fn unpack(runner: &mut Runner, from: SlotId, whole: Columns, at: Range<usize>, rows: usize) -> Result<(), Error> {
-    let ranges = [runner.range(from, rows * at.len() * 4), runner.range(whole.slot, rows * whole.stride * 4)];
-    let [from, to] = runner.arena.slices_mut(ranges)?;
-    let to = cast_mut::<f32>(to)?.chunks_exact_mut(whole.stride.max(1));
-    for (from, to) in cast::<f32>(from)?.chunks_exact(at.len().max(1)).zip(to) {
-        to[at.clone()].copy_from_slice(from);
-    }
-    Ok(())
-}
-
-/// Copies the columns of this process to where they are in whole rows.
-fn copy_own(runner: &mut Runner, of: &Gather, at: Range<usize>, rows: usize) -> Result<(), Error> {
-    let Gather { x, width, out, .. } = *of;
-    let ranges = [runner.range(x.slot, rows * x.stride * 4), runner.range(out, rows * width.all * 4)];
-    let [from, to] = runner.arena.slices_mut(ranges)?;
-    let to = cast_mut::<f32>(to)?.chunks_exact_mut(width.all.max(1));
-    for (from, to) in cast::<f32>(from)?.chunks_exact(x.stride.max(1)).zip(to) {
-        to[at.clone()].copy_from_slice(&from[x.first..x.first + at.len()]);
+/// Copies `cols` columns of `rows` rows to other ones.
+fn copy(runner: &mut Runner, from: Columns, to: Columns, cols: usize, rows: usize) -> Result<(), Error> {
+    let ranges = [from, to].map(|columns| runner.range(columns.slot, rows * columns.stride * 4));
+    let [x, y] = runner.arena.slices_mut(ranges)?;
+    let x = cast::<f32>(x)?.chunks_exact(from.stride.max(1));
+    for (x, y) in x.zip(cast_mut::<f32>(y)?.chunks_exact_mut(to.stride.max(1))) {
+        y[to.first..][..cols].copy_from_slice(&x[from.first..][..cols]);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Writing layers with memories down: what the builder does for them.
 
 use super::memory::{Held, HeldId, MemoryStep};
-use super::{Act, Builder, SlotId, Step};
+use super::{Act, Builder, Columns, SlotId, Step};
 use crate::Error;
 use crate::weights::{MatrixId, VectorId};
 
@@ -47,6 +47,13 @@ impl Builder<'_> {
             self.s.uses_act(act);
         }
         self.push(Step::Memory(step));
+    }
+
+    /// Some columns in a slot of their own.
+    pub fn copied(&mut self, name: &str, x: Columns, cols: usize) -> SlotId {
+        let out = self.scratch(name, cols, 4);
+        self.memory(MemoryStep::Copy { x, cols, out });
+        out
     }
 
     /// The f32 values of a slot in the forms that `readers` take.

@@ -287,7 +287,8 @@ mod tests {
             assert_eq!((stages[0].first_layer, stages[stages.len() - 1].end_layer), (0, 7));
             for pair in stages.windows(2) {
                 assert_eq!(pair[0].end_layer, pair[1].first_layer, "every layer once");
-                assert!(pair[1].first_layer < pair[1].end_layer);
+                let Stage { index, count, first_layer, end_layer, .. } = pair[1];
+                assert!(first_layer < end_layer && end_layer <= 7 && index < count);
             }
             let found = slowest(&bytes, &stages, speeds);
             let mut ways = 0;

@@ -59,15 +59,7 @@ pub(super) fn cases(scale: Scale) -> Vec<Case> {
         Course { steps: 6, rate_steps: 2, batch: 2, chars: 2000 },
         Course { steps: 600, rate_steps: 150, batch: 4, chars: usize::MAX },
     );
-    let mut cases = Vec::new();
-    for arm in arms(scale) {
-        let of = arm.clone();
-        cases.push(Case::new(rates_case(arm.name), move |context| course.rates(&of, context)));
-        for seed in 0..seeds(scale) {
-            let arm = arm.clone();
-            cases.push(Case::new(seed_case(arm.name, seed), move |context| trained(course, &arm, seed, context)));
-        }
-    }
+    let mut cases = networks::cases(course, arms(scale), seeds(scale), trained);
     let (size, samples) = scale.pick((Size { dim: 128, ffn: 1024, layers: 1 }, 3), (Size::WIDE, 20));
     cases.push(Case::new(TIME, move |context| time(size, samples, context)));
     cases

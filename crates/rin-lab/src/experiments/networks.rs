@@ -10,7 +10,7 @@ use rin_train::train::{Corpus, Trained};
 use serde_json::{Value, json};
 
 use crate::results::Results;
-use crate::{Context, Error};
+use crate::{Case, Context, Error};
 
 /// Characters of a window.
 pub(super) const SEQ: usize = 64;
@@ -168,6 +168,25 @@ impl Course {
             "bytes": trained.bytes(how),
         }))
     }
+}
+
+/// The cases of arms: the rates of each, then what `run` finds for each seed.
+pub(super) fn cases(
+    course: Course,
+    arms: impl IntoIterator<Item = Arm>,
+    seeds: u64,
+    run: fn(Course, &Arm, u64, &Context<'_>) -> Result<Value, Error>,
+) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for arm in arms {
+        let of = arm.clone();
+        cases.push(Case::new(rates_case(arm.name), move |context| course.rates(&of, context)));
+        for seed in 0..seeds {
+            let arm = arm.clone();
+            cases.push(Case::new(seed_case(arm.name, seed), move |context| run(course, &arm, seed, context)));
+        }
+    }
+    cases
 }
 
 /// What the case of the rates of an arm is called.

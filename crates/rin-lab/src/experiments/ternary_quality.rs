@@ -50,17 +50,7 @@ fn course(scale: Scale) -> Course {
 }
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
-    let course = course(scale);
-    let mut cases = Vec::new();
-    for arm in arms(scale) {
-        let of = arm.clone();
-        cases.push(Case::new(rates_case(arm.name), move |context| course.rates(&of, context)));
-        for seed in 0..seeds(scale) {
-            let arm = arm.clone();
-            cases.push(Case::new(seed_case(arm.name, seed), move |context| course.run(&arm, seed, context)));
-        }
-    }
-    cases
+    networks::cases(course(scale), arms(scale), seeds(scale), Course::run)
 }
 
 /// What the networks say.
