@@ -156,7 +156,7 @@ mod with_laboratory {
         let context = Context { data: &args.data, python: args.python.as_deref(), cancel };
         let bar = report::case_progress(0, experiment.name, args.output.quiet);
         let folder = &args.results.results;
-        let ran = run(experiment, scale, folder, args.overwrite, &context, |at| {
+        let ran = run(experiment, scale, folder, args.overwrite, &args.only, &context, |at| {
             bar.set_length(at.cases as u64);
             bar.set_message(format!("{}: {}", experiment.name, at.case));
             bar.set_position(at.done as u64);

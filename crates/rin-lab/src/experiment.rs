@@ -229,6 +229,13 @@ impl Findings {
         self
     }
 
+    /// With several tables.
+    #[must_use]
+    pub fn tables(mut self, tables: impl IntoIterator<Item = Table>) -> Self {
+        self.tables.extend(tables);
+        self
+    }
+
     /// With a picture.
     #[must_use]
     pub fn picture(mut self, picture: Picture) -> Self {

@@ -29,25 +29,31 @@ pub struct Ran {
     pub skipped: Vec<(String, String)>,
 }
 
-/// Runs the cases of an experiment that have no result yet, and stores each result as soon as it is there.
+/// Runs the cases of an experiment that have no result yet and whose names contain `only`, and stores each result as soon as
+/// it is there.
 ///
 /// # Errors
-/// Whatever a case or the file of results meets; [`Error::NoData`] only skips its case.
+/// [`Error::Input`] where no case is meant; whatever a case or the file of results meets; [`Error::NoData`] only skips its case.
 pub fn run(
     experiment: &Experiment,
     scale: Scale,
     folder: &Path,
     overwrite: bool,
+    only: &str,
     context: &Context<'_>,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Ran, Error> {
     let mut journal = Journal::open(folder, experiment, scale, overwrite)?;
     let resumed = journal.results().records.len();
     let cases = (experiment.cases)(scale);
+    if !cases.iter().any(|case| case.name.contains(only)) {
+        let why = format!("no case of {} has a name that contains `{only}`", experiment.name);
+        return Err(Error::input("only", why));
+    }
     let mut skipped = Vec::new();
     for case in &cases {
         context.check()?;
-        if journal.results().case(&case.name).is_some() {
+        if !case.name.contains(only) || journal.results().case(&case.name).is_some() {
             continue;
         }
         progress(Progress { done: journal.results().records.len(), cases: cases.len(), case: &case.name });

@@ -37,7 +37,7 @@ fn short() -> &'static Experiment {
 
 fn quickly(folder: &Folder, overwrite: bool, cancel: &AtomicBool) -> Result<rin_lab::Ran, Error> {
     let context = Context { data: Path::new("nowhere"), python: None, cancel };
-    run(short(), Scale::Quick, &folder.0, overwrite, &context, |_| {})
+    run(short(), Scale::Quick, &folder.0, overwrite, "", &context, |_| {})
 }
 
 fn values(results: &Results) -> Vec<(String, String)> {
@@ -53,7 +53,7 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results() {
 
     let stop = AtomicBool::new(false);
     let context = Context { data: Path::new("nowhere"), python: None, cancel: &stop };
-    let ended = run(short(), Scale::Quick, &parts.0, false, &context, |at| {
+    let ended = run(short(), Scale::Quick, &parts.0, false, "", &context, |at| {
         if at.done == 3 {
             stop.store(true, Ordering::Relaxed);
         }
@@ -70,6 +70,23 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results() {
     assert!(kept >= 1 && kept < expected.results.records.len());
     assert_eq!(values(&found.results), values(&expected.results));
     assert_eq!(Results::read(&file).unwrap().unwrap(), found.results);
+}
+
+#[test]
+fn a_run_in_parts_gives_what_a_whole_one_gives() {
+    let (whole, parts) = (Folder::new("whole-too"), Folder::new("some"));
+    let go = AtomicBool::new(false);
+    let expected = quickly(&whole, false, &go).unwrap();
+    let context = Context { data: Path::new("nowhere"), python: None, cancel: &go };
+    let of = |only: &str| run(short(), Scale::Quick, &parts.0, false, only, &context, |_| {});
+    let last = expected.results.records.last().unwrap().case.clone();
+    let some = of(&last).unwrap().results;
+    assert!(some.records.iter().all(|record| record.case.contains(&last)) && !some.is_complete(short()));
+    assert!(matches!(of("of no name"), Err(Error::Input { .. })));
+    let found = of("").unwrap().results;
+    for record in &expected.results.records {
+        assert_eq!(found.case(&record.case), Some(&record.value));
+    }
 }
 
 #[test]
@@ -96,7 +113,7 @@ fn cases_without_data_are_skipped_and_leave_no_verdict() {
     let go = AtomicBool::new(false);
     let context = Context { data: Path::new("nowhere"), python: None, cancel: &go };
     let experiment = find("tda").unwrap();
-    let ran = run(experiment, Scale::Quick, &folder.0, false, &context, |_| {}).unwrap();
+    let ran = run(experiment, Scale::Quick, &folder.0, false, "", &context, |_| {}).unwrap();
     assert!(!ran.results.is_complete(experiment));
     assert!(ran.skipped.iter().any(|(case, why)| case == "barcodes" && why.contains("nowhere")), "{:?}", ran.skipped);
     let pages = pages(&folder.0).unwrap();

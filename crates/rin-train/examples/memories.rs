@@ -8,13 +8,15 @@
 //!
 //! One line of JSON per trial. The same seeds and examples for every arm, and the same learning rates. `--arms a,b` chooses
 //! among the arms, `--seeds N` how many seeds from `--first-seed` on; `--dim`, `--layers`, `--heads`, `--steps`, `--batch`,
-//! `--lr a,b`, `--pairs a,b`, `--seq`, `--vocab`, `--k-dim`, `--v-dim`, `--slots`, `--top`, `--conv`, `--window` and `--tokens`
-//! set sizes, all of which have defaults.
+//! `--lr a,b`, `--pairs a,b`, `--seq`, `--vocab`, `--k-dim`, `--v-dim`, `--slots`, `--top`, `--conv`, `--ffn`, `--window` and
+//! `--tokens` set sizes, all of which have defaults; `--harsh yes` leaves warmup and clipping out of `stability`,
+//! `--clamped yes` shortens the gradients of signs instead of masking them.
 #![expect(clippy::print_stdout, reason = "a program for the command line")]
 
 use rin_train::arms::{ARMS, arm};
 use rin_train::config::MemoryConfig;
 use rin_train::mqar::{Task, Trial};
+use rin_train::ops::Straight;
 use rin_train::trials::{TextTrial, latency};
 use serde_json::json;
 use std::ops::Range;
@@ -100,7 +102,9 @@ fn recall(options: &Options) -> Result<(), Anything> {
             for seed in options.seeds()? {
                 for lr in options.list("lr", "1e-3,3e-3,1e-2")? {
                     let (memory, window) = (options.memory(name, dim / 2)?, options.window(name, dim / 4)?);
-                    let trial = Trial { task, dim, layers, heads, memory, window, steps, batch, lr, seed };
+                    let (gentle, straight) = (true, Straight::Masked);
+                    let trial =
+                        Trial { task, dim, layers, heads, memory, window, steps, batch, lr, gentle, straight, seed };
                     let found = trial.run(options.number("test", 1024)?)?;
                     println!(
                         "{}",
@@ -130,7 +134,10 @@ fn stability(options: &Options) -> Result<(), Anything> {
                     }
                     let task = Task { vocab: 64, seq: options.number("seq", 64)?, pairs: 8 };
                     let window = options.window(name, 16)?;
-                    let trial = Trial { task, dim: 32, layers, heads: 2, memory, window, steps, batch, lr, seed };
+                    let (dim, heads, gentle) = (32, 2, options.text("harsh").is_none());
+                    let straight = if options.text("clamped").is_some() { Straight::Clamped } else { Straight::Masked };
+                    let trial =
+                        Trial { task, dim, layers, heads, memory, window, steps, batch, lr, gentle, straight, seed };
                     let found = trial.run(128)?;
                     println!(
                         "{}",
@@ -152,7 +159,8 @@ fn text(options: &Options, name: &str, seed: u64, file: &Path) -> Result<(), Any
     let lr = options.list("lr", "2e-3")?.first().copied().unwrap_or(2e-3);
     let (memory, window) = (options.memory(name, 16)?, options.window(name, dim / 8)?);
     let heads = options.number("heads", 4)?;
-    let trial = TextTrial { dim, layers, heads, memory, window, seq, steps, batch, lr, seed };
+    let ffn = options.number("ffn", dim * 11 / 4)?;
+    let trial = TextTrial { dim, layers, heads, ffn, memory, window, seq, steps, batch, lr, seed };
     let folder = std::env::temp_dir().join(format!("rin-memories-{}", std::process::id()));
     let found = trial.run(file, &folder, &format!("{name}-{seed}"), options.number("tokens", 100_000)?)?;
     println!(

@@ -38,6 +38,9 @@ pub struct Evaluation {
     /// Most probable token at each place; ties go to the lowest id.
     #[serde(skip)]
     pub argmax: Vec<u32>,
+    /// By how much its logit exceeds the next at each place.
+    #[serde(skip)]
+    pub margins: Vec<f32>,
 }
 
 /// Predicts every token of `tokens` but the first, each from at least `ctx / 2` tokens where there are so many.
@@ -61,7 +64,7 @@ pub fn evaluate(
         return Err(Error::DataTooShort { split, tokens: tokens.len(), needed: 2, key });
     }
     let ctx = network.config().ctx.min(n);
-    let (mut losses, mut argmax) = (Vec::with_capacity(n), Vec::with_capacity(n));
+    let (mut losses, mut argmax, mut margins) = (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
     for group in windows(n, ctx).chunks(batch.max(1)) {
         if stop() {
             return Ok(None);
@@ -76,7 +79,9 @@ pub fn evaluate(
                 let row = i * ctx + at - w.start;
                 let logits = &logits[row * vocab..][..vocab];
                 losses.push(sums[row] - f64::from(logits[tokens[at + 1] as usize]));
-                argmax.push(most_probable(logits));
+                let best = most_probable(logits);
+                argmax.push(best);
+                margins.push(margin(logits, best));
             }
         }
     }
@@ -91,6 +96,7 @@ pub fn evaluate(
         losses,
         characters: chars,
         argmax,
+        margins,
     }))
 }
 
@@ -137,6 +143,13 @@ fn most_probable(logits: &[f32]) -> u32 {
     best as u32
 }
 
+/// By how much the logit of the most probable token exceeds the next; infinite where there is no other.
+fn margin(logits: &[f32], best: u32) -> f32 {
+    let others = logits.iter().enumerate().filter(|(id, _)| *id != best as usize);
+    let next = others.fold(f32::NEG_INFINITY, |next, (_, logit)| next.max(*logit));
+    logits.get(best as usize).map_or(f32::INFINITY, |logit| logit - next)
+}
+
 /// The 2.5th and 97.5th percentile of the loss per character over resampled blocks of text.
 fn bootstrap(losses: &[f64], chars: &[usize]) -> [f64; 2] {
     let mut blocks: Vec<(f64, usize)> = Vec::new();
@@ -166,7 +179,7 @@ fn bootstrap(losses: &[f64], chars: &[usize]) -> [f64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Evaluation, Window, bootstrap, most_probable, windows};
+    use super::{Evaluation, Window, bootstrap, margin, most_probable, windows};
     use crate::kernels::Kernels;
     use crate::ops::log_sums;
     use crate::random::uniform;
@@ -194,6 +207,8 @@ mod tests {
             assert!((sum - want).abs() < 1e-6);
         }
         assert_eq!(most_probable(&logits), 1);
+        assert!(margin(&logits, 1) == 0.0 && (margin(&logits[..2], 1) - 2.0).abs() < 1e-6);
+        assert!(margin(&logits[..1], 0).is_infinite());
     }
 
     #[test]
@@ -208,6 +223,7 @@ mod tests {
                 chars: losses.len(),
                 characters: vec![1; losses.len()],
                 argmax: Vec::new(),
+                margins: Vec::new(),
                 losses,
             }
         };

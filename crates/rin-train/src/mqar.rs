@@ -8,7 +8,7 @@ use crate::Error;
 use crate::config::{LoopConfig, MemoryConfig, ModelConfig, TokenizerKind};
 use crate::kernels::Kernels;
 use crate::network::{Batch, Decoder, Network, Pass, initialize};
-use crate::ops::{cross_entropy, host};
+use crate::ops::{Straight, cross_entropy, host};
 use crate::optimizer::{AdamW, global_norm};
 use crate::parameters::{Parameter, Role};
 use crate::random::{index, stream, uniform};
@@ -119,6 +119,10 @@ pub struct Trial {
     pub batch: usize,
     /// Largest learning rate.
     pub lr: f64,
+    /// Whether the rate warms up over a tenth of the steps, and gradients longer than 1 are shortened to it.
+    pub gentle: bool,
+    /// How gradients pass the signs of memories.
+    pub straight: Straight,
     /// Seed of the weights and of the examples.
     pub seed: u64,
 }
@@ -157,7 +161,7 @@ impl Trial {
             memory: self.memory.clone(),
             ..ModelConfig::plain(TokenizerKind::Byte)
         };
-        Decoder::new(&model, self.task.vocab, "mqar")
+        Ok(Decoder::new(&model, self.task.vocab, "mqar")?.with_straight(self.straight))
     }
 
     fn state_bytes(&self, network: &Decoder) -> usize {
@@ -180,8 +184,8 @@ impl Trial {
         let kernels = Kernels::select(&rin_kernels::Cpu::detect());
         let mut parameters = initialize(&network, self.seed);
         let mut optimizer = AdamW::new(&parameters, false);
-        let train =
-            LoopConfig { warmup: Some(self.steps / 10), ..LoopConfig::plain(self.steps, self.lr, self.lr / 10.0) };
+        let warmup = Some(if self.gentle { self.steps / 10 } else { 0 });
+        let train = LoopConfig { warmup, ..LoopConfig::plain(self.steps, self.lr, self.lr / 10.0) };
         let seq = self.task.seq;
         let (mut last, mut largest, mut diverged) = (f64::NAN, 0.0_f64, None);
         for step in 0..self.steps {
@@ -205,7 +209,8 @@ impl Trial {
             }
             let norm = global_norm(&gradients);
             largest = largest.max(norm);
-            optimizer.update(&mut parameters, &gradients, (1.0 / norm).min(1.0), &train);
+            let shortened = if self.gentle { (1.0 / norm).min(1.0) } else { 1.0 };
+            optimizer.update(&mut parameters, &gradients, shortened, &train);
         }
         let (mut right, mut asked, mut same) = (0_usize, 0_usize, 0_usize);
         let weights = Weights::constant(&parameters, Arithmetic::Float, kernels)?;
@@ -263,7 +268,7 @@ fn wilson(right: usize, n: usize) -> [f64; 2] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Task, Trial, wilson};
+    use super::{Straight, Task, Trial, wilson};
     use crate::config::MemoryConfig;
     use std::collections::HashSet;
 
@@ -302,12 +307,13 @@ mod tests {
         let task = Task { vocab: 16, seq: 16, pairs: 2 };
         for kind in ["delta", "mamba2", "rwkv7"] {
             let memory = Some(MemoryConfig::of(kind));
-            let (dim, layers, heads, window, steps, batch, lr, seed) = (32, 2, 2, None, 150, 32, 5e-3, 1);
-            let trial = Trial { task, dim, layers, heads, memory, window, steps, batch, lr, seed };
+            let (dim, layers, heads, window, steps, batch, lr, gentle, seed) = (32, 2, 2, None, 150, 32, 5e-3, true, 1);
+            let straight = Straight::Masked;
+            let trial = Trial { task, dim, layers, heads, memory, window, steps, batch, lr, gentle, straight, seed };
             let recall = trial.run(64).unwrap();
             eprintln!("{kind}: {}", recall.accuracy);
-            // Chance is one of eight values.
-            assert!(recall.accuracy > 0.5 && recall.diverged.is_none(), "{kind}: {recall:?}");
+            // Chance is one of eight values, and one of two for those that know which values the sequence has.
+            assert!(recall.accuracy > 0.55 && recall.diverged.is_none(), "{kind}: {recall:?}");
             // Two layers of two heads of 16 × 16.
             assert_eq!(recall.state_bytes, 2 * 2 * 16 * 16 * 4);
         }

@@ -22,6 +22,8 @@ pub struct TextTrial {
     pub layers: usize,
     /// Heads.
     pub heads: usize,
+    /// Width of the feed-forward network.
+    pub ffn: usize,
     /// The memories; none: softmax attention.
     pub memory: Option<MemoryConfig>,
     /// Tokens that softmax attention reaches back; none: all.
@@ -65,7 +67,7 @@ impl TextTrial {
             layers: self.layers,
             heads: self.heads,
             window: self.window,
-            ffn: self.dim * 11 / 4,
+            ffn: self.ffn,
             ctx: self.seq,
             memory: self.memory.clone(),
             ..ModelConfig::plain(TokenizerKind::Char)

@@ -23,6 +23,19 @@ pub fn chi_square_tail(chi_square: f64, degrees: usize) -> f64 {
     gamma_upper(degrees as f64 / 2.0, chi_square / 2.0)
 }
 
+/// Fisher's exact test, two-sided: the probability, with all sums of the table given, of a table at most as probable as that of
+/// two groups with their `[successes, failures]` (R. A. Fisher, "The design of experiments", 1935).
+pub fn fisher_exact(a: [u64; 2], b: [u64; 2]) -> f64 {
+    let factorial = |n: u64| (2..=n).map(|i| libm::log(i as f64)).sum::<f64>();
+    let (of_a, of_b, successes) = (a[0] + a[1], b[0] + b[1], a[0] + b[0]);
+    let choose = |n: u64, k: u64| factorial(n) - factorial(k) - factorial(n - k);
+    let log_p = |k: u64| choose(of_a, k) + choose(of_b, successes - k) - choose(of_a + of_b, successes);
+    let own = log_p(a[0]);
+    let tables = successes.saturating_sub(of_b)..=successes.min(of_a);
+    // Tables that are as probable are so up to rounding.
+    tables.map(log_p).filter(|p| *p <= own + 1e-9).map(libm::exp).sum::<f64>().min(1.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +48,14 @@ mod tests {
         assert_eq!(wilson_interval(0, 0), None);
         let [low, high] = wilson_interval(0, 20).unwrap();
         assert!(low.abs() < 1e-12 && high > 0.1 && high < 0.2);
+    }
+
+    #[test]
+    fn exact_tests_are_those_of_r() {
+        // fisher.test(matrix(c(3, 1, 1, 3), 2)): the lady tasting tea; matrix(c(10, 2, 3, 15), 2), from its help page.
+        for (a, b, p) in [([3, 1], [1, 3], 0.485_714), ([10, 2], [3, 15], 0.000_536_7), ([0, 6], [0, 6], 1.0)] {
+            assert!((fisher_exact(a, b) - p).abs() < 1e-6, "{a:?} {b:?}: {}", fisher_exact(a, b));
+        }
     }
 
     #[test]

@@ -57,6 +57,9 @@ pub(crate) struct LabRunArgs {
     /// Begin anew instead of going on with stored results
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// Only the cases whose names contain this, so that an experiment can be run in parts
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) only: String,
     /// Texts, clouds of points and other data that are no part of the repository
     #[arg(long, value_name = "DIR", default_value = "../shared/data")]
     pub(crate) data: PathBuf,

@@ -56,8 +56,8 @@ fn seeds(scale: Scale) -> u64 {
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let course = scale.pick(
-        Course { steps: 6, rate_steps: 2, batch: 2, chars: 2000 },
-        Course { steps: 600, rate_steps: 150, batch: 4, chars: usize::MAX },
+        Course { steps: 6, float_steps: 0, rates: RATES, rate_steps: 2, batch: 2, chars: 2000 },
+        Course { steps: 600, float_steps: 0, rates: RATES, rate_steps: 150, batch: 4, chars: usize::MAX },
     );
     let mut cases = networks::cases(course, arms(scale), seeds(scale), trained);
     let (size, samples) = scale.pick((Size { dim: 128, ffn: 1024, layers: 1 }, 3), (Size::WIDE, 20));

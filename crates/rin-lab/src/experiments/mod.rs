@@ -10,10 +10,14 @@ mod hrr;
 mod lif;
 mod loss;
 mod memory;
+mod memory_depth;
+mod memory_language;
+mod memory_text;
 mod networks;
 mod norm;
 mod pairs;
 mod power;
+mod qat;
 mod softmax;
 mod sparse;
 mod students;
@@ -38,6 +42,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     dct::EXPERIMENT,
     sparse::EXPERIMENT,
     ternary::EXPERIMENT,
+    qat::EXPERIMENT,
     sync::EXPERIMENT,
     power::EXPERIMENT,
 ];

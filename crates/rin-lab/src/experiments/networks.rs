@@ -19,7 +19,7 @@ const TEXT: &str = "text/tinyshakespeare.txt";
 /// Seed of the trials of rates, none of those that count.
 const RATE_SEED: u64 = 100;
 
-/// The learning rates that are tried for each arm.
+/// The learning rates that are tried for each arm where windows are short.
 pub(super) const RATES: [f64; 3] = [1e-3, 2e-3, 5e-4];
 
 thread_local! {
@@ -87,6 +87,10 @@ pub(super) fn model(dim: usize, layers: usize, ffn: usize) -> ModelConfig {
 #[derive(Clone, Copy)]
 pub(super) struct Course {
     pub(super) steps: usize,
+    /// Steps before matrices are rounded, where an arm rounds them.
+    pub(super) float_steps: usize,
+    /// Learning rates that are tried.
+    pub(super) rates: [f64; 3],
     /// Steps of a trial of a rate.
     pub(super) rate_steps: usize,
     /// Windows of a step.
@@ -102,6 +106,7 @@ impl Course {
             batch: self.batch,
             warmup: Some(steps.div_ceil(20)),
             quant: arm.quant,
+            quant_from_step: self.float_steps * steps / self.steps.max(1),
             ..LoopConfig::plain(steps, lr, lr / 10.0)
         }
     }
@@ -121,7 +126,7 @@ impl Course {
             return Ok(value);
         }
         let (mut losses, mut best) = (Vec::new(), None::<(f64, f64)>);
-        for lr in RATES {
+        for lr in self.rates {
             let loss = match self.trained(arm, self.rate_steps, lr, RATE_SEED, context) {
                 Ok(trained) => Some(trained.loss),
                 Err(Error::Training(rin_train::Error::Diverged { .. })) => None,
@@ -142,11 +147,22 @@ impl Course {
 
     /// The network of an arm and a seed at the arm's best rate.
     pub(super) fn network(self, arm: &Arm, seed: u64, context: &Context<'_>) -> Result<Rc<Trained>, Error> {
+        self.network_at(arm, arm, seed, context)
+    }
+
+    /// The same at the best rate of another arm.
+    pub(super) fn network_at(
+        self,
+        arm: &Arm,
+        rate_of: &Arm,
+        seed: u64,
+        context: &Context<'_>,
+    ) -> Result<Rc<Trained>, Error> {
         let key = format!("{}, seed {seed}, {} steps", arm.name, self.steps);
         if let Some(Kept::Network(network)) = kept(&key) {
             return Ok(network);
         }
-        let lr = self.rates(arm, context)?["best"].as_f64().unwrap_or(RATES[0]);
+        let lr = self.rates(rate_of, context)?["best"].as_f64().unwrap_or(self.rates[0]);
         let network = Rc::new(self.trained(arm, self.steps, lr, seed, context)?);
         keep(&key, Kept::Network(network.clone()));
         Ok(network)

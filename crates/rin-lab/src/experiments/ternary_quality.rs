@@ -44,8 +44,8 @@ fn seeds(scale: Scale) -> u64 {
 /// How long the networks are trained.
 fn course(scale: Scale) -> Course {
     scale.pick(
-        Course { steps: 6, rate_steps: 2, batch: 2, chars: 2000 },
-        Course { steps: 900, rate_steps: 225, batch: 4, chars: usize::MAX },
+        Course { steps: 6, float_steps: 0, rates: RATES, rate_steps: 2, batch: 2, chars: 2000 },
+        Course { steps: 900, float_steps: 0, rates: RATES, rate_steps: 225, batch: 4, chars: usize::MAX },
     )
 }
 

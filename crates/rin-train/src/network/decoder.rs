@@ -5,7 +5,7 @@ use super::feed_forward::FeedForward;
 use super::{Batch, Inside, Network, Pass};
 use crate::Error;
 use crate::config::ModelConfig;
-use crate::ops::{AttentionShape, MemoryShape, Source, Tail, attention, dropout, embedding, linear, memory};
+use crate::ops::{AttentionShape, MemoryShape, Source, Straight, Tail, attention, dropout, embedding, linear, memory};
 use crate::parameters::{Parameter, Role};
 use crate::weights::Weights;
 use candle_core::Tensor;
@@ -21,6 +21,8 @@ pub struct Decoder {
     config: Config,
     /// What stands in the place of SwiGLU; such networks are compared in memory and cannot be exported.
     feed_forward: Option<FeedForward>,
+    /// How gradients pass the signs of memories.
+    straight: Straight,
 }
 
 impl Decoder {
@@ -63,7 +65,7 @@ impl Decoder {
                 None => Vec::new(),
             },
         };
-        Ok(Self { config, feed_forward: None })
+        Ok(Self { config, feed_forward: None, straight: Straight::default() })
     }
 
     /// The same network with another way through the feed-forward part, for comparisons in memory: no file describes it.
@@ -71,6 +73,12 @@ impl Decoder {
     pub fn with_feed_forward(mut self, feed_forward: FeedForward) -> Self {
         self.feed_forward = Some(feed_forward);
         self
+    }
+
+    /// The same network with gradients that pass the signs of its memories in another way.
+    #[must_use]
+    pub fn with_straight(self, straight: Straight) -> Self {
+        Self { straight, ..self }
     }
 
     /// The decoder that a file describes; `path` is what errors call it.
@@ -89,7 +97,7 @@ impl Decoder {
             && c.rope.dims == c.head_dim
             && c.memory.iter().all(Option::is_none);
         if same {
-            return Ok(Self { config: c.clone(), feed_forward: None });
+            return Ok(Self { config: c.clone(), feed_forward: None, straight: Straight::default() });
         }
         let expected = "a llama without biases, stretched rotations and memories".to_owned();
         Err(Error::value("distill.teacher", path.display(), expected))
@@ -156,7 +164,7 @@ impl Network for Decoder {
 
             let h = Source::Normed { x: &x, gain: weights.tensor(&name("attn_norm"))?, eps: c.norm_eps };
             let (a, wo) = if let Some(of_layer) = c.memory_of(layer) {
-                let shape = MemoryShape::new(of_layer, batch.seq, c.norm_eps);
+                let shape = MemoryShape::new(of_layer, batch.seq, c.norm_eps).with_straight(self.straight);
                 let inputs = memory_inputs(of_layer).map(name);
                 let inputs: Vec<&str> =
                     inputs.iter().filter(|n| weights.tensor(n).is_ok()).map(String::as_str).collect();

@@ -116,7 +116,11 @@ impl Forward {
 
 /// The columns `range` of every row.
 fn columns(x: &[f32], width: usize, range: Range<usize>) -> Vec<f32> {
-    x.chunks_exact(width).flat_map(|row| &row[range.clone()]).copied().collect()
+    let mut out = Vec::with_capacity(x.len() / width * range.len());
+    for row in x.chunks_exact(width) {
+        out.extend_from_slice(&row[range.clone()]);
+    }
+    out
 }
 
 /// Runs one sequence: `x` is `(seq, width)`, `p` the layer's numbers.
@@ -422,7 +426,7 @@ impl CustomOp2 for MemoryOp {
                 *sum += d;
             }
         }
-        let dx = gradients.into_iter().flat_map(|gradient| gradient.x).collect();
+        let dx = gradients.iter().map(|gradient| &gradient.x[..]).collect::<Vec<_>>().concat();
         Ok((Some(tensor(dx, x)?), Some(tensor(dp, p)?)))
     }
 }

@@ -30,33 +30,13 @@ pub(super) fn backward(
     dy: &[f32],
 ) -> Gradient {
     let m = &shape.m;
-    let (values, channels, width) = (m.v_width(), m.channels(), shape.width());
+    let (channels, width) = (m.channels(), shape.width());
     let places = shape.places();
     let (norm_at, book_at) = (places.norm.clone(), places.book.clone());
     let mut g = Gradient { x: vec![0.0; x.len()], p: vec![0.0; p.len()] };
     let mut d_read = dy.to_vec();
     if m.output_norm {
-        let norm = &p[norm_at.clone()];
-        let gates = shape.gate_columns();
-        let rows = d_read.chunks_exact_mut(values).zip(f.unbound.chunks_exact(values));
-        for (t, (d, r)) in rows.enumerate() {
-            let gate = if m.output_gate { &x[t * width..][gates.clone()] } else { &[] };
-            let d_gate = &mut g.x[t * width..][gates.clone()];
-            for h in 0..m.v_heads {
-                let at = h * m.v_dim..(h + 1) * m.v_dim;
-                let gate = gate.get(at.clone()).unwrap_or_default();
-                let d_gate = d_gate.get_mut(at.clone()).unwrap_or_default();
-                norm_backward(
-                    &mut d[at.clone()],
-                    &r[at],
-                    norm,
-                    gate,
-                    d_gate,
-                    &mut g.p[norm_at.clone()],
-                    shape.norm_eps,
-                );
-            }
-        }
+        kernels.dispatch(Norms { shape, f, x, norm: &p[norm_at.clone()], d: &mut d_read, g: &mut g });
     }
     let mut d_qkv = vec![0.0; shape.seq * channels];
     if shape.is_outer() {
@@ -107,7 +87,7 @@ pub(super) fn backward(
             *out = d * beta * (1.0 - beta);
         }
     }
-    conv_backward(shape, f, x, &p[places.conv.clone()], d_qkv, &mut g, places.conv);
+    kernels.dispatch(Convolution { shape, f, x, conv: &p[places.conv.clone()], d_qkv, at: places.conv, g: &mut g });
     g
 }
 
@@ -132,7 +112,38 @@ fn keys_backward(shape: &MemoryShape, f: &Forward, d: &Rows, d_qkv: &mut [f32]) 
     }
 }
 
+/// The norm and the gate of what was read, backwards; `d` comes in as the gradient of the result.
+struct Norms<'a> {
+    shape: &'a MemoryShape,
+    f: &'a Forward,
+    x: &'a [f32],
+    norm: &'a [f32],
+    d: &'a mut [f32],
+    g: &'a mut Gradient,
+}
+
+impl Loop for Norms<'_> {
+    #[inline(always)]
+    fn run(self) {
+        let (m, width) = (&self.shape.m, self.shape.width());
+        let (values, gates, norm_at) = (m.v_width(), self.shape.gate_columns(), self.shape.places().norm);
+        let rows = self.d.chunks_exact_mut(values).zip(self.f.unbound.chunks_exact(values));
+        for (t, (d, r)) in rows.enumerate() {
+            let gate = if m.output_gate { &self.x[t * width..][gates.clone()] } else { &[] };
+            let d_gate = &mut self.g.x[t * width..][gates.clone()];
+            for h in 0..m.v_heads {
+                let at = h * m.v_dim..(h + 1) * m.v_dim;
+                let gate = gate.get(at.clone()).unwrap_or_default();
+                let d_gate = d_gate.get_mut(at.clone()).unwrap_or_default();
+                let d_norm = &mut self.g.p[norm_at.clone()];
+                norm_backward(&mut d[at.clone()], &r[at], self.norm, gate, d_gate, d_norm, self.shape.norm_eps);
+            }
+        }
+    }
+}
+
 /// Of one head's norm and gate; `d` comes in as that of the result.
+#[inline(always)]
 fn norm_backward(
     d: &mut [f32],
     r: &[f32],
@@ -143,24 +154,26 @@ fn norm_backward(
     eps: f32,
 ) {
     let n = r.len() as f32;
-    let scale = 1.0 / (r.iter().map(|r| r * r).sum::<f32>() / n + eps).sqrt();
-    for i in 0..r.len() {
-        let normed = r[i] * scale * norm[i];
-        if let (Some(gate), Some(d_gate)) = (gate.get(i), d_gate.get_mut(i)) {
-            let s = sigmoid(*gate);
-            *d_gate = d[i] * normed * (s + gate * s * (1.0 - s));
-            d[i] *= gate * s;
+    let scale = 1.0 / (dot(r, r) / n + eps).sqrt();
+    if gate.len() == r.len() && d_gate.len() == r.len() {
+        for i in 0..r.len() {
+            let s = sigmoid(gate[i]);
+            d_gate[i] = d[i] * r[i] * scale * norm[i] * (s + gate[i] * s * (1.0 - s));
+            d[i] *= gate[i] * s;
         }
+    }
+    for i in 0..r.len() {
         d_norm[i] += d[i] * r[i] * scale;
         d[i] *= norm[i];
     }
-    let mean = d.iter().zip(r).map(|(d, r)| d * r).sum::<f32>() / n * scale * scale;
+    let mean = dot(d, r) / n * scale * scale;
     for (d, r) in d.iter_mut().zip(r) {
         *d = scale * (*d - r * mean);
     }
 }
 
 /// Of vectors brought to the length `scale`, head by head.
+#[inline(always)]
 pub(super) fn unit_backward(out: &mut [f32], x: &[f32], d: &[f32], head: usize, eps: f32, scale: f32) {
     for ((out, x), d) in out.chunks_exact_mut(head).zip(x.chunks_exact(head)).zip(d.chunks_exact(head)) {
         let inverse = 1.0 / (x.iter().map(|x| x * x).sum::<f32>() + eps).sqrt();
@@ -506,36 +519,51 @@ fn decay_backward(
 }
 
 /// Of the convolution and its activation, or of the projections where there is none.
-fn conv_backward(
-    shape: &MemoryShape,
-    f: &Forward,
-    x: &[f32],
-    conv: &[f32],
-    mut d_qkv: Vec<f32>,
-    g: &mut Gradient,
+struct Convolution<'a> {
+    shape: &'a MemoryShape,
+    f: &'a Forward,
+    x: &'a [f32],
+    conv: &'a [f32],
+    d_qkv: Vec<f32>,
     at: std::ops::Range<usize>,
-) {
-    let m = &shape.m;
-    let (channels, width, taps) = (m.channels(), shape.width(), m.conv);
-    if taps == 0 {
-        for (out, d) in g.x.chunks_exact_mut(width).zip(d_qkv.chunks_exact(channels)) {
-            out[..channels].copy_from_slice(d);
+    g: &'a mut Gradient,
+}
+
+impl Loop for Convolution<'_> {
+    #[inline(always)]
+    fn run(mut self) {
+        let (m, g) = (&self.shape.m, self.g);
+        let (channels, width, taps) = (m.channels(), self.shape.width(), m.conv);
+        if taps == 0 {
+            for (out, d) in g.x.chunks_exact_mut(width).zip(self.d_qkv.chunks_exact(channels)) {
+                out[..channels].copy_from_slice(d);
+            }
+            return;
         }
-        return;
-    }
-    for (d, z) in d_qkv.iter_mut().zip(&f.before) {
-        let s = sigmoid(*z);
-        *d *= s + z * s * (1.0 - s);
-    }
-    let d_conv = &mut g.p[at];
-    for t in 0..shape.seq {
-        let d = &d_qkv[t * channels..][..channels];
-        for j in 0..taps {
-            let Some(from) = (t + j + 1).checked_sub(taps) else { continue };
-            for c in 0..channels {
-                g.x[from * width + c] += d[c] * conv[c * taps + j];
-                d_conv[c * taps + j] += d[c] * x[from * width + c];
+        for (d, &z) in self.d_qkv.iter_mut().zip(&self.f.before) {
+            let s = sigmoid(z);
+            *d *= s + z * s * (1.0 - s);
+        }
+        // Tap by tap, so that the loops below run along channels.
+        let conv: Vec<f32> = (0..taps * channels).map(|i| self.conv[i % channels * taps + i / channels]).collect();
+        let mut d_conv = vec![0.0_f32; conv.len()];
+        for (t, d) in self.d_qkv.chunks_exact(channels).enumerate() {
+            for j in 0..taps {
+                let Some(from) = (t + j + 1).checked_sub(taps) else { continue };
+                multiply_add(&mut g.x[from * width..][..channels], d, &conv[j * channels..][..channels]);
+                multiply_add(&mut d_conv[j * channels..][..channels], d, &self.x[from * width..][..channels]);
             }
         }
+        for (i, d) in g.p[self.at].iter_mut().enumerate() {
+            *d += d_conv[i % taps * channels + i / taps];
+        }
+    }
+}
+
+/// `out += x * y`, number by number.
+#[inline(always)]
+fn multiply_add(out: &mut [f32], x: &[f32], y: &[f32]) {
+    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+        *out += x * y;
     }
 }

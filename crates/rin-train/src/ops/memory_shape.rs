@@ -22,6 +22,27 @@ pub(super) struct Places {
     pub(super) book: Range<usize>,
 }
 
+/// How a gradient passes a rounding to signs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Straight {
+    /// As it is where the number is within ±1, and not at all elsewhere (Hubara et al., 2016).
+    #[default]
+    Masked,
+    /// Everywhere, shortened to ±1: as the first generation had it, to compare with.
+    Clamped,
+}
+
+impl Straight {
+    /// The gradient of `x`, which was rounded, from that of its sign.
+    pub(super) fn of(self, x: f32, d: f32) -> f32 {
+        match self {
+            Self::Masked if x.abs() <= 1.0 => d,
+            Self::Masked => 0.0,
+            Self::Clamped => d.clamp(-1.0, 1.0),
+        }
+    }
+}
+
 /// The sizes of a memory and where its numbers lie.
 #[derive(Clone, Debug)]
 pub struct MemoryShape {
@@ -29,12 +50,20 @@ pub struct MemoryShape {
     /// Tokens of a sequence.
     pub(super) seq: usize,
     pub(super) norm_eps: f32,
+    /// For signs.
+    pub(super) straight: Straight,
 }
 
 impl MemoryShape {
     /// For sequences of `seq` tokens.
     pub fn new(memory: &Memory, seq: usize, norm_eps: f32) -> Self {
-        Self { m: memory.clone(), seq, norm_eps }
+        Self { m: memory.clone(), seq, norm_eps, straight: Straight::default() }
+    }
+
+    /// With gradients that pass signs in another way.
+    #[must_use]
+    pub fn with_straight(self, straight: Straight) -> Self {
+        Self { straight, ..self }
     }
 
     /// Whether this kind of memory can be trained.
@@ -175,5 +204,20 @@ impl MemoryShape {
 
     pub(super) fn k_head(&self, head: usize) -> usize {
         self.m.k_head(head)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Straight;
+
+    #[test]
+    fn gradients_of_signs_are_masked_or_shortened() {
+        // Of a number, and of a gradient: what passes, masked and shortened.
+        for (x, d, masked, shortened) in [(0.5, 3.0, 3.0, 1.0), (-1.0, 0.25, 0.25, 0.25), (-1.5, -3.0, 0.0, -1.0)] {
+            let found = [Straight::Masked.of(x, d), Straight::Clamped.of(x, d)];
+            assert_eq!(found.map(f32::to_bits), [masked, shortened].map(f32::to_bits), "{x} {d}");
+        }
+        assert_eq!(Straight::default(), Straight::Masked);
     }
 }

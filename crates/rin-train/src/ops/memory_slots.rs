@@ -2,20 +2,15 @@
 
 use super::memory::{Forward, UNIT_EPS};
 use super::memory_gradient::{Rows, add, dot, unit_backward};
-use super::memory_shape::MemoryShape;
+use super::memory_shape::{MemoryShape, Straight};
 use rin_kernels::ops::memory::Quant;
 use rin_model::{Address, ReadBy};
-
-/// Whether a straight-through gradient passes a rounding at `x`: within the range of what is rounded.
-fn passes(x: f32) -> bool {
-    x.abs() <= 1.0
-}
 
 fn sign(x: f32) -> f32 {
     if x >= 0.0 { 1.0 } else { -1.0 }
 }
 
-/// Of unbinding by the signs of queries: straight through within ±1 (Bengio et al., 2013; masked as by Hubara et al., 2016).
+/// Of unbinding by the signs of queries: straight through (Bengio et al., 2013).
 pub(super) fn unbind_backward(shape: &MemoryShape, f: &Forward, d: &mut [f32], d_qkv: &mut [f32]) {
     let (values, channels) = (shape.m.v_width(), shape.m.channels());
     let scale = shape.quant().scale();
@@ -23,9 +18,7 @@ pub(super) fn unbind_backward(shape: &MemoryShape, f: &Forward, d: &mut [f32], d
         let (q, read) = (&f.qkv[t * channels..][..values], &f.read[t * values..][..values]);
         let dq = &mut d_qkv[t * channels..][..values];
         for i in 0..values {
-            if passes(q[i]) {
-                dq[i] += d[i] * read[i] * scale;
-            }
+            dq[i] += shape.straight.of(q[i], d[i] * read[i] * scale);
             d[i] *= sign(q[i]) * scale;
         }
     }
@@ -94,16 +87,15 @@ pub(super) fn slots_backward(
         let (k, v) = (&row[keys..2 * keys], &row[2 * keys..]);
         let db = &d.v[t * m.v_width()..][..m.v_width()];
         for i in 0..v.len() {
-            if !arms.outer && passes(k[i]) {
-                out[keys + i] += db[i] * quant.of(v[i]);
+            if !arms.outer {
+                out[keys + i] += shape.straight.of(k[i], db[i] * quant.of(v[i]));
             }
-            let slope = match quant {
-                Quant::Float => 1.0,
-                Quant::Sign => f32::from(passes(v[i])),
-                Quant::Steps(most) => f32::from(passes(v[i])) * f32::from(most),
+            let d = db[i] * if arms.outer { 1.0 } else { sign(k[i]) };
+            out[2 * keys + i] += match quant {
+                Quant::Float => d,
+                Quant::Sign => shape.straight.of(v[i], d),
+                Quant::Steps(most) => Straight::Masked.of(v[i], d) * f32::from(most),
             };
-            let bound = if arms.outer { 1.0 } else { sign(k[i]) };
-            out[2 * keys + i] += db[i] * bound * slope;
         }
         if arms.address == Address::Hash {
             continue;

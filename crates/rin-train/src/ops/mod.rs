@@ -34,7 +34,7 @@ pub(crate) use fake_quant::first_step;
 pub use fake_quant::{Quantized, fake_quant, fake_quant_learned};
 pub use linear::{Packed, Product, Source, Tail, linear};
 pub use memory::memory;
-pub use memory_shape::MemoryShape;
+pub use memory_shape::{MemoryShape, Straight};
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, StorageRef, Tensor};
 use std::ops::{Deref, Range};
