@@ -43,13 +43,14 @@ pub fn run(
     context: &Context<'_>,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Ran, Error> {
-    let mut journal = Journal::open(folder, experiment, scale, overwrite)?;
-    let resumed = journal.results().records.len();
     let cases = (experiment.cases)(scale);
+    // Before anything is overwritten.
     if !cases.iter().any(|case| case.name.contains(only)) {
         let why = format!("no case of {} has a name that contains `{only}`", experiment.name);
         return Err(Error::input("only", why));
     }
+    let mut journal = Journal::open(folder, experiment, scale, overwrite)?;
+    let resumed = journal.results().records.len();
     let mut skipped = Vec::new();
     for case in &cases {
         context.check()?;

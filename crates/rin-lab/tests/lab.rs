@@ -83,6 +83,9 @@ fn a_run_in_parts_gives_what_a_whole_one_gives() {
     let some = of(&last).unwrap().results;
     assert!(some.records.iter().all(|record| record.case.contains(&last)) && !some.is_complete(short()));
     assert!(matches!(of("of no name"), Err(Error::Input { .. })));
+    // Nothing is overwritten where nothing is meant.
+    assert!(run(short(), Scale::Quick, &parts.0, true, "of no name", &context, |_| {}).is_err());
+    assert_eq!(Results::read(&path(&parts.0, "power", Scale::Quick)).unwrap().unwrap(), some);
     let found = of("").unwrap().results;
     for record in &expected.results.records {
         assert_eq!(found.case(&record.case), Some(&record.value));

@@ -150,9 +150,8 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         (true, true) => Verdict::ValidatedWithLimits,
         _ => Verdict::Negative,
     };
-    let mut findings = Findings::judged(results, verdict, because);
-    findings.tables.extend(trained.tables);
-    Ok(findings
+    Ok(Findings::judged(results, verdict, because)
+        .tables(trained.tables)
         .table(table)
         .picture(Picture {
             title: "Loss by share of hidden neurons left out, without training for it".to_owned(),

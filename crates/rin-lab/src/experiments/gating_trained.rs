@@ -10,7 +10,6 @@ use rin_kernels::{Cpu, Format};
 use rin_train::config::{ModelConfig, Quant};
 use rin_train::network::{Activated, Decoder, FeedForward, Network};
 use rin_train::train::Part;
-use rin_train::weights::Arithmetic;
 use serde_json::{Value, json};
 
 use super::networks::{self, Arm, Course, RATES, column, corpus, plain, rates_case, seed_case};
@@ -86,8 +85,7 @@ fn trained(course: Course, arm: &Arm, seed: u64, context: &Context<'_>) -> Resul
         context.check()?;
         let thresholds: Vec<f32> = sizes.iter().map(|sizes| quantile(sizes, share)).collect();
         let cut = network(thresholds)?;
-        let found = corpus.evaluate(&cut, Arithmetic::Float, course.chars, &|| context.check().is_err())?;
-        let found = found.ok_or(Error::Cancelled)?;
+        let found = course.evaluated(&cut, Quant::None, context)?;
         cuts.push(json!({ "asked": share, "left_out": left_out(&cut)?, "nats": found.nats_per_char }));
     }
     value["cuts"] = json!(cuts);

@@ -2,10 +2,9 @@
 
 use rin_train::arms::arm;
 use rin_train::config::{MemoryConfig, ModelConfig, Quant, TokenizerKind};
-use rin_train::weights::Arithmetic;
 use serde_json::{Value, json};
 
-use super::networks::{self, Arm, Course, corpus, plain, rates_case, seed_case};
+use super::networks::{self, Arm, Course, plain, rates_case, seed_case};
 use crate::report::{Table, digits, interval, percent};
 use crate::results::Results;
 use crate::{Case, Context, Error, Scale};
@@ -70,21 +69,16 @@ pub(super) fn cases(scale: Scale) -> Vec<Case> {
 
 /// Trains and evaluates an arm, and evaluates it with weights and activations of 8 bits.
 fn run(course: Course, arm: &Arm, seed: u64, context: &Context<'_>) -> Result<Value, Error> {
-    let mut value = course.run(arm, seed, context)?;
-    let (corpus, trained) = (corpus(context)?, course.network(arm, seed, context)?);
-    let evaluated = |how: Arithmetic| -> Result<_, Error> {
-        corpus.evaluate(&trained, how, course.chars, &|| context.check().is_err())?.ok_or(Error::Cancelled)
-    };
-    let whole = evaluated(Arithmetic::Float)?;
-    if let Some(format) = Quant::Q8_0.format() {
-        let rounded = evaluated(Arithmetic::Quant(format))?;
-        let same = whole.argmax.iter().zip(&rounded.argmax).filter(|(a, b)| a == b).count();
-        value["q8_0"] = json!({
-            "nats": rounded.nats_per_char,
-            "more": rounded.more_than(&whole),
-            "same": same as f64 / whole.argmax.len().max(1) as f64,
-        });
-    }
+    let trained = course.network(arm, seed, context)?;
+    let [whole, rounded] = [Quant::None, Quant::Q8_0].map(|quant| course.evaluated(&trained, quant, context));
+    let (whole, rounded) = (whole?, rounded?);
+    let mut value = networks::told(arm, &trained, &whole);
+    let same = whole.argmax.iter().zip(&rounded.argmax).filter(|(a, b)| a == b).count();
+    value["q8_0"] = json!({
+        "nats": rounded.nats_per_char,
+        "more": rounded.more_than(&whole),
+        "same": same as f64 / whole.argmax.len().max(1) as f64,
+    });
     Ok(value)
 }
 

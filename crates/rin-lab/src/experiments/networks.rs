@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use rin_train::config::{LoopConfig, ModelConfig, Quant, TokenizerKind};
+use rin_train::evaluate::Evaluation;
 use rin_train::network::{Network, build};
 use rin_train::train::{Corpus, Trained};
+use rin_train::weights::Arithmetic;
 use serde_json::{Value, json};
 
 use crate::results::Results;
@@ -168,22 +170,34 @@ impl Course {
         Ok(network)
     }
 
+    /// How well a network predicts with its matrices as `quant` has them.
+    pub(super) fn evaluated(self, trained: &Trained, quant: Quant, context: &Context<'_>) -> Result<Evaluation, Error> {
+        let stop = || context.check().is_err();
+        corpus(context)?.evaluate(trained, arithmetic(quant), self.chars, &stop)?.ok_or(Error::Cancelled)
+    }
+
     /// Trains and evaluates an arm.
     pub(super) fn run(self, arm: &Arm, seed: u64, context: &Context<'_>) -> Result<Value, Error> {
         let trained = self.network(arm, seed, context)?;
-        let how =
-            arm.quant.format().map_or(rin_train::weights::Arithmetic::Float, rin_train::weights::Arithmetic::Quant);
-        let found = corpus(context)?.evaluate(&trained, how, self.chars, &|| context.check().is_err())?;
-        let found = found.ok_or(Error::Cancelled)?;
-        Ok(json!({
-            "nats": found.nats_per_char,
-            "interval": found.interval,
-            "chars": found.chars,
-            "loss": trained.loss,
-            "parameters": trained.parameters(),
-            "bytes": trained.bytes(how),
-        }))
+        let found = self.evaluated(&trained, arm.quant, context)?;
+        Ok(told(arm, &trained, &found))
     }
+}
+
+fn arithmetic(quant: Quant) -> Arithmetic {
+    quant.format().map_or(Arithmetic::Float, Arithmetic::Quant)
+}
+
+/// What is stored of a network of an arm.
+pub(super) fn told(arm: &Arm, trained: &Trained, found: &Evaluation) -> Value {
+    json!({
+        "nats": found.nats_per_char,
+        "interval": found.interval,
+        "chars": found.chars,
+        "loss": trained.loss,
+        "parameters": trained.parameters(),
+        "bytes": trained.bytes(arithmetic(arm.quant)),
+    })
 }
 
 /// The cases of arms: the rates of each, then what `run` finds for each seed.

@@ -4,11 +4,9 @@
 use rin_bench::stats::mean;
 use rin_train::config::{ModelConfig, Quant};
 use rin_train::evaluate::Evaluation;
-use rin_train::train::Trained;
-use rin_train::weights::Arithmetic;
 use serde_json::{Value, json};
 
-use super::networks::{self, Arm, Course, corpus, plain, rates_case};
+use super::networks::{self, Arm, Course, plain, rates_case};
 use super::pairs::{Comparison, compare, comparisons_table};
 use crate::report::{Table, digits, percent};
 use crate::results::Results;
@@ -82,18 +80,12 @@ fn cases(scale: Scale) -> Vec<Case> {
     cases
 }
 
-fn evaluated(course: Course, trained: &Trained, arm: &Arm, context: &Context<'_>) -> Result<Evaluation, Error> {
-    let how = arm.quant.format().map_or(Arithmetic::Float, Arithmetic::Quant);
-    let found = corpus(context)?.evaluate(trained, how, course.chars, &|| context.check().is_err())?;
-    found.ok_or(Error::Cancelled)
-}
-
 /// All arms of a seed.
 fn rounded(course: Course, arms: &[Arm; 3], seed: u64, seeds: u64, context: &Context<'_>) -> Result<Value, Error> {
     let [float, bytes, nibbles] = arms;
     let network = course.network(float, seed, context)?;
-    let base = evaluated(course, &network, float, context)?;
-    let other = evaluated(course, &*course.network(float, (seed + 1) % seeds, context)?, float, context)?;
+    let base = course.evaluated(&network, float.quant, context)?;
+    let other = course.evaluated(&*course.network(float, (seed + 1) % seeds, context)?, float.quant, context)?;
     let mut found = json!({
         "chars": base.chars,
         "control": agreement(&other, &base),
@@ -104,8 +96,8 @@ fn rounded(course: Course, arms: &[Arm; 3], seed: u64, seeds: u64, context: &Con
     };
     add(FLOAT, &base);
     for (arm, after, with) in [(bytes, AFTER_8, WITH_8), (nibbles, AFTER_4, WITH_4)] {
-        add(after, &evaluated(course, &network, arm, context)?);
-        add(with, &evaluated(course, &*course.network_at(arm, float, seed, context)?, arm, context)?);
+        add(after, &course.evaluated(&network, arm.quant, context)?);
+        add(with, &course.evaluated(&*course.network_at(arm, float, seed, context)?, arm.quant, context)?);
     }
     Ok(found)
 }

@@ -349,7 +349,10 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         "From memory the multiplied TQ2_0 reads at {} of the speed of reading alone. TQ1_0 files take the same panels and the same time.",
         digits(memory.share_of_read),
     );
-    let mut findings = Findings::judged(results, verdict, because);
-    findings.tables.extend(quality.tables);
-    Ok(findings.table(memory.table).table(caches.table).note(quality.note).note(note))
+    Ok(Findings::judged(results, verdict, because)
+        .tables(quality.tables)
+        .table(memory.table)
+        .table(caches.table)
+        .note(quality.note)
+        .note(note))
 }

@@ -173,7 +173,6 @@ fn norm_backward(
 }
 
 /// Of vectors brought to the length `scale`, head by head.
-#[inline(always)]
 pub(super) fn unit_backward(out: &mut [f32], x: &[f32], d: &[f32], head: usize, eps: f32, scale: f32) {
     for ((out, x), d) in out.chunks_exact_mut(head).zip(x.chunks_exact(head)).zip(d.chunks_exact(head)) {
         let inverse = 1.0 / (x.iter().map(|x| x * x).sum::<f32>() + eps).sqrt();
