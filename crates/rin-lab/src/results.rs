@@ -32,6 +32,9 @@ pub struct Record {
     pub case: String,
     /// How long it took.
     pub seconds: f64,
+    /// The machine that ran it, where that is another than the header's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<machine::Machine>,
     /// What it found.
     pub value: Value,
 }
@@ -80,9 +83,34 @@ impl Results {
         Ok(Some(Self { header, records }))
     }
 
+    /// Full results that a test makes up.
+    #[cfg(test)]
+    pub(crate) fn made_up(experiment: &Experiment, cases: impl IntoIterator<Item = (String, Value)>) -> Self {
+        let machine = machine::Machine { processor: String::new(), cores: 1, tier: String::new() };
+        let (revision, scale) = (experiment.revision, Scale::Full);
+        let header =
+            Header { experiment: experiment.name.to_owned(), revision, scale, version: String::new(), machine };
+        let record = |(case, value)| Record { case, seconds: 1.0, machine: None, value };
+        Self { header, records: cases.into_iter().map(record).collect() }
+    }
+
     /// The results of a case.
     pub fn case(&self, case: &str) -> Option<&Value> {
         self.records.iter().find(|record| record.case == case).map(|record| &record.value)
+    }
+
+    /// The machines that ran cases, the header's first, and how many cases each ran.
+    pub fn machines(&self) -> Vec<(&machine::Machine, usize)> {
+        let mut machines = vec![(&self.header.machine, 0)];
+        for record in &self.records {
+            let of = record.machine.as_ref().unwrap_or(&self.header.machine);
+            match machines.iter_mut().find(|(machine, _)| *machine == of) {
+                Some((_, cases)) => *cases += 1,
+                None => machines.push((of, 1)),
+            }
+        }
+        machines.retain(|(_, cases)| *cases > 0 || self.records.is_empty());
+        machines
     }
 
     /// Whether every case has a result.
@@ -129,6 +157,7 @@ pub struct Journal {
     path: PathBuf,
     file: fs::File,
     results: Results,
+    here: machine::Machine,
 }
 
 impl Journal {
@@ -148,6 +177,7 @@ impl Journal {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             machine: machine::Machine::here(),
         };
+        let here = header.machine.clone();
         let before = if overwrite { None } else { Results::read(&path)? };
         let results = match before {
             Some(found) if describes(&found.header) == describes(&header) => found,
@@ -166,7 +196,7 @@ impl Journal {
         fs::write(&new, text).map_err(Error::io(&new))?;
         fs::rename(&new, &path).map_err(Error::io(&path))?;
         let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))?;
-        Ok(Self { path, file, results })
+        Ok(Self { path, file, results, here })
     }
 
     /// What is stored so far.
@@ -179,11 +209,13 @@ impl Journal {
         &self.path
     }
 
-    /// Stores the result of a case.
+    /// Stores what a case found on this machine, and how many seconds that took.
     ///
     /// # Errors
     /// What the system answers.
-    pub fn store(&mut self, record: Record) -> Result<(), Error> {
+    pub fn store(&mut self, case: &str, seconds: f64, value: Value) -> Result<(), Error> {
+        let machine = (self.here != self.results.header.machine).then(|| self.here.clone());
+        let record = Record { case: case.to_owned(), seconds, machine, value };
         let text = line(&record, &self.path)?;
         self.file.write_all(text.as_bytes()).and_then(|()| self.file.flush()).map_err(Error::io(&self.path))?;
         self.results.records.push(record);

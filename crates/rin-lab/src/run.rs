@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::Error;
 use crate::experiment::{Context, Experiment, Scale};
-use crate::results::{Journal, Record, Results};
+use crate::results::{Journal, Results};
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn run(
             Ok(value) => {
                 let seconds = began.elapsed().as_secs_f64();
                 let seconds = (seconds * 1e3).round() / 1e3;
-                journal.store(Record { case: case.name.clone(), seconds, value })?;
+                journal.store(&case.name, seconds, value)?;
             }
             Err(error @ Error::NoData(_)) => skipped.push((case.name.clone(), error.to_string())),
             Err(error) => return Err(error),

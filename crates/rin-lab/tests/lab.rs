@@ -72,6 +72,40 @@ fn a_run_that_was_interrupted_goes_on_to_the_same_results() {
     assert_eq!(Results::read(&file).unwrap().unwrap(), found.results);
 }
 
+/// Results that another machine began name it for its own cases alone, and the page names both.
+#[test]
+fn cases_of_another_machine_carry_its_name() {
+    let folder = Folder::new("machines");
+    let go = AtomicBool::new(false);
+    let here = quickly(&folder, false, &go).unwrap().results;
+    assert!(here.records.iter().all(|record| record.machine.is_none()));
+    let page = |folder: &Folder| {
+        let pages = pages(&folder.0).unwrap();
+        pages.into_iter().find(|page| page.name == "power.md").unwrap().content
+    };
+    assert!(!page(&folder).contains(" of the cases)"));
+    let file = path(&folder.0, "power", Scale::Quick);
+    let text = fs::read_to_string(&file).unwrap();
+    // Begun elsewhere, and ended before the last two cases.
+    let processor = serde_json::to_string(&here.header.machine.processor).unwrap();
+    let there = text.replacen(&format!("\"processor\":{processor}"), "\"processor\":\"Elsewhere 9000\"", 1);
+    assert_ne!(there, text);
+    let n = here.records.len();
+    let kept: String = there.split_inclusive('\n').take(n - 1).collect();
+    assert!(!kept.contains("\"machine\":null"));
+    fs::write(&file, kept).unwrap();
+    let found = quickly(&folder, false, &go).unwrap().results;
+    assert_eq!(Results::read(&file).unwrap().unwrap(), found);
+    let (before, after) = found.records.split_at(n - 2);
+    assert!(before.iter().all(|record| record.machine.is_none()));
+    assert!(after.iter().all(|record| record.machine.as_ref() == Some(&here.header.machine)));
+    let machines: Vec<_> = found.machines().into_iter().map(|(m, cases)| (m.processor.clone(), cases)).collect();
+    assert_eq!(machines, [("Elsewhere 9000".to_owned(), n - 2), (here.header.machine.processor.clone(), 2)]);
+    let page = page(&folder);
+    assert!(page.contains(&format!("on Elsewhere 9000 ({} cores", here.header.machine.cores)), "{page}");
+    assert!(page.contains(&format!("; {} of the cases) and ", n - 2)) && page.contains("; 2 of the cases)"), "{page}");
+}
+
 #[test]
 fn a_run_in_parts_gives_what_a_whole_one_gives() {
     let (whole, parts) = (Folder::new("whole-too"), Folder::new("some"));

@@ -10,6 +10,7 @@ pub use plot::{Axis, Picture, Series};
 pub use table::{Table, digits, interval, percent};
 
 use crate::experiment::{Experiment, Findings, Outcome, Scale};
+use crate::machine::Machine;
 use crate::results::{self, Results};
 use crate::{EXPERIMENTS, Error};
 
@@ -119,18 +120,20 @@ fn ran(experiment: &Experiment, results: &Results) -> String {
     let header = &results.header;
     let quick = if header.scale == Scale::Quick { " --quick" } else { "" };
     let seconds: f64 = results.records.iter().map(|record| record.seconds).sum();
-    let machine = &header.machine;
+    let machines = results.machines();
+    let named = |(machine, cases): &(&Machine, usize)| {
+        let name = if machine.processor.is_empty() { "a machine without a name" } else { &machine.processor };
+        let share = if machines.len() > 1 { format!("; {cases} of the cases") } else { String::new() };
+        format!("{name} ({} cores, tier {}{share})", machine.cores, machine.tier)
+    };
     format!(
-        "Run: `rin lab run {}{quick}`, {} of {} cases, {} s in all, with rin {} on {} ({} cores, tier {}). The raw results \
-         are in `results/{}`.\n\n",
+        "Run: `rin lab run {}{quick}`, {} of {} cases, {} s in all, with rin {} on {}. The raw results are in `results/{}`.\n\n",
         experiment.name,
         results.records.len(),
         (experiment.cases)(header.scale).len(),
         digits(seconds),
         header.version,
-        if machine.processor.is_empty() { "a machine without a name" } else { &machine.processor },
-        machine.cores,
-        machine.tier,
+        machines.iter().map(named).collect::<Vec<_>>().join(" and "),
         results::path(Path::new(""), experiment.name, header.scale).display(),
     )
 }
