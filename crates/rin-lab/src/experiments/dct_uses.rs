@@ -10,7 +10,10 @@ use crate::report::{Table, digits, interval};
 use crate::results::Results;
 use crate::{Case, Context, Error, Scale};
 
+/// What counts as the same by default, in nats.
 const MARGIN: f64 = 0.02;
+/// What counts as the same here: this share of what rounding costs, which may be less than [`MARGIN`] as a whole.
+const SHARE: f64 = 0.25;
 /// Numbers that share a scale.
 const GROUP: usize = 64;
 /// Bits of a 16-bit scale for each of them.
@@ -27,8 +30,10 @@ const CHARS: usize = 20_000;
 /// Windows of training text that bits are shared out by.
 const CALIBRATION: usize = 8;
 
+pub(super) const SINGULAR_VECTORS: &str = "singular vectors";
+
 pub(super) fn svd_case(bits: u32) -> String {
-    format!("loss, {bits} bits, singular vectors")
+    format!("loss, {bits} bits, {SINGULAR_VECTORS}")
 }
 
 fn cache_case(bits: u32, basis: &str) -> String {
@@ -153,51 +158,117 @@ fn singular_vectors(w: &[f64], rows: usize, cols: usize, n: usize) -> Vec<Vec<f6
     vectors
 }
 
-/// The table of caches, with what the cosine transform does against each other way at each number of bits.
-pub(super) fn cache_table(results: &Results) -> Result<(Table, String), Error> {
+/// The cosine transform less another way to round to as many bits, on the same characters.
+pub(super) struct Against {
+    pub(super) bits: u32,
+    pub(super) other: &'static str,
+    /// What rounding in the other way costs, in nats.
+    pub(super) cost: f64,
+    /// Its equivalence is that within [`SHARE`] of the cost.
+    pub(super) difference: loss::Difference,
+    /// After Holm.
+    pub(super) p: f64,
+    /// Of equivalence within [`MARGIN`].
+    p_fixed: f64,
+}
+
+/// The cosine transform against other ways, whose cases are named by bits and way.
+pub(super) fn against(
+    results: &Results,
+    case: impl Fn(u32, &str) -> String,
+    bits: &[u32],
+    others: &[&'static str],
+) -> Result<Vec<Against>, Error> {
+    let mut all = Vec::new();
+    for &bits in bits {
+        for &other in others {
+            let [cosine, base] = ["DCT", other].map(|way| case(bits, way));
+            let cost = loss::difference(results, &base, loss::FLOAT, MARGIN)?.paired.mean;
+            let fixed = loss::difference(results, &cosine, &base, MARGIN)?;
+            // Where rounding costs nothing, nothing is within a share of it.
+            let difference = loss::difference(results, &cosine, &base, (SHARE * cost).max(1e-9))?;
+            let (p, p_fixed) = (difference.paired.p, fixed.equivalence.p);
+            all.push(Against { bits, other, cost, difference, p, p_fixed });
+        }
+    }
+    let adjusted = holm(&all.iter().map(|one| one.p).collect::<Vec<_>>());
+    all.iter_mut().zip(adjusted).for_each(|(one, p)| one.p = p);
+    Ok(all)
+}
+
+pub(super) fn told(ci: Option<[f64; 2]>) -> String {
+    ci.map_or_else(|| "-".to_owned(), interval)
+}
+
+/// The table of such differences.
+pub(super) fn against_table(caption: &str, all: &[Against]) -> Table {
+    let mut table = Table::new(
+        caption,
+        &[
+            "bits",
+            "DCT less",
+            "nats",
+            "95 % interval",
+            "adjusted p",
+            "the other's cost, nats",
+            "p of the same within a quarter of it",
+            "p of the same within 0.02 nats",
+        ],
+    );
+    for one in all {
+        table.row([
+            one.bits.to_string(),
+            one.other.to_owned(),
+            format!("{:+.4}", one.difference.paired.mean),
+            told(one.difference.ci95),
+            digits(one.p),
+            format!("{:+.4}", one.cost),
+            digits(one.difference.equivalence.p),
+            digits(one.p_fixed),
+        ]);
+    }
+    table
+}
+
+/// The tables of caches, and whether the cosine transform along time gains anything.
+pub(super) fn caches(results: &Results) -> Result<([Table; 2], String), Error> {
     let mut table = Table::new(
         format!(
             "Loss with keys and values rounded in blocks of {} tokens, the tokens after the last whole block in floats, {} characters (0.5 bits more for scales):",
             crate::dct::TIME,
             results.number(&cache_case(CACHE_BITS[0], BASES[0].0), "/chars")?
         ),
-        &[
-            "bits",
-            "along time",
-            "more nats than floats",
-            "95 % interval",
-            "DCT less this",
-            "95 % interval",
-            "adjusted p",
-            "p of equivalence",
-        ],
+        &["bits", "along time", "more nats than floats", "95 % interval"],
     );
-    let mut found = Vec::new();
     for bits in CACHE_BITS {
-        for (name, basis) in BASES {
+        for (name, _) in BASES {
             let whole = loss::difference(results, &cache_case(bits, name), loss::FLOAT, MARGIN)?;
-            let against = match basis {
-                Basis::Cosine => None,
-                _ => Some(loss::difference(results, &cache_case(bits, "DCT"), &cache_case(bits, name), MARGIN)?),
-            };
-            found.push((bits, name, whole, against));
+            table.row([bits.to_string(), name.to_owned(), format!("{:+.4}", whole.paired.mean), told(whole.ci95)]);
         }
     }
-    let p: Vec<f64> = found.iter().filter_map(|(.., against)| Some(against.as_ref()?.paired.p)).collect();
-    let mut adjusted = holm(&p).into_iter();
-    let mut told = Vec::new();
-    for (bits, name, whole, against) in &found {
-        let p = against.as_ref().and_then(|_| adjusted.next()).unwrap_or(1.0);
-        let ci = |d: &loss::Difference| d.ci95.map_or_else(|| "-".to_owned(), interval);
-        let none = || ["-"; 4].map(str::to_owned);
-        let last = against.as_ref().map_or_else(none, |d| {
-            told.push(format!("{:+.4} from `{name}` at {bits} bits (adjusted p {})", d.paired.mean, digits(p)));
-            [format!("{:+.4}", d.paired.mean), ci(d), digits(p), digits(d.equivalence.p)]
-        });
-        let first = [bits.to_string(), (*name).to_owned(), format!("{:+.4}", whole.paired.mean), ci(whole)];
-        table.row(first.into_iter().chain(last));
-    }
-    Ok((table, told.join(", ")))
+    let against = against(results, cache_case, &CACHE_BITS, &["as they are", "Hadamard"])?;
+    let words = against.iter().map(|one| {
+        let better = one.p < 0.05 && one.difference.paired.mean < 0.0;
+        let worse = one.p < 0.05 && one.difference.paired.mean > 0.0;
+        format!(
+            "{} against `{}` at {} bits: {:+.4} nats (95 % interval {}) of a cost of {:.4}",
+            if better {
+                "a gain"
+            } else if worse {
+                "a loss"
+            } else {
+                "a gain is not shown"
+            },
+            one.other,
+            one.bits,
+            one.difference.paired.mean,
+            told(one.difference.ci95),
+            one.cost,
+        )
+    });
+    let words = words.collect::<Vec<_>>().join("; ");
+    let second = against_table("The cosine transform along time against the others, p adjusted over these:", &against);
+    Ok(([table, second], words))
 }
 
 #[cfg(test)]
