@@ -212,6 +212,21 @@ mod tests {
         }
     }
 
+    /// Where the controller's gains cancel the machine's lag, what is left is a lag of half a second: 1 − exp(−t / 0.5 s).
+    #[test]
+    fn the_controller_on_a_machine_of_first_order_is_the_closed_form() {
+        let (lag, slope, setpoint, dt) = (0.7, 30.0, 20.0, 1e-4);
+        let kp = lag / (0.5 * slope);
+        let mut pi = Pi { kp, ki: kp / lag, setpoint, limits: [-10.0, 10.0], integral: 0.0 };
+        let mut power = 0.0;
+        for i in 1..=20_000 {
+            let duty = pi.step(power, dt);
+            power += (slope * duty - power) * (1.0 - libm::exp(-dt / lag));
+            let expected = setpoint * (1.0 - libm::exp(-f64::from(i) * dt / 0.5));
+            assert!((power - expected).abs() < 1e-3 * setpoint, "after {i} steps: {power} for {expected}");
+        }
+    }
+
     #[test]
     fn an_ideal_machine_is_held_and_an_outcome_sees_what_is_wrong() {
         let plant = Plant { idle: 10.0, busy: 50.0, lag: 0.02, noise: 0.0, budget: 30.0, change: 1.0, profile: 1.0 };

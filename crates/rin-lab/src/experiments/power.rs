@@ -22,9 +22,11 @@ pub(super) const EXPERIMENT: Experiment = Experiment {
     definition: "The controller of `rin run --power-budget`: eleven lags as hypotheses, each with a Kalman filter for power and slope, \
                  and their probable duty cycle (`rin_energy::tuner`). Beside it: PI with gains from the machine's true slope and lag, all-or-nothing, and a duty cycle from a \
                  profile that is off by up to 10 %.",
-    reference: "The PI controller equals simple-pid 2.0.1 step for step within 1e-9.",
+    reference: "The PI controller equals simple-pid 2.0.1 step for step within 1e-9, and without noise and limits, on a machine whose lag its gains cancel, \
+                1 − exp(−t / 0.5 s) within 0.001.",
     method: "Thirty random machines for each range of lags: idle 5 to 40 W, busy 2 to 6 times that, a sensor with 2 to 5 % noise and a grain of 61 µJ, \
-             decisions every 0.1 s, 40 s, the load changing by up to 15 % in the middle. Goals: overshoot below 10 %, settled in 2 s, mean within 3 % \
+             decisions every 0.1 s, 40 s, the load changing by up to 15 % in the middle. Both ranges have the same thirty machines with another lag. Goals: overshoot below 10 %, settled in 2 s \
+             (from then on the mean of half a second is within 5 % of the cap), mean within 3 % \
              of the cap, never more than 3 % over it (mean of half a second) for longer than 1 s. Beside it the machines whose power can rise \
              fast enough to settle in 2 s whatever controls them. Wilcoxon's signed ranks of the tuner's error against \
              the others', Holm's adjustment.",
@@ -57,6 +59,18 @@ fn cases(_: Scale) -> Vec<Case> {
 }
 
 const GOALS: [(&str, f64); 4] = [("overshoot", 0.10), ("settled", 2.0), ("error", 0.03), ("longest_over", 1.0)];
+
+/// What is looser than asked, and what was not done.
+const NOTES: [&str; 3] = [
+    "Two goals are looser here than the specification's words. It wants power never over the budget for longer than 1 s; counted is a mean of half a second that is more than \
+             3 % over. It gives no band for \"settled\"; 5 % around a mean of half a second was chosen. The sixty machines are thirty, each with two lags, so that the two \
+             ranges are no independent samples.",
+    "Not done: an optimiser that profiles each setting and selects by energy, time or Zeus's cost (the open loop above is a duty cycle from a profile, no more); steering by the \
+             size or rounding of the model, and by the processor's own limit (`powercap`); the threads that `rin run` takes and gives back are not simulated either, the duty cycle alone is. Measured intervals were not held against pyJoules or codecarbon: that takes a sensor.",
+    "Nor is there a front of joules by token between running at full speed and resting, and pacing. On these machines it would show what was put in: power is linear in the \
+             duty cycle, so that for the same tokens by the same time both take the same energy, and without a deadline, at a duty cycle d, a token takes (idle power / d + slope) × its \
+             time at full speed, least at d = 1. Whether a real machine bends that line takes a sensor.",
+];
 
 fn judge(results: &Results) -> Result<Findings, Error> {
     let mut goals = Table::new(
@@ -128,10 +142,11 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         (27.., _) => Verdict::ValidatedWithLimits,
         _ => Verdict::Negative,
     };
-    Ok(Findings::judged(results, verdict, because).table(goals).table(tests).picture(Picture {
+    let findings = Findings::judged(results, verdict, because).table(goals).table(tests).picture(Picture {
         title: "Distance from the cap, machines in order".to_owned(),
         x: ("machine".to_owned(), Axis::Linear),
         y: ("error, %".to_owned(), Axis::Log),
         series: curves,
-    }))
+    });
+    Ok(NOTES.iter().fold(findings, |findings, note| findings.note(*note)))
 }
