@@ -20,6 +20,7 @@ mod power;
 mod qat;
 mod softmax;
 mod sparse;
+mod sparse_map;
 mod students;
 mod sync;
 mod tda;
