@@ -23,16 +23,15 @@ mod with_laboratory {
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
-    use std::time::Duration;
 
-    use rin_lab::report::{digits, results_of, write, write_summary};
-    use rin_lab::validate::{Bound, Check, Options, Status};
+    use rin_lab::report::{digits, interval, results_of, write, write_summary};
+    use rin_lab::validate::{Check, Options, Watch};
     use rin_lab::{Context, EXPERIMENTS, Experiment, Findings, Outcome, Scale, find, run};
     use serde::Serialize;
 
     use super::{LabArgs, Result};
     use crate::args::{LabCommand, LabReportArgs, LabRunArgs, LabValidateArgs};
-    use crate::exit::Mismatch;
+    use crate::exit::{Mismatch, Usage};
     use crate::{interrupt, output, report};
 
     /// Where an experiment stands.
@@ -65,15 +64,6 @@ mod with_laboratory {
         results: String,
         verdict: Option<&'static str>,
         because: String,
-    }
-
-    #[derive(Debug, Serialize)]
-    struct ValidateJson<'a> {
-        checks: &'a [Check],
-        passed: usize,
-        failed: usize,
-        not_testable: usize,
-        version: &'static str,
     }
 
     #[derive(Debug, Serialize)]
@@ -151,8 +141,12 @@ mod with_laboratory {
         Ok(())
     }
 
+    fn scale(quick: bool) -> Scale {
+        if quick { Scale::Quick } else { Scale::Full }
+    }
+
     fn run_one(args: &LabRunArgs, experiment: &'static Experiment, cancel: &AtomicBool) -> Result<()> {
-        let scale = if args.quick { Scale::Quick } else { Scale::Full };
+        let scale = scale(args.quick);
         let context = Context { data: &args.data, python: args.python.as_deref(), cancel };
         let bar = report::case_progress(0, experiment.name, args.output.quiet);
         let folder = &args.results.results;
@@ -209,56 +203,61 @@ mod with_laboratory {
     /// The eight tests.
     ///
     /// # Errors
-    /// [`Mismatch`] where one fails; whatever goes wrong on the way.
+    /// [`Mismatch`] where one fails; [`Usage`] for too short a time; whatever goes wrong on the way.
     fn validate(args: &LabValidateArgs) -> Result<()> {
+        let heat = Watch::for_seconds(args.heat_seconds)
+            .map_err(|_| Usage(format!("--heat-seconds: no drift shows in less than {} s", Watch::LEAST_SECONDS)))?;
+        let options = Options::new(&args.sys_root, heat, scale(args.quick));
         let cancel = Arc::new(AtomicBool::new(false));
         interrupt::install()?;
         interrupt::begin_with(Arc::clone(&cancel));
-        let options = Options { sys_root: &args.sys_root, heat: Duration::from_secs(args.heat_seconds) };
         let context = Context { data: Path::new(""), python: None, cancel: &cancel };
-        let names: Vec<_> = rin_lab::validate::names().collect();
-        let bar = report::case_progress(names.len() as u64, "validating", args.output.quiet);
-        let checks = rin_lab::validate::run(&options, &context, |name| {
+        let all = rin_lab::validate::names().count() as u64;
+        let bar = report::case_progress(all, "validating", args.output.quiet);
+        let mut begun = 0;
+        let found = rin_lab::validate::run(&options, &context, |name| {
             bar.set_message(name);
-            bar.set_position(names.iter().position(|other| *other == name).unwrap_or(0) as u64);
+            bar.set_position(begun);
+            begun += 1;
         });
         bar.finish_and_clear();
-        let checks = checks?;
-        let count = |status: fn(&Status) -> bool| checks.iter().filter(|c| status(&c.measured.status)).count();
-        let failed = count(|status| *status == Status::Fail);
+        let found = found?;
         if args.output.json {
-            output::json(&ValidateJson {
-                checks: &checks,
-                passed: count(|status| *status == Status::Pass),
-                failed,
-                not_testable: count(|status| matches!(status, Status::NotTestableHere(_))),
-                version: env!("CARGO_PKG_VERSION"),
-            })?;
+            output::json(&found)?;
         } else {
             let mut text = String::new();
-            for check in &checks {
+            for check in &found.checks {
                 write_check(&mut text, check)?;
             }
             output::text(&text)?;
         }
-        if failed == 0 {
+        if found.failed == 0 {
             return Ok(());
         }
-        Err(Mismatch(format!("{failed} of {} tests fail; their values stand above", checks.len())).into())
+        Err(Mismatch(format!("{} of {all} tests fail; their values stand above", found.failed)).into())
     }
 
     fn write_check(text: &mut String, check: &Check) -> std::fmt::Result {
-        let sign = if check.bound == Bound::AtMost { "≤" } else { "≥" };
-        let (state, why) = match &check.measured.status {
-            Status::Pass => ("pass", &check.measured.detail),
-            Status::Fail => ("FAIL", &check.measured.detail),
-            Status::NotTestableHere(why) => ("not testable here", why),
-        };
-        let value = check.measured.value.map_or_else(|| "-".to_owned(), digits);
+        let measured = &check.measured;
+        let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), digits);
+        let ci95 = measured.ci95.map_or_else(String::new, |ci95| format!(" (95 % interval {})", interval(ci95)));
         writeln!(
             text,
-            "{:<10} {state:<17} {value} {sign} {} {}: {}\n{:28} {why}",
-            check.name, check.threshold, check.unit, check.what, ""
-        )
+            "{:<10} {:<19} {}{ci95} {} {} {}: {}\n{:30} {}",
+            check.name,
+            measured.status.name(),
+            shown(measured.value),
+            check.bound.sign(),
+            check.threshold,
+            check.unit,
+            check.what,
+            "",
+            measured.why()
+        )?;
+        for beside in &measured.beside {
+            let (value, sign) = (shown(beside.value), beside.bound.sign());
+            writeln!(text, "{:30} {value} {sign} {} {}: {}", "", beside.threshold, beside.unit, beside.what)?;
+        }
+        Ok(())
     }
 }

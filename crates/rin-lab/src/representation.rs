@@ -60,6 +60,43 @@ fn log_probabilities(logits: &[f32]) -> Vec<f64> {
     logits.iter().map(|x| softmax.map_or(f64::NAN, |softmax| softmax.log_p(*x))).collect()
 }
 
+/// What a student's logits are against its teacher's, on the same tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogitDistance {
+    /// The student's loss against the text, in nats per token.
+    pub nats: f64,
+    /// The teacher's.
+    pub teacher_nats: f64,
+    /// `KL(teacher ‖ student)` of the next token, the mean in nats.
+    pub kl: f64,
+    /// Tokens after which the two hold another token for the most probable.
+    pub disagreements: usize,
+}
+
+/// Compares logits `(tokens, vocab)` of the same tokens; `targets` is the token after each. Logits that are no numbers make the
+/// sums none.
+///
+/// # Errors
+/// [`Error::Input`] where they are not of the same tokens.
+pub fn logit_distance(student: &[f32], teacher: &[f32], vocab: usize, targets: &[u32]) -> Result<LogitDistance, Error> {
+    let n = targets.len();
+    if n == 0 || vocab == 0 || student.len() != n * vocab || teacher.len() != n * vocab {
+        return Err(Error::input("logits", format!("they are not of {n} tokens")));
+    }
+    let (mut nats, mut teacher_nats, mut kl, mut disagreements) = (0.0, 0.0, 0.0, 0);
+    for ((student, teacher), target) in student.chunks_exact(vocab).zip(teacher.chunks_exact(vocab)).zip(targets) {
+        let (s, t) = (log_probabilities(student), log_probabilities(teacher));
+        let of_target = |x: &[f64]| x.get(*target as usize).copied().unwrap_or(f64::NAN);
+        nats -= of_target(&s);
+        teacher_nats -= of_target(&t);
+        kl += t.iter().zip(&s).map(|(t, s)| libm::exp(*t) * (t - s)).sum::<f64>();
+        let best = |x: &[f64]| (0..x.len()).max_by(|a, b| x[*a].total_cmp(&x[*b]));
+        disagreements += usize::from(best(&s) != best(&t));
+    }
+    let n = n as f64;
+    Ok(LogitDistance { nats: nats / n, teacher_nats: teacher_nats / n, kl: kl / n, disagreements })
+}
+
 /// What a student makes of tokens against what its teacher does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Distance {
@@ -78,23 +115,13 @@ pub struct Distance {
 /// # Errors
 /// [`Error::Input`] where they are not of the same tokens.
 pub fn distance(student: &Seen, teacher: &Seen, targets: &[u32]) -> Result<Distance, Error> {
-    let n = targets.len();
-    let fits = |seen: &Seen| seen.vocab > 0 && seen.logits.len() == n * seen.vocab;
-    if n == 0 || student.vocab != teacher.vocab || !fits(student) || !fits(teacher) {
-        return Err(Error::input("logits", format!("they are not of {n} tokens")));
+    if student.vocab != teacher.vocab {
+        return Err(Error::input("logits", "they are over different vocabularies"));
     }
-    let (mut nats, mut kl, mut other) = (0.0, 0.0, 0_usize);
-    let rows = student.logits.chunks_exact(student.vocab).zip(teacher.logits.chunks_exact(teacher.vocab));
-    for ((student, teacher), target) in rows.zip(targets) {
-        let (s, t) = (log_probabilities(student), log_probabilities(teacher));
-        nats -= s.get(*target as usize).copied().unwrap_or(f64::NAN);
-        kl += t.iter().zip(&s).map(|(t, s)| libm::exp(*t) * (t - s)).sum::<f64>();
-        let best = |x: &[f64]| (0..x.len()).max_by(|a, b| x[*a].total_cmp(&x[*b]));
-        other += usize::from(best(&s) != best(&t));
-    }
-    let n = n as f64;
+    let LogitDistance { nats, kl, disagreements, .. } =
+        logit_distance(&student.logits, &teacher.logits, student.vocab, targets)?;
     let cka = linear_cka(&student.hidden, student.dim, &teacher.hidden, teacher.dim)?;
-    Ok(Distance { nats: nats / n, kl: kl / n, disagreement: other as f64 / n, cka })
+    Ok(Distance { nats, kl, disagreement: disagreements as f64 / targets.len() as f64, cka })
 }
 
 #[cfg(test)]

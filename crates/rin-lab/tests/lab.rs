@@ -220,6 +220,9 @@ fn the_committed_pages_are_those_of_the_committed_results() {
         assert!(found == page.content, "docs/research/{} is out of date: rin lab report", page.name);
     }
     let summary = fs::read_to_string(repository().join("docs/SUMMARY.md")).unwrap();
+    if rin_lab::validate::Validation::path(&results).exists() {
+        assert!(summary.contains("(research/validate.md)"), "SUMMARY.md lacks the validation suite");
+    }
     for experiment in EXPERIMENTS {
         assert!(
             summary.contains(&format!("(research/{}.md)", experiment.name)),

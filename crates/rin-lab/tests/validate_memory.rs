@@ -1,9 +1,12 @@
 //! The check of memory sees a single allocation. The counter is process-wide, so this file has one test.
 
 use std::cell::Cell;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use rin_kernels::alloc::{CountingAllocator, allocations};
-use rin_lab::validate::{Status, checks};
+use rin_lab::validate::{Options, Status, Subject, Thermometers, Watch, check, checks};
+use rin_lab::{Context, Scale};
 
 #[global_allocator]
 static GLOBAL: CountingAllocator = CountingAllocator;
@@ -25,4 +28,22 @@ fn memory_sees_an_allocation() {
     // A counter that does not count.
     let none = checks::memory(1000, 0.0, || 0, || Ok(())).unwrap();
     assert!(matches!(none.status, Status::NotTestableHere(_)), "{none:?}");
+
+    // The model: as it is, and with an allocation in some of its steps.
+    let root = Path::new("nowhere");
+    let mut subject = Subject::new(rin_embedded::model().unwrap(), Thermometers::read(root)).unwrap();
+    let options = Options::new(root, Watch::for_seconds(10).unwrap(), Scale::Quick);
+    let cancel = AtomicBool::new(false);
+    let context = Context { data: root, python: None, cancel: &cancel };
+    let clean = check("memory", &mut subject, &options, &context).unwrap().measured;
+    assert!(clean.status == Status::Pass && clean.value == Some(0.0), "{clean:?}");
+    let mut step = 0;
+    subject.each_step = Box::new(move || {
+        step += 1;
+        if step % 40 == 0 {
+            drop(std::hint::black_box(vec![0_u8; 100]));
+        }
+    });
+    let found = check("memory", &mut subject, &options, &context).unwrap().measured;
+    assert!(found.status == Status::Fail && found.value == Some(2.0), "{found:?}");
 }

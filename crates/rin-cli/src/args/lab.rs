@@ -88,7 +88,10 @@ pub(crate) struct LabReportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LabValidateArgs {
-    /// Seconds over which heat is watched
+    /// Fewer steps, ways to compute and windows of energy, and a shorter text
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Seconds over which heat is watched, at least 10
     #[arg(long, value_name = "SECONDS", default_value_t = 60, allow_negative_numbers = true)]
     pub(crate) heat_seconds: u64,
     /// Where the /sys and /proc of the machine are mounted, in a container

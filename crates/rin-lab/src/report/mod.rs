@@ -1,7 +1,8 @@
-//! From stored results to pages: one per component, and a table of all.
+//! From stored results to pages: one per component, one of the validation suite, and a table of all.
 
 mod plot;
 mod table;
+mod validation;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +11,9 @@ pub use plot::{Axis, Picture, Series};
 pub use table::{Table, digits, interval, percent};
 
 use crate::experiment::{Experiment, Findings, Outcome, Scale};
-use crate::machine::Machine;
 use crate::results::{self, Results};
-use crate::{EXPERIMENTS, Error};
+use crate::validate::Validation;
+use crate::{EXPERIMENTS, Error, Machine};
 
 /// Where the summary table begins and ends in a file that shows it.
 const BEGIN: &str = "<!-- lab: summary begins -->";
@@ -67,7 +68,12 @@ pub fn pages(folder: &Path) -> Result<Vec<Page>, Error> {
         pages.push(page(experiment, results.as_ref(), &findings));
         rows.push((experiment, findings));
     }
-    pages.push(Page { name: "README.md".to_owned(), content: overview(&rows) });
+    let mut overview = overview(&rows);
+    if let Some(found) = Validation::read(&Validation::path(folder))? {
+        overview.push_str(&format!("\n{}\n", validation::summary(&found)));
+        pages.extend(validation::pages(&found));
+    }
+    pages.push(Page { name: "README.md".to_owned(), content: overview });
     Ok(pages)
 }
 
@@ -120,22 +126,25 @@ fn ran(experiment: &Experiment, results: &Results) -> String {
     let header = &results.header;
     let quick = if header.scale == Scale::Quick { " --quick" } else { "" };
     let seconds: f64 = results.records.iter().map(|record| record.seconds).sum();
-    let machines = results.machines();
+    format!(
+        "Run: `rin lab run {}{quick}`, {} of {} cases, {} s in all, {}. The raw results are in `results/{}`.\n\n",
+        experiment.name,
+        results.records.len(),
+        (experiment.cases)(header.scale).len(),
+        digits(seconds),
+        built_on(&header.version, &results.machines()),
+        results::path(Path::new(""), experiment.name, header.scale).display(),
+    )
+}
+
+/// Which RIN made results on which machines, each with the number of its cases.
+fn built_on(version: &str, machines: &[(&Machine, usize)]) -> String {
     let named = |(machine, cases): &(&Machine, usize)| {
         let name = if machine.processor.is_empty() { "a machine without a name" } else { &machine.processor };
         let share = if machines.len() > 1 { format!("; {cases} of the cases") } else { String::new() };
         format!("{name} ({} cores, tier {}{share})", machine.cores, machine.tier)
     };
-    format!(
-        "Run: `rin lab run {}{quick}`, {} of {} cases, {} s in all, with rin {} on {}. The raw results are in `results/{}`.\n\n",
-        experiment.name,
-        results.records.len(),
-        (experiment.cases)(header.scale).len(),
-        digits(seconds),
-        header.version,
-        machines.iter().map(named).collect::<Vec<_>>().join(" and "),
-        results::path(Path::new(""), experiment.name, header.scale).display(),
-    )
+    format!("with rin {version} on {}", machines.iter().map(named).collect::<Vec<_>>().join(" and "))
 }
 
 fn overview(rows: &[(&Experiment, Findings)]) -> String {

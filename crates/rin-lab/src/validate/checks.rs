@@ -1,17 +1,17 @@
-//! The eight checks, each over what it looks at as a function.
+//! The checks but that of heat, each over what it looks at as a function.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rin_bench::stats::{median, percentile, sorted};
 use rin_energy::protocol::{Protocol, ProtocolError};
 use rin_energy::{Error as EnergyError, Sensors};
 
-use super::{Bound, Measured};
+use super::{Beside, Bound, Curve, Measured};
 use crate::Error;
+use crate::representation::logit_distance;
 use crate::tda::{Bar, Distances, Ground, persistence, total_persistence, wasserstein};
 
-/// The energy of a thousand units of work. `work` does some and tells how many units.
+/// The energy of a thousand units of work, judged on the upper end of its interval. `work` does some and tells how many units.
 ///
 /// # Errors
 /// What `work` meets.
@@ -31,34 +31,44 @@ pub fn joule(
         Err(ProtocolError::Work(error)) => return Err(error),
         Err(ProtocolError::Meter(error)) => return Ok(Measured::untestable(error.to_string())),
     };
-    let figure = report.variants.first().and_then(|variant| variant.joules_per_unit);
-    let Some(figure) = figure else {
+    let variant = report.variants.first();
+    let Some((figure, variant)) = variant.and_then(|variant| Some((variant.joules_per_unit?, variant))) else {
         let why =
             report.all_dropped().map_or_else(|| "no window was measured".to_owned(), |e: EnergyError| e.to_string());
         return Ok(Measured::untestable(why));
     };
-    let ci = figure
-        .ci95
-        .map_or_else(String::new, |[low, high]| format!(", 95 % interval {:.4} to {:.4}", 1e3 * low, 1e3 * high));
-    let detail = format!("{} windows from {}{ci}", report.windows.len(), meter.name());
-    Ok(Measured::judged(1e3 * figure.median, Bound::AtMost, threshold, detail))
+    let Some([low, high]) = figure.ci95 else {
+        let (counted, dropped) = (variant.windows, variant.dropped);
+        return Ok(Measured::untestable(format!(
+            "{counted} windows count and {dropped} were dropped: too few for a 95 % interval"
+        )));
+    };
+    let detail = format!("{} windows from {}, judged on the upper end", variant.windows, meter.name());
+    let judged = Measured::judged(1e3 * high, Bound::AtMost, threshold, detail);
+    Ok(Measured { value: Some(1e3 * figure.median), ci95: Some([1e3 * low, 1e3 * high]), ..judged })
 }
 
-/// The share of rows of `n_vocab` logits in which both have the same first token; of equal logits the lowest id is first.
-pub fn fidelity(found: &[f32], expected: &[f32], n_vocab: usize, threshold: f64) -> Measured {
-    let first = |row: &[f32]| {
-        row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, x)| if *x > b.1 { (i, *x) } else { b }).0
+/// The token that a row of logits ranks first.
+pub(super) fn first(row: &[f32]) -> usize {
+    row.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, x)| if *x > b.1 { (i, *x) } else { b }).0
+}
+
+/// The nats per token that `KL(floats ‖ engine)` may have. The seed names no threshold for it. This is what a text drawn from the
+/// one costs more when the other codes it: a thousandth of a nat is a tenth of a percent of perplexity.
+pub const MOST_KL: f64 = 0.001;
+/// How far the perplexity of a real text may be from that of floats, relative to it: what the seed's 0.99 leaves.
+pub const MOST_PERPLEXITY: f64 = 0.01;
+
+/// The share of rows of `n_vocab` logits in which both have the same first token, and beside it the divergence and the change of
+/// the perplexity; `targets` is the token after each row.
+pub fn fidelity(found: &[f32], expected: &[f32], targets: &[u32], n_vocab: usize, threshold: f64) -> Measured {
+    let rows = targets.len();
+    let distance = match logit_distance(found, expected, n_vocab, targets) {
+        Ok(distance) if rows >= 100 => distance,
+        Ok(_) => return Measured::untestable(format!("{rows} rows of logits are less than a hundred")),
+        Err(error) => return Measured::untestable(error.to_string()),
     };
-    let rows = found.len().checked_div(n_vocab).unwrap_or(0);
-    if rows < 100 || found.len() != expected.len() {
-        return Measured::untestable(format!(
-            "{} and {} logits are not a hundred rows of {n_vocab}",
-            found.len(),
-            expected.len()
-        ));
-    }
-    let right: Vec<usize> = expected.chunks_exact(n_vocab).map(first).collect();
-    let mut kinds = right.clone();
+    let mut kinds: Vec<usize> = expected.chunks_exact(n_vocab).map(first).collect();
     kinds.sort_unstable();
     kinds.dedup();
     if kinds.len() < 5 {
@@ -67,9 +77,21 @@ pub fn fidelity(found: &[f32], expected: &[f32], n_vocab: usize, threshold: f64)
             kinds.len()
         ));
     }
-    let same = found.chunks_exact(n_vocab).map(first).zip(&right).filter(|(a, b)| a == *b).count();
-    let detail = format!("{same} of {rows} positions; {} tokens are ranked first somewhere", kinds.len());
+    let same = rows - distance.disagreements;
+    let (perplexity, floats) = (libm::exp(distance.nats), libm::exp(distance.teacher_nats));
+    let detail = format!(
+        "{same} of {rows} positions, {} tokens are ranked first somewhere; perplexity {perplexity:.4}, in floats {floats:.4}",
+        kinds.len()
+    );
     Measured::judged(same as f64 / rows as f64, Bound::AtLeast, threshold, detail)
+        .and(Beside::new("mean KL(floats ‖ engine)", "nats per token", distance.kl, Bound::AtMost, MOST_KL))
+        .and(Beside::new(
+            "perplexity of the text, difference from floats",
+            "relative",
+            (perplexity / floats - 1.0).abs(),
+            Bound::AtMost,
+            MOST_PERPLEXITY,
+        ))
 }
 
 /// The speed of single steps, from the median of `steps` of them.
@@ -91,69 +113,20 @@ pub fn latency(steps: usize, threshold: f64, mut step: impl FnMut() -> Result<()
     Ok(Measured::judged(1.0 / middle, Bound::AtLeast, threshold, detail))
 }
 
-/// How much the hottest sensor rises while `work` is repeated for so long.
+/// The digest of a result, and the way in which it was computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The way, in words.
+    pub name: String,
+    /// The digest.
+    pub digest: String,
+}
+
+/// The share of ways to compute that give the same digest, and of neurons that fire when they should, whichever is less.
 ///
-/// # Errors
-/// What `work` meets.
-pub fn thermal(
-    root: &Path,
-    time: Duration,
-    threshold: f64,
-    mut work: impl FnMut() -> Result<(), Error>,
-) -> Result<Measured, Error> {
-    let sensors = thermometers(root);
-    let read = || -> Vec<Option<f64>> { sensors.iter().map(|path| kelvin(path)).collect() };
-    let before = read();
-    if before.iter().all(Option::is_none) {
-        let zones = root.join("sys/class/thermal");
-        return Ok(Measured::untestable(format!("no sensor of temperature below {} or hwmon", zones.display())));
-    }
-    let began = Instant::now();
-    let mut most = f64::NEG_INFINITY;
-    let mut readings = 0;
-    while began.elapsed() < time || readings == 0 {
-        work()?;
-        let rises = read().into_iter().zip(&before).filter_map(|(now, before)| Some(now? - (*before)?));
-        most = rises.fold(most, f64::max);
-        readings += 1;
-    }
-    let detail = format!("{} sensors over {:.0} s, {readings} readings", sensors.len(), began.elapsed().as_secs_f64());
-    Ok(Measured::judged(most.max(0.0), Bound::AtMost, threshold, detail))
-}
-
-/// Files of temperatures in thousandths of a degree.
-fn thermometers(root: &Path) -> Vec<PathBuf> {
-    let list = |folder: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-        entries.map(|entry| entry.path()).collect()
-    };
-    let named = |path: &Path, start: &str, end: &str| {
-        path.file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| name.starts_with(start) && name.ends_with(end))
-    };
-    let mut found: Vec<PathBuf> = list(&root.join("sys/class/thermal"))
-        .into_iter()
-        .filter(|zone| named(zone, "thermal_zone", ""))
-        .map(|zone| zone.join("temp"))
-        .collect();
-    for device in list(&root.join("sys/class/hwmon")) {
-        found.extend(list(&device).into_iter().filter(|file| named(file, "temp", "_input")));
-    }
-    found.sort();
-    found
-}
-
-fn kelvin(path: &Path) -> Option<f64> {
-    let text = std::fs::read_to_string(path).ok()?;
-    Some(text.trim().parse::<f64>().ok()? / 1000.0 + 273.15)
-}
-
-/// The share of ways to compute that give the same digest, and of neurons that fire when they should.
-///
-/// `digests` are those of every way, the definition's first; `fired` and `expected` say which neurons fired, step by step.
-pub fn numerical(digests: &[String], fired: &[bool], expected: &[bool], threshold: f64) -> Measured {
-    let Some((first, others)) = digests.split_first().filter(|(_, others)| !others.is_empty()) else {
+/// `ways` begins with the definition's; `fired` and `expected` say which neurons fired, step by step.
+pub fn numerical(ways: &[Way], fired: &[bool], expected: &[bool], threshold: f64) -> Measured {
+    let Some((first, others)) = ways.split_first().filter(|(_, others)| !others.is_empty()) else {
         return Measured::untestable("there is only one way to compute here: nothing could differ");
     };
     let spikes = expected.iter().filter(|fired| **fired).count();
@@ -161,49 +134,55 @@ pub fn numerical(digests: &[String], fired: &[bool], expected: &[bool], threshol
     if fired.len() != expected.len() || !(0.01..=0.99).contains(&share) {
         return Measured::untestable(format!("{spikes} of {} neurons fire: any two would agree", expected.len()));
     }
-    let equal = others.iter().filter(|digest| *digest == first).count();
+    let other: Vec<&Way> = others.iter().filter(|way| way.digest != first.digest).collect();
+    let equal = others.len() - other.len();
     let alike = fired.iter().zip(expected).filter(|(a, b)| a == b).count();
     let (of_bits, of_spikes) = (equal as f64 / others.len() as f64, alike as f64 / expected.len() as f64);
+    let which = other.first().map_or_else(String::new, |way| format!(" (not {})", way.name));
     let detail = format!(
-        "{equal} of {} ways have the definition's bits; {alike} of {} neurons do as defined, {:.1} % of them fire",
+        "{equal} of {} ways have the bits of {}{which}; {alike} of {} neurons do as defined, {:.1} % of them fire",
         others.len(),
+        first.name,
         expected.len(),
         100.0 * share
     );
     Measured::judged(of_bits.min(of_spikes), Bound::AtLeast, threshold, detail)
 }
 
-/// The largest share of neurons that can be left out for at most `margin` nats. `loss` tells, for a share that is asked for,
-/// the loss and the share that was really left out.
+/// The largest share of neurons that can be left out for at most `margin` nats: the largest of `shares`, which ascend from above 0
+/// to below 1, that costs no more and below which none costs more. `loss` tells, for a share that is asked for, the loss and the
+/// share that was really left out.
+///
+/// The whole curve is measured and kept: nothing is assumed of its form, and of shares between its points nothing is said.
 ///
 /// # Errors
 /// What `loss` meets.
 pub fn sparsity(
     margin: f64,
     threshold: f64,
+    shares: &[f64],
     mut loss: impl FnMut(f64) -> Result<(f64, f64), Error>,
 ) -> Result<Measured, Error> {
     let (base, _) = loss(0.0)?;
-    let (all, _) = loss(1.0)?;
-    if (all - base).is_nan() || all <= base + 2.0 * margin {
+    let mut points = vec![[0.0, 0.0]];
+    for share in shares {
+        let (found, really) = loss(*share)?;
+        points.push([really, found - base]);
+    }
+    let all = loss(1.0)?.0 - base;
+    if all.is_nan() || all <= 2.0 * margin {
         return Ok(Measured::untestable(format!(
-            "leaving out every neuron costs {:.4} nats: the loss does not see them",
-            all - base
+            "leaving out every neuron costs {all:.4} nats: the loss does not see them"
         )));
     }
-    // The loss grows with the share: halve the range.
-    let (mut low, mut high, mut share, mut cost) = (0.0, 1.0, 0.0, 0.0);
-    for _ in 0..7 {
-        let middle = f64::midpoint(low, high);
-        let (found, really) = loss(middle)?;
-        if found <= base + margin {
-            (low, share, cost) = (middle, really, found - base);
-        } else {
-            high = middle;
-        }
-    }
-    let detail = format!("{:.1} % left out cost {cost:+.4} nats, all of them {:+.2}", 100.0 * share, all - base);
-    Ok(Measured::judged(share, Bound::AtLeast, threshold, detail))
+    points.push([1.0, all]);
+    // A cost that is no number keeps no margin.
+    let kept = points.iter().take_while(|[_, cost]| *cost <= margin).count();
+    let ([share, cost], next) = (points[kept.saturating_sub(1)], points.get(kept));
+    let next = next.map_or_else(String::new, |[share, cost]| format!(", {:.1} % {cost:+.4}", 100.0 * share));
+    let detail = format!("{:.1} % left out cost {cost:+.4} nats{next}, all of them {all:+.2}", 100.0 * share);
+    let curve = Curve { x: "share left out".to_owned(), y: "nats more than with all neurons".to_owned(), points };
+    Ok(Measured { curve: Some(curve), ..Measured::judged(share, Bound::AtLeast, threshold, detail) })
 }
 
 /// Allocations in `steps` steps, by a counter.

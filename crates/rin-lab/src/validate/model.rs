@@ -1,60 +1,134 @@
-//! The model inside the binary, put to the checks.
+//! A model, put to the checks.
 
 use rin_energy::Sensors;
-use rin_energy::protocol::Protocol;
 use rin_engine::digest::LogitDigest;
+use rin_engine::eval::EvalText;
+use rin_engine::tokenizer::Tokenizer;
 use rin_engine::topology::Policy;
 use rin_engine::{Engine, Feed, LoadOptions, Rows, Sequence};
 use rin_kernels::alloc::allocations;
 use rin_kernels::ops::lif::{KEEP_ALL, LifNeurons, LifStep, Reset};
 use rin_kernels::{Cpu, Tier};
+use rin_model::ModelFile;
 
+use super::checks::{Way, first};
+use super::thermal::{Thermometers, thermal as watched};
 use super::{Measured, Options, checks};
 use crate::decoder::{Arithmetic, Decoder, Gate, Seen, losses};
 use crate::random::Random;
-use crate::{Context, Error};
+use crate::{Context, Error, Scale};
 
-/// Tokens of the text that checks read: windows of the model's context, written by the model itself.
-const WINDOWS: usize = 4;
-/// Steps that are timed, and counted.
-const STEPS: usize = 1000;
+/// A real text, which the model has not been trained on: sonnets 18, 29, 73 and 116 of Shakespeare, whose plays it was
+/// trained on.
+const TEXT: &str = include_str!("text.txt");
 /// Nats that leaving out may cost.
 const MARGIN: f64 = 0.02;
 /// Points of a cloud.
 const POINTS: usize = 200;
+/// Shares of neurons that are left out.
+const SHARES: [f64; 20] = [
+    0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95,
+    0.975,
+];
+const QUICK_SHARES: [f64; 4] = [0.25, 0.5, 0.75, 0.9];
 
-/// The model in the engine and in floats, and a text.
-pub(super) struct Subject {
-    engine: Engine,
-    decoder: Decoder,
-    /// Windows of a whole context.
-    text: Vec<Vec<u32>>,
+/// Steps that are timed, and counted.
+fn steps(scale: Scale) -> usize {
+    scale.pick(100, 1000)
+}
+
+/// The constants of the neurons that are held against their definition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// What a step keeps of the membrane, of 4096.
+    pub keep: u16,
+    /// The membrane above which a neuron fires.
+    pub threshold: i32,
+    /// What firing does to the membrane.
+    pub reset: Reset,
+}
+
+impl Rule {
+    /// An eighth leaks, and a neuron that fires begins anew.
+    const DEFINED: Self = Self { keep: KEEP_ALL - 512, threshold: 9_000, reset: Reset::Zero };
+}
+
+/// What the checks look at. Whoever exchanges a part breaks what a check measures.
+pub struct Subject {
+    /// The model in the engine.
+    pub engine: Engine,
+    /// The same weights in floats.
+    pub decoder: Decoder,
+    /// The neurons that the kernels compute; the definition's are others where this is changed.
+    pub rule: Rule,
+    /// Done in each step of generation, beside it: nothing.
+    pub each_step: Box<dyn FnMut()>,
+    /// Done to the engine before each way to compute: nothing.
+    pub each_way: Box<dyn FnMut(&mut Engine)>,
+    /// What sensors of temperature said before.
+    pub cold: Thermometers,
+    /// The text, as far as it fills windows of the whole context, and the token after it.
+    text: Vec<u32>,
+}
+
+impl std::fmt::Debug for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Subject").field("rule", &self.rule).field("cold", &self.cold).finish_non_exhaustive()
+    }
+}
+
+/// An engine with room for the whole context of a model and the logits of every position.
+///
+/// # Errors
+/// As [`Engine::load`].
+pub fn engine(file: ModelFile) -> Result<Engine, Error> {
+    let ctx = file.config()?.ctx;
+    let options = LoadOptions { ctx: Some(ctx), n_logits: ctx, n_batch: ctx, ..LoadOptions::default() };
+    Ok(Engine::load(file, &options, |_| {})?)
 }
 
 impl Subject {
-    pub(super) fn load() -> Result<Self, Error> {
-        let ctx = rin_embedded::model()?.config()?.ctx;
-        let options = LoadOptions { ctx: Some(ctx), n_logits: ctx, n_batch: ctx, ..LoadOptions::default() };
-        let mut engine = Engine::load(rin_embedded::model()?, &options, |_| {})?;
-        let decoder = Decoder::read(&rin_embedded::model()?)?;
-        let text = (0..WINDOWS).map(|seed| written(&mut engine, ctx, seed as u32)).collect::<Result<_, _>>()?;
-        Ok(Self { engine, decoder, text })
-    }
-
-    fn n_vocab(&self) -> usize {
-        self.decoder.config().vocab
-    }
-
-    /// Logits of every position of every window, by the engine.
-    fn logits(&mut self) -> Result<Vec<f32>, Error> {
-        let mut logits = Vec::new();
-        for window in &self.text {
-            let sequence = self.engine.sequence()?;
-            let fed = self.engine.feed_all(&sequence, window, |row| logits.extend_from_slice(row));
-            self.engine.release(sequence);
-            fed?;
+    /// A model that speaks characters of the text; `cold` is what sensors of temperature said before.
+    ///
+    /// # Errors
+    /// Where it cannot be loaded, or its context is too long for the text.
+    pub fn new(file: ModelFile, cold: Thermometers) -> Result<Self, Error> {
+        let ctx = file.config()?.ctx;
+        let decoder = Decoder::read(&file)?;
+        let mut text = EvalText::encode(&Tokenizer::of_model(&file)?, TEXT, None)?.ids;
+        let windows = text.len().saturating_sub(1) / ctx.max(1);
+        if windows < 2 {
+            return Err(Error::input("model", format!("its context of {ctx} is too long for the suite's text")));
         }
-        Ok(logits)
+        text.truncate(windows * ctx + 1);
+        Ok(Self {
+            engine: engine(file)?,
+            decoder,
+            rule: Rule::DEFINED,
+            each_step: Box::new(|| {}),
+            each_way: Box::new(|_| {}),
+            cold,
+            text,
+        })
+    }
+
+    /// The text that a scale reads: windows of a whole context.
+    fn windows(&self, scale: Scale) -> &[u32] {
+        let ctx = self.decoder.config().ctx;
+        &self.text[..scale.pick(3 * ctx, self.text.len() - 1).min(self.text.len() - 1)]
+    }
+
+    /// Generates for as long as `run` calls for steps.
+    fn generating<T>(&mut self, run: impl FnOnce(&mut dyn FnMut() -> Result<(), Error>) -> T) -> Result<T, Error> {
+        let Self { engine, each_step, .. } = self;
+        let sequence = engine.sequence()?;
+        let mut token = 0;
+        let found = run(&mut || {
+            each_step();
+            generate(engine, &sequence, &mut token)
+        });
+        engine.release(sequence);
+        Ok(found)
     }
 }
 
@@ -63,81 +137,54 @@ fn generate(engine: &mut Engine, sequence: &Sequence, token: &mut u32) -> Result
     if engine.position(sequence) >= engine.plan().options.ctx {
         engine.truncate(sequence, 0)?;
     }
-    let logits = engine.feed(sequence, &[*token])?;
-    *token = first(logits);
+    *token = first(engine.feed(sequence, &[*token])?) as u32;
     Ok(())
-}
-
-fn first(logits: &[f32]) -> u32 {
-    let best = logits.iter().enumerate().fold((0, f32::NEG_INFINITY), |b, (i, x)| if *x > b.1 { (i, *x) } else { b });
-    best.0 as u32
-}
-
-/// A text of the model: drawn from its own distribution.
-fn written(engine: &mut Engine, length: usize, seed: u32) -> Result<Vec<u32>, Error> {
-    let mut random = Random::new(seed, 700);
-    let mut tokens = vec![random.below(engine.plan().config.vocab.min(64)) as u32];
-    let sequence = engine.sequence()?;
-    while tokens.len() < length {
-        let last = tokens[tokens.len() - 1];
-        let logits: Vec<f64> = engine.feed(&sequence, &[last])?.iter().map(|x| f64::from(*x)).collect();
-        let mut left = random.uniform();
-        let p = crate::softmax::float(&logits);
-        let drawn = p.iter().position(|p| {
-            left -= p;
-            left < 0.0
-        });
-        tokens.push(drawn.unwrap_or(0) as u32);
-    }
-    engine.release(sequence);
-    Ok(tokens)
 }
 
 pub(super) fn joule(
     subject: &mut Subject,
     options: &Options<'_>,
-    _: &Context<'_>,
+    context: &Context<'_>,
     threshold: f64,
 ) -> Result<Measured, Error> {
     let sensors = Sensors::discover(options.sys_root);
-    let engine = &mut subject.engine;
-    let sequence = engine.sequence()?;
-    let mut token = 0;
-    let found = checks::joule(&sensors, Protocol::default(), threshold, || {
-        (0..64).try_for_each(|_| generate(engine, &sequence, &mut token))?;
-        Ok(64)
-    });
-    engine.release(sequence);
-    found
+    subject.generating(|step| {
+        checks::joule(&sensors, options.energy, threshold, || {
+            context.check()?;
+            (0..64).try_for_each(|_| step())?;
+            Ok(64)
+        })
+    })?
 }
 
 pub(super) fn fidelity(
     subject: &mut Subject,
-    _: &Options<'_>,
+    options: &Options<'_>,
     context: &Context<'_>,
     threshold: f64,
 ) -> Result<Measured, Error> {
-    let found = subject.logits()?;
-    let mut expected = Vec::with_capacity(found.len());
-    for window in &subject.text {
+    let (ctx, n_vocab) = (subject.decoder.config().ctx, subject.decoder.config().vocab);
+    let text = subject.windows(options.scale).to_vec();
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    for window in text.chunks_exact(ctx) {
         context.check()?;
+        let sequence = subject.engine.sequence()?;
+        let fed = subject.engine.feed_all(&sequence, window, |row| found.extend_from_slice(row));
+        subject.engine.release(sequence);
+        fed?;
         expected.extend(subject.decoder.logits(window, &Arithmetic::FLOAT, None)?);
     }
-    Ok(checks::fidelity(&found, &expected, subject.n_vocab(), threshold))
+    let targets = &subject.text[1..=text.len()];
+    Ok(checks::fidelity(&found, &expected, targets, n_vocab, threshold))
 }
 
 pub(super) fn latency(
     subject: &mut Subject,
-    _: &Options<'_>,
+    options: &Options<'_>,
     _: &Context<'_>,
     threshold: f64,
 ) -> Result<Measured, Error> {
-    let engine = &mut subject.engine;
-    let sequence = engine.sequence()?;
-    let mut token = 0;
-    let found = checks::latency(STEPS, threshold, || generate(engine, &sequence, &mut token));
-    engine.release(sequence);
-    found
+    subject.generating(|step| checks::latency(steps(options.scale), threshold, step))?
 }
 
 pub(super) fn thermal(
@@ -146,40 +193,46 @@ pub(super) fn thermal(
     context: &Context<'_>,
     threshold: f64,
 ) -> Result<Measured, Error> {
-    let engine = &mut subject.engine;
-    let sequence = engine.sequence()?;
-    let mut token = 0;
-    let found = checks::thermal(options.sys_root, options.heat, threshold, || {
-        context.check()?;
-        (0..256).try_for_each(|_| generate(engine, &sequence, &mut token))
-    });
-    engine.release(sequence);
-    found
+    let cold = subject.cold.clone();
+    subject.generating(|step| {
+        watched(&cold, options.heat, threshold, || {
+            context.check()?;
+            (0..32).try_for_each(|_| step())
+        })
+    })?
 }
 
-/// Digests of the first window's logits over tiers, threads and chunks, and neurons against their definition.
+/// Digests of a text's logits over tiers, threads and chunks, and neurons of every tier against their definition.
 pub(super) fn numerical(
     subject: &mut Subject,
-    _: &Options<'_>,
+    options: &Options<'_>,
     context: &Context<'_>,
     threshold: f64,
 ) -> Result<Measured, Error> {
-    let window = subject.text[0].clone();
-    let mut digests = Vec::new();
-    let (before, threads) = (subject.engine.tier(), subject.engine.threads());
+    let (length, most_threads, chunks): (usize, usize, &[usize]) =
+        options.scale.pick((32, 2, &[1, 16]), (128, 3, &[1, 7, 64]));
+    let text = subject.windows(options.scale)[..length].to_vec();
+    let Subject { engine, each_way, rule, .. } = subject;
+    let mut ways = Vec::new();
+    let (before, threads) = (engine.tier(), engine.threads());
     for tier in Cpu::detect().tiers() {
-        for threads in [1, 2, 3] {
+        for threads in 1..=most_threads {
             context.check()?;
-            subject.engine.reconfigure(tier, threads, Policy::None)?;
-            for chunk in [1, 7, 64] {
-                subject.engine.forget_prefixes();
-                digests.push(digest(&mut subject.engine, &window, chunk)?);
+            engine.reconfigure(tier, threads, Policy::None)?;
+            each_way(engine);
+            for chunk in chunks {
+                engine.forget_prefixes();
+                let name = format!("tier {}, {threads} threads, {chunk} at a time", tier.name());
+                ways.push(Way { name, digest: digest(engine, &text, *chunk)? });
             }
         }
     }
-    subject.engine.reconfigure(before, threads, Policy::None)?;
-    let (fired, expected) = neurons(Cpu::detect().tiers().last().unwrap_or(Tier::Scalar));
-    Ok(checks::numerical(&digests, &fired, &expected, threshold))
+    engine.reconfigure(before, threads, Policy::None)?;
+    let (mut fired, mut expected) = (Vec::new(), Vec::new());
+    for tier in Cpu::detect().tiers() {
+        neurons(tier, *rule, &mut fired, &mut expected);
+    }
+    Ok(checks::numerical(&ways, &fired, &expected, threshold))
 }
 
 fn digest(engine: &mut Engine, window: &[u32], chunk: usize) -> Result<String, Error> {
@@ -196,12 +249,11 @@ fn digest(engine: &mut Engine, window: &[u32], chunk: usize) -> Result<String, E
     Ok(digest.finish().to_string())
 }
 
-/// Which of 256 neurons fire over 400 steps: by the kernel of a tier, and by the definition written out.
-fn neurons(tier: Tier) -> (Vec<bool>, Vec<bool>) {
+/// Which of 256 neurons fire over 400 steps: by the kernel of a tier, and by the definition of [`Rule::DEFINED`] written out.
+fn neurons(tier: Tier, rule: Rule, found: &mut Vec<bool>, expected: &mut Vec<bool>) {
     const NEURONS: usize = 256;
-    const THRESHOLD: i32 = 9_000;
     let step = LifStep::select(&Cpu::detect().up_to(tier));
-    let (keep, threshold, zeros) = (vec![KEEP_ALL - 512; NEURONS], vec![THRESHOLD; NEURONS], vec![0; NEURONS]);
+    let (keep, threshold, zeros) = (vec![rule.keep; NEURONS], vec![rule.threshold; NEURONS], vec![0; NEURONS]);
     let neurons = LifNeurons {
         keep_v: &keep,
         keep_u: &[],
@@ -209,11 +261,10 @@ fn neurons(tier: Tier) -> (Vec<bool>, Vec<bool>) {
         current: &zeros,
         bias: &zeros,
         shift: 0,
-        reset: Reset::Zero,
+        reset: rule.reset,
     };
     let (mut v, mut fired, mut defined) = (vec![0; NEURONS], vec![0; NEURONS], vec![0_i32; NEURONS]);
     let mut random = Random::new(3, 701);
-    let (mut found, mut expected) = (Vec::new(), Vec::new());
     for _ in 0..400 {
         let current: Vec<i32> = (0..NEURONS).map(|_| (4000.0 * random.normal()) as i32).collect();
         step.run(&mut v, &mut [], &mut fired, &current, neurons);
@@ -222,24 +273,24 @@ fn neurons(tier: Tier) -> (Vec<bool>, Vec<bool>) {
             // An eighth leaks, rounded up, towards zero.
             let left = v.abs() - ((v.abs() + 7) >> 3);
             *v = v.signum() * left + current;
-            expected.push(*v > THRESHOLD);
-            if *v > THRESHOLD {
+            expected.push(*v > Rule::DEFINED.threshold);
+            if *v > Rule::DEFINED.threshold {
                 *v = 0;
             }
         }
     }
-    (found, expected)
 }
 
 /// Hidden values below their layer's threshold are left out; thresholds are quantiles of those of the first window.
 pub(super) fn sparsity(
     subject: &mut Subject,
-    _: &Options<'_>,
+    options: &Options<'_>,
     context: &Context<'_>,
     threshold: f64,
 ) -> Result<Measured, Error> {
     let mut seen = Seen::default();
-    subject.decoder.logits(&subject.text[0], &Arithmetic::FLOAT, Some(&mut seen))?;
+    let (first, text) = subject.windows(options.scale).split_at(subject.decoder.config().ctx);
+    subject.decoder.logits(first, &Arithmetic::FLOAT, Some(&mut seen))?;
     let sizes: Vec<Vec<f32>> = seen
         .hidden
         .iter()
@@ -249,33 +300,28 @@ pub(super) fn sparsity(
             sizes
         })
         .collect();
-    let text: Vec<u32> = subject.text[1..].concat();
     let decoder = &subject.decoder;
-    let found = checks::sparsity(MARGIN, threshold, |share| {
+    let shares: &[f64] = options.scale.pick(&QUICK_SHARES, &SHARES);
+    let found = checks::sparsity(MARGIN, threshold, shares, |share| {
         let at = |sizes: &Vec<f32>| match share {
             share if share >= 1.0 => f32::INFINITY,
             share => sizes[((sizes.len() as f64 * share) as usize).min(sizes.len() - 1)],
         };
         let gate = if share > 0.0 { Gate::Hidden(sizes.iter().map(at).collect()) } else { Gate::All };
-        let (found, left_out) = losses(decoder, &text, &Arithmetic { gate, ..Arithmetic::FLOAT }, context)?;
+        let (found, left_out) = losses(decoder, text, &Arithmetic { gate, ..Arithmetic::FLOAT }, context)?;
         Ok((found.iter().sum::<f64>() / found.len().max(1) as f64, left_out))
     })?;
-    let of = format!("; {} tokens that the model wrote itself, a text that it finds easy", text.len());
+    let of = format!("; {} tokens, thresholds from {} before them", text.len(), first.len());
     Ok(Measured { detail: found.detail.clone() + &of, ..found })
 }
 
 pub(super) fn memory(
     subject: &mut Subject,
-    _: &Options<'_>,
+    options: &Options<'_>,
     _: &Context<'_>,
     threshold: f64,
 ) -> Result<Measured, Error> {
-    let engine = &mut subject.engine;
-    let sequence = engine.sequence()?;
-    let mut token = 0;
-    let found = checks::memory(STEPS, threshold, allocations, || generate(engine, &sequence, &mut token));
-    engine.release(sequence);
-    found
+    subject.generating(|step| checks::memory(steps(options.scale), threshold, allocations, step))?
 }
 
 pub(super) fn topology(
@@ -285,7 +331,7 @@ pub(super) fn topology(
     threshold: f64,
 ) -> Result<Measured, Error> {
     let width = subject.decoder.config().dim;
-    let tokens = &subject.text[0][..POINTS];
+    let tokens = &subject.text[..POINTS];
     let mut seen = Seen::default();
     subject.decoder.logits(tokens, &Arithmetic::FLOAT, Some(&mut seen))?;
     let expected = seen.norms.pop().unwrap_or_default();
