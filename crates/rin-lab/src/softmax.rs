@@ -1,8 +1,10 @@
 //! Softmax in integers: exact up to a proven bound, and with shifts alone.
 //!
-//! Weights are fractions with [`UNIT_BITS`] bits; a base-2 exponent has `f` fractional bits. Three forms:
+//! Weights are fractions with [`UNIT_BITS`] bits; a base-2 exponent has `f` fractional bits. Four forms:
 //!
 //! - [`IntSoftmax::exact`]: `e = 2^-(u / 2^f)` from a table of 2^f entries and a shift, `u = max − t`, then a rounded division by the sum;
+//! - [`IntSoftmax::whole`]: the same, rounded so that a row's results sum to one however long it is: each is the difference of two
+//!   rounded sums up to a place;
 //! - [`IntSoftmax::denominator_power`]: the same numerators over the power of two nearest to their sum, so without a division; all that
 //!   is wrong with a row is one factor, which a norm behind it takes out;
 //! - [`IntSoftmax::powers_only`]: numerators that are powers of two as well, Sorbet's PTsoftmax (Tang, Yan, Wong, ICML 2025).
@@ -14,6 +16,10 @@
 //! numerator moves by at most `e^ε` and the rest of the sum by at most `e^-ε` at once,
 //! `|p' − p| ≤ p (1 − p) (e^2ε − 1) ≤ (e^2ε − 1) / 4`. To that come the table's rounding (2^-31 of an entry, and a truncating shift that
 //! drops at most 2^-30 of the largest weight per entry) and half of an output unit, 2^-16: [`bound`].
+//!
+//! That bound says nothing of the sum of a long row: of 2^16 and more equal scores every probability is below half of an output
+//! unit and becomes 0. *Whole.* Differences of rounded sums lie within one unit, 2^-15, of the quotients instead of half of one,
+//! and add up to the last of these sums, which is exactly one.
 //!
 //! *Power-of-two denominator.* The power of two nearest to S lies in (2/3 S, 4/3 S], so the weights' sum lies in [3/4, 3/2).
 
@@ -82,6 +88,21 @@ impl IntSoftmax {
         weights
     }
 
+    /// Probabilities in units of 2^-15 that sum to exactly one: each is `round(2^15 C_i / C_n) − round(2^15 C_(i−1) / C_n)`
+    /// with `C_i` the sum of the first `i` numerators. Zeros for an empty row or one that is masked as a whole.
+    pub fn whole(&self, exponents: &[i64]) -> Vec<u32> {
+        let Numerators { mut weights, sum } = self.numerators(exponents);
+        let (mut up_to, mut given) = (0_u64, 0_u32);
+        for weight in &mut weights {
+            up_to += u64::from(*weight);
+            // Sums are below 2^50, and no more than the whole of it.
+            let all = ((up_to << UNIT_BITS) + sum / 2).checked_div(sum).unwrap_or(0) as u32;
+            *weight = all - given;
+            given = all;
+        }
+        weights
+    }
+
     /// Weights in units of 2^-15 over the power of two nearest to the sum of the numerators.
     pub fn denominator_power(&self, exponents: &[i64]) -> Vec<u32> {
         shifted(&self.numerators(exponents))
@@ -130,6 +151,11 @@ pub fn nearest_power(x: u64) -> u32 {
     // 1.5 · 2^k ≤ x, in integers: the bit below the first one is set.
     let up = k > 0 && x >> (k - 1) & 1 == 1;
     k + u32::from(up)
+}
+
+/// How far a probability of [`IntSoftmax::whole`] may be from the true one: half of an output unit more.
+pub fn bound_of_whole(fraction: u32, n: usize) -> f64 {
+    bound(fraction, n) + 0.5 / f64::from(1_u32 << UNIT_BITS)
 }
 
 /// How far a probability of [`IntSoftmax::exact`] may be from the true one, for a row of `n` scores.
@@ -219,6 +245,29 @@ mod tests {
             let sum: f64 = shares(&found).iter().sum();
             assert!((sum - 1.0).abs() <= n as f64 / 65_536.0 + 1e-12, "{sum} of {n}");
         }
+    }
+
+    #[test]
+    fn whole_rows_sum_to_one_at_every_length() {
+        let mut random = Random::new(4, 1);
+        let softmax = IntSoftmax::new(8).unwrap();
+        for case in 0..600 {
+            let n = if case < 590 { 1 + random.below(1000) } else { 40_000 + random.below(100_000) };
+            let scores = row(&mut random, n);
+            let found = softmax.whole(&softmax.exponents(&scores).unwrap());
+            assert_eq!(found.iter().map(|p| u64::from(*p)).sum::<u64>(), 1 << UNIT_BITS, "{n} scores");
+            for (found, p) in shares(&found).into_iter().zip(float(&scores)) {
+                assert!((found - p).abs() <= bound_of_whole(8, n), "{n} scores: {found} for {p}");
+            }
+        }
+        // Where `exact` has nothing left.
+        let t = softmax.exponents(&vec![1.5; 1 << 17]).unwrap();
+        assert_eq!(softmax.exact(&t).iter().sum::<u32>(), 0);
+        assert_eq!(softmax.whole(&t).iter().sum::<u32>(), 1 << UNIT_BITS);
+        assert_eq!(softmax.whole(&softmax.exponents(&[f64::NEG_INFINITY; 3]).unwrap()), [0; 3]);
+        let masked = softmax.whole(&softmax.exponents(&[0.0, f64::NEG_INFINITY, 0.0]).unwrap());
+        assert_eq!(masked, [1 << 14, 0, 1 << 14]);
+        assert_eq!(softmax.whole(&[]), Vec::<u32>::new());
     }
 
     #[test]

@@ -189,6 +189,45 @@ fn a_quick_run_gives_figures_and_no_verdict() {
     assert!(write_summary(&folder.0, &readme, "").is_err());
 }
 
+/// All cases of an experiment's quick version, judged: what was found is no verdict, and no case is left out. Those that
+/// evaluate the model inside the binary many times take too long for this.
+fn quick(name: &str) {
+    let Some(text) = rin_testkit::data::shared("tinyshakespeare/input.txt") else { return };
+    let data = text.parent().and_then(Path::parent).unwrap();
+    let (folder, go) = (Folder::new(&format!("quick-{name}")), AtomicBool::new(false));
+    let context = Context { data, python: None, cancel: &go };
+    let experiment = find(name).unwrap();
+    let ran = run(experiment, Scale::Quick, &folder.0, false, "", &context, |_| {}).unwrap();
+    assert!(ran.skipped.is_empty() && ran.results.is_complete(experiment), "{name}: {:?}", ran.skipped);
+    let judged = (experiment.judge)(&ran.results).unwrap();
+    assert!(matches!(judged.outcome, Outcome::Open(_)), "{name}");
+}
+
+#[test]
+fn neurons_run_quickly() {
+    quick("lif");
+}
+
+#[test]
+fn bindings_run_quickly() {
+    quick("hrr");
+}
+
+#[test]
+fn fusion_runs_quickly() {
+    quick("fusion");
+}
+
+#[test]
+fn rounding_runs_quickly() {
+    quick("qat");
+}
+
+#[test]
+fn ternary_runs_quickly() {
+    quick("ternary");
+}
+
 #[test]
 fn names_are_files_and_words_are_there() {
     let mut names: Vec<_> = EXPERIMENTS.iter().map(|experiment| experiment.name).collect();

@@ -39,7 +39,7 @@ use teacher::{Teacher, Teaching};
 pub use course::{Course, Kept, Seen};
 pub use pupil::{Budget, Pupil, PupilConfig};
 pub use report::{Comparison, Summary};
-pub use trained::{Corpus, Part, Trained};
+pub use trained::{Corpus, Numbers, Part, Trained};
 
 /// Quantised weights that share a learned step.
 const BLOCK: usize = 32;

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::kernels::Kernels;
-use crate::ops::{Packed, Product, Quantized, fake_quant, fake_quant_learned};
+use crate::ops::{Packed, Product, Quantized, Scope, fake_quant, fake_quant_learned, scaled_quant};
 use crate::parameters::{Parameters, Role, steps_of};
 use candle_core::{Device, Tensor, Var};
 use rin_kernels::Format;
@@ -19,13 +19,16 @@ pub enum Arithmetic {
     /// With matrices in a quantised format and 8-bit activations: the runtime's bits. The matrices outside of the layers
     /// (embedding and output) are Q8_0 where the format is ternary, as in BitNet, which leaves them as they are.
     Quant(Format),
+    /// In f32 with weights and activations rounded to 8 bits that share a scale as far as this says. The runtime has no
+    /// such format.
+    Scaled(Scope),
 }
 
 impl Arithmetic {
     /// Format of the matrix called `name`.
     pub(crate) fn format_of(self, name: &str) -> Format {
         match self {
-            Self::Float | Self::Exact => Format::F32,
+            Self::Float | Self::Exact | Self::Scaled(_) => Format::F32,
             Self::Quant(Format::TQ2_0) if !name.starts_with("blk.") => Format::Q8_0,
             Self::Quant(format) => format,
         }
@@ -102,6 +105,7 @@ impl Weights {
                     };
                     (seen, Some(quantized))
                 }
+                (Arithmetic::Scaled(scope), Role::Matrix { .. }) => (scaled_quant(tensor, scope)?, None),
                 _ => (tensor.clone(), None),
             };
             bound.push(Bound { name: p.name.clone(), tensor, quantized });
@@ -111,7 +115,7 @@ impl Weights {
 
     /// Whether forward passes have the runtime's bits.
     pub fn is_exact(&self) -> bool {
-        self.arithmetic != Arithmetic::Float
+        matches!(self.arithmetic, Arithmetic::Exact | Arithmetic::Quant(_))
     }
 
     fn find(&self, name: &str) -> Result<&Bound, Error> {
@@ -140,6 +144,7 @@ impl Weights {
         let cols = tensor.dim(1)?;
         let product = match self.arithmetic {
             Arithmetic::Float => Product::Float,
+            Arithmetic::Scaled(scope) => Product::Rounded(scope),
             Arithmetic::Exact => {
                 let values = tensor.flatten_all()?.to_vec1::<f32>()?;
                 Product::Packed(Arc::new(Packed::new(Format::F32, cols, bytemuck::cast_slice(&values))?))

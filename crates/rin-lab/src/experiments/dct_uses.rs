@@ -113,7 +113,7 @@ fn in_groups(x: &[f64], bits: u32) -> Vec<f64> {
     x.chunks(GROUP).flat_map(|group| rounded(group, bits)).collect()
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (a8, a1) = a.as_chunks::<8>();
     let (b8, b1) = b.as_chunks::<8>();
@@ -125,7 +125,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// The first `n` right singular vectors of a matrix `(rows, cols)`, by orthogonal iteration (Golub and Van Loan, section
 /// 8.2.4): near those of the largest values, and of the space that the rest span.
-fn singular_vectors(w: &[f64], rows: usize, cols: usize, n: usize) -> Vec<Vec<f64>> {
+pub(super) fn singular_vectors(w: &[f64], rows: usize, cols: usize, n: usize) -> Vec<Vec<f64>> {
     // The square matrix of the columns.
     let mut square = vec![0.0; cols * cols];
     for row in w.chunks_exact(cols).take(rows) {

@@ -1,329 +1,424 @@
-//! Networks that are trained so that most neurons of a token can be left out, and the time of products that leave them out.
+//! Networks that are trained so that most neurons of a token can be left out.
 
-use std::hint::black_box;
-use std::time::Instant;
+use std::f64::consts::PI;
 
-use rin_bench::stats::{bootstrap, mean, median};
-use rin_kernels::ops::linear::Linear;
-use rin_kernels::ops::memory::AddScaled;
-use rin_kernels::{Cpu, Format};
-use rin_train::config::{ModelConfig, Quant};
-use rin_train::network::{Activated, Decoder, FeedForward, Network};
-use rin_train::train::Part;
+use rin_bench::stats::mean;
+use rin_train::config::ModelConfig;
+use rin_train::network::{Activated, Cut, Decoder, FeedForward, Network, Predictor, Route};
+use rin_train::train::{Numbers, Part, Trained};
+use rin_train::weights::Arithmetic;
 use serde_json::{Value, json};
 
-use super::networks::{self, Arm, Course, RATES, column, corpus, plain, rates_case, seed_case};
+use super::dct_uses::singular_vectors;
+use super::gating_time;
+use super::networks::{self, Arm, Course, column, corpus, plain, rates_case, seed_case};
 use super::pairs::{Comparison, compare, comparisons_table};
-use crate::decoder::Matrix;
-use crate::random::Random;
-use crate::report::{Table, digits, interval, percent};
+use crate::report::{Axis, Picture, Series, Table, digits, percent};
 use crate::results::Results;
 use crate::{Case, Context, Error, Scale};
 
 const MARGIN: f64 = 0.02;
-const SEEDS: u64 = 3;
+/// Of SwiGLU and ReLU², which the verdict is about, and of the others.
+const SEEDS: [u64; 2] = [6, 3];
+/// The rates that are tried: for SwiGLU, for ReLU² and random routes, which learn better with smaller ones, and for phases.
+const RATES: [[f64; 3]; 3] = [[2e-3, 4e-3, 8e-3], [1e-3, 2e-3, 4e-3], [5e-4, 1e-3, 2e-3]];
+/// Share of neurons that routes reach, that the narrow network has and that are chosen before gates are known.
+const REACHED: f64 = 0.1;
 const DENSE: &str = "SwiGLU";
 const RELU: &str = "ReLU²";
-/// Shares that thresholds leave out after training, the one that the verdict is about first.
-const CUTS: [f64; 2] = [0.9, 0.95];
-/// Windows of training text that thresholds are taken from, and of validation text that what they leave out is counted in.
+const PHASE: &str = "phases";
+const HASH: &str = "random by character";
+const NARROW: &str = "a tenth of the width";
+/// Shares that thresholds leave out after training.
+const CUTS: [f64; 5] = [0.5, 0.8, 0.9, 0.95, 0.99];
+/// Which of them the verdict is about.
+const VERDICT_CUT: usize = 2;
+/// Ranks of gate matrices that say which neurons count.
+const RANKS: [usize; 3] = [16, 32, 64];
+/// Windows of training text that cuts are made from, and of validation text that what they leave out is counted in.
 const CALIBRATION: usize = 64;
-/// The case of the time.
-const TIME: &str = "time";
-/// Shares of neurons that count, in the case of the time.
-const ACTIVE: [f64; 5] = [1.0, 0.5, 0.2, 0.1, 0.05];
-/// Which of them the verdict is about: what the first cut leaves.
-const VERDICT_ACTIVE: usize = 3;
+
+fn way(activated: Activated, route: Route, cut: Cut) -> FeedForward {
+    FeedForward { activated, route, cut }
+}
 
 fn with(model: &ModelConfig, vocab: usize, way: FeedForward) -> Result<Box<dyn Network>, rin_train::Error> {
     Ok(Box::new(Decoder::new(model, vocab, "arm")?.with_feed_forward(way)))
 }
 
 fn relu(model: &ModelConfig, vocab: usize) -> Result<Box<dyn Network>, rin_train::Error> {
-    with(model, vocab, FeedForward { activated: Activated::ReluSquared, thresholds: Vec::new() })
+    with(model, vocab, way(Activated::ReluSquared, Route::All, Cut::Nothing))
 }
 
-fn arms(scale: Scale) -> [Arm; 2] {
-    let (dim, ffn) = scale.pick((64, 160), (128, 800));
-    let arm = |name, make| Arm { name, model: networks::model(dim, 2, ffn), quant: Quant::None, make };
-    [arm(DENSE, plain), arm(RELU, relu)]
+fn phases(model: &ModelConfig, vocab: usize) -> Result<Box<dyn Network>, rin_train::Error> {
+    with(model, vocab, way(Activated::Silu, Route::Phase { tau: REACHED * PI }, Cut::Nothing))
 }
 
-fn seeds(scale: Scale) -> u64 {
-    scale.pick(2, SEEDS)
+fn hashed(model: &ModelConfig, vocab: usize) -> Result<Box<dyn Network>, rin_train::Error> {
+    with(model, vocab, way(Activated::Silu, Route::Hash { share: REACHED }, Cut::Nothing))
+}
+
+fn arm(scale: Scale, name: &'static str) -> Arm {
+    let (dim, ffn, ctx) = scale.pick((64, 160, networks::SEQ), (128, 800, 128));
+    let (make, ffn): (networks::Make, _) = match name {
+        RELU => (relu, ffn),
+        PHASE => (phases, ffn),
+        HASH => (hashed, ffn),
+        NARROW => (plain, (ffn as f64 * REACHED) as usize),
+        _ => (plain, ffn),
+    };
+    Arm { name, model: ModelConfig { ctx, ..networks::model(dim, 2, ffn) }, arithmetic: Arithmetic::Float, make }
+}
+
+fn arms(scale: Scale) -> [Arm; 5] {
+    [DENSE, RELU, PHASE, HASH, NARROW].map(|name| arm(scale, name))
+}
+
+/// The activation of the arms whose neurons are cut after training.
+fn cuttable(name: &str) -> Option<Activated> {
+    match name {
+        DENSE => Some(Activated::Silu),
+        RELU => Some(Activated::ReluSquared),
+        _ => None,
+    }
+}
+
+fn seeds(name: &str, scale: Scale) -> u64 {
+    scale.pick(2, SEEDS[usize::from(cuttable(name).is_none())])
+}
+
+fn rates(name: &str) -> [f64; 3] {
+    RATES[match name {
+        DENSE | NARROW => 0,
+        PHASE => 2,
+        _ => 1,
+    }]
 }
 
 pub(super) fn cases(scale: Scale) -> Vec<Case> {
     let course = scale.pick(
-        Course { steps: 6, float_steps: 0, rates: RATES, rate_steps: 2, batch: 2, chars: 2000 },
-        Course { steps: 600, float_steps: 0, rates: RATES, rate_steps: 150, batch: 4, chars: usize::MAX },
+        Course { steps: 6, float_steps: 0, rates: RATES[0], rate_steps: 2, batch: 2, chars: 2000 },
+        Course { steps: 2500, float_steps: 0, rates: RATES[0], rate_steps: 1250, batch: 8, chars: usize::MAX },
     );
-    let mut cases = networks::cases(course, arms(scale), seeds(scale), trained);
-    let (size, samples) = scale.pick((Size { dim: 128, ffn: 1024, layers: 1 }, 3), (Size::WIDE, 20));
-    cases.push(Case::new(TIME, move |context| time(size, samples, context)));
+    let of_arm = |arm: Arm| {
+        let course = Course { rates: rates(arm.name), ..course };
+        let seeds = seeds(arm.name, scale);
+        networks::cases(course, [arm], seeds, trained)
+    };
+    let mut cases: Vec<Case> = arms(scale).into_iter().flat_map(of_arm).collect();
+    cases.push(gating_time::case(scale));
     cases
 }
 
 /// Trains and evaluates an arm, and evaluates it with more and more neurons left out.
 fn trained(course: Course, arm: &Arm, seed: u64, context: &Context<'_>) -> Result<Value, Error> {
     let mut value = course.run(arm, seed, context)?;
-    let activated = if arm.name == RELU { Activated::ReluSquared } else { Activated::Silu };
+    let Some(activated) = cuttable(arm.name) else { return Ok(value) };
     let (corpus, trained) = (corpus(context)?, course.network(arm, seed, context)?);
-    let network = |thresholds: Vec<f32>| -> Result<_, Error> {
-        let way = FeedForward { activated, thresholds };
-        Ok(trained.within(with(&arm.model, corpus.vocab(), way)?))
+    let cut = |cut: Cut| -> Result<_, Error> {
+        Ok(trained.within(with(&arm.model, corpus.vocab(), way(activated, Route::All, cut))?))
     };
-    let whole = network(Vec::new())?;
-    let sizes = corpus.gates(&whole, CALIBRATION, Part::Training)?;
-    let left_out = |network: &_| -> Result<f64, Error> {
-        let gates = corpus.gates(network, CALIBRATION, Part::Validation)?.concat();
-        Ok(gates.iter().filter(|x| **x == 0.0).count() as f64 / gates.len().max(1) as f64)
+    let nats = |network: &Trained| -> Result<f64, Error> {
+        context.check()?;
+        Ok(course.evaluated(network, Arithmetic::Float, context)?.nats_per_char)
     };
+    let left_out = |network: &Trained| -> Result<f64, Error> {
+        let seen = corpus.neurons(network, CALIBRATION, Part::Validation)?;
+        let all: usize = seen.iter().map(|layer| layer.gates.len()).sum();
+        let zero: usize = seen.iter().map(|layer| layer.gates.iter().filter(|x| **x == 0.0).count()).sum();
+        Ok(zero as f64 / all.max(1) as f64)
+    };
+    let whole = cut(Cut::Nothing)?;
     value["zero"] = json!(left_out(&whole)?);
+    let seen = corpus.neurons(&whole, CALIBRATION, Part::Training)?;
     let mut cuts = Vec::new();
     for share in CUTS {
-        context.check()?;
-        let thresholds: Vec<f32> = sizes.iter().map(|sizes| quantile(sizes, share)).collect();
-        let cut = network(thresholds)?;
-        let found = course.evaluated(&cut, Quant::None, context)?;
-        cuts.push(json!({ "asked": share, "left_out": left_out(&cut)?, "nats": found.nats_per_char }));
+        let sizes = |layer: &Numbers| layer.gates.iter().map(|x| x.abs()).collect::<Vec<f32>>();
+        let network = cut(Cut::Below(seen.iter().map(|layer| quantile(sizes(layer), share)).collect()))?;
+        cuts.push(json!({ "asked": share, "left_out": left_out(&network)?, "nats": nats(&network)? }));
     }
     value["cuts"] = json!(cuts);
+    let ffn = arm.model.ffn;
+    let kept = (ffn as f64 * REACHED) as usize;
+    let directions: Vec<_> = seen.iter().map(|layer| directions(&layer.inputs, ffn)).collect();
+    let mut predicted = Vec::new();
+    for rank in RANKS {
+        let left = directions.iter().map(|all| {
+            let taken = all.len().min(rank);
+            (0..ffn * taken).map(|i| all[i % taken][i / taken] as f32).collect()
+        });
+        let network = cut(Cut::Predicted(Predictor { left: left.collect(), neurons: kept }))?;
+        predicted.push(json!({ "rank": rank, "nats": nats(&network)? }));
+    }
+    value["predicted"] = json!(predicted);
+    let pruned = seen.iter().enumerate().map(|(layer, seen)| {
+        let down = trained.values(&format!("blk.{layer}.ffn_down.weight")).unwrap_or_default();
+        largest(&importance(&seen.outputs, down, ffn), kept)
+    });
+    value["pruned"] = json!({ "nats": nats(&cut(Cut::Pruned(pruned.collect()))?)? });
     Ok(value)
 }
 
-fn quantile(sizes: &[f32], share: f64) -> f32 {
-    let mut sizes = sizes.to_vec();
+pub(super) fn quantile(mut sizes: Vec<f32>, share: f64) -> f32 {
     sizes.sort_unstable_by(f32::total_cmp);
     sizes.get((sizes.len() as f64 * share) as usize).copied().unwrap_or(f32::INFINITY)
 }
 
-/// The size of the network whose products are timed.
-#[derive(Clone, Copy)]
-struct Size {
-    dim: usize,
-    ffn: usize,
-    layers: usize,
+/// The directions in which gates `(tokens, ffn)` are largest: the space of the first `n` of them is that of the gate matrix
+/// of rank `n` whose gates are nearest to the true ones over these tokens (reduced-rank regression).
+fn directions(gates: &[f32], ffn: usize) -> Vec<Vec<f64>> {
+    let gates: Vec<f64> = gates.iter().map(|x| f64::from(*x)).collect();
+    singular_vectors(&gates, gates.len() / ffn.max(1), ffn, RANKS[RANKS.len() - 1])
 }
 
-impl Size {
-    /// 453 MB of weights: more than any cache.
-    const WIDE: Self = Self { dim: 1024, ffn: 8192, layers: 4 };
-}
-
-/// A layer's matrices. Of the down matrix the columns too, one after the other.
-struct Layer {
-    qkv: Matrix,
-    o: Matrix,
-    gate: Matrix,
-    up: Matrix,
-    down: Matrix,
-    columns: Vec<f32>,
-}
-
-fn layer(size: Size, random: &mut Random) -> Result<Layer, Error> {
-    let Size { dim, ffn, .. } = size;
-    let mut matrix = |name: &str, rows: usize, cols: usize| {
-        let scale = 1.0 / (cols as f64).sqrt();
-        Matrix::of(name, rows, cols, (0..rows * cols).map(|_| (random.normal() * scale) as f32).collect())
-    };
-    let down = matrix("down", dim, ffn)?;
-    let columns = (0..ffn).flat_map(|n| down.values().iter().skip(n).step_by(ffn).copied()).collect();
-    Ok(Layer {
-        qkv: matrix("qkv", 2 * dim, dim)?,
-        o: matrix("o", dim, dim)?,
-        gate: matrix("gate", ffn, dim)?,
-        up: matrix("up", ffn, dim)?,
-        down,
-        columns,
-    })
-}
-
-/// The kernels of both ways.
-struct Kernels {
-    linear: Linear,
-    add: AddScaled,
-}
-
-/// All neurons with the engine's products, those whose gate is not above `threshold` set to 0.
-fn dense(layer: &Layer, k: &Kernels, x: &[f32], threshold: f32) -> Vec<f32> {
-    let (mut gate, up) = (layer.gate.times(&k.linear, x), layer.up.times(&k.linear, x));
-    for (gate, up) in gate.iter_mut().zip(up) {
-        *gate = if *gate > threshold { *gate * *gate * up } else { 0.0 };
+/// How much each neuron moves the residual stream: its mean size over tokens by the length of its column of the down
+/// matrix `(dim, ffn)` (Sun et al., 2024, "Wanda", by whole columns).
+fn importance(outputs: &[f32], down: &[f32], ffn: usize) -> Vec<f64> {
+    let mut sizes = vec![[0.0_f64; 2]; ffn];
+    for row in outputs.chunks_exact(ffn) {
+        sizes.iter_mut().zip(row).for_each(|(size, x)| size[0] += f64::from(x.abs()));
     }
-    layer.down.times(&k.linear, &gate)
+    for row in down.chunks_exact(ffn) {
+        sizes.iter_mut().zip(row).for_each(|(size, w)| size[1] += f64::from(w * w));
+    }
+    sizes.iter().map(|[size, square]| size * square.sqrt()).collect()
 }
 
-/// The same without reading what belongs to the others.
-fn skipping(layer: &Layer, k: &Kernels, x: &[f32], threshold: f32) -> Vec<f32> {
-    let dim = x.len();
-    let gate = layer.gate.times(&k.linear, x);
-    let mut y = vec![0.0; dim];
-    let rows = layer.up.values().chunks_exact(dim).zip(layer.columns.chunks_exact(dim));
-    for (gate, (up, column)) in gate.iter().zip(rows).filter(|(gate, _)| **gate > threshold) {
-        k.add.run(&mut y, column, gate * gate * dot(up, x));
-    }
-    y
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0_f32; 32];
-    for (a, b) in a.as_chunks::<32>().0.iter().zip(b.as_chunks::<32>().0) {
-        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum += a * b);
-    }
-    sums.iter().sum()
-}
-
-/// Seconds of one token's products with all matrices of the layers, in turns.
-fn time(size: Size, samples: usize, context: &Context<'_>) -> Result<Value, Error> {
-    let mut random = Random::new(1, 400);
-    let layers = (0..size.layers).map(|_| layer(size, &mut random)).collect::<Result<Vec<_>, _>>()?;
-    let cpu = Cpu::detect();
-    let kernels = Kernels { linear: Linear::select(Format::F32, &cpu), add: AddScaled::select(&cpu) };
-    let x: Vec<f32> = (0..size.dim).map(|_| random.normal() as f32).collect();
-    // The gate of the first layer stands for all: the rows are drawn from one distribution.
-    let gates: Vec<f32> = layers[0].gate.times(&kernels.linear, &x);
-    let threshold = |active: f64| if active < 1.0 { quantile(&gates, 1.0 - active) } else { f32::NEG_INFINITY };
-    let rest = |layer: &Layer| {
-        black_box((layer.qkv.times(&kernels.linear, &x), layer.o.times(&kernels.linear, &x)));
-    };
-    let mut found = Vec::new();
-    for active in ACTIVE {
-        let threshold = threshold(active);
-        let (mut far, mut reached, mut all) = (0.0_f64, 0, 0);
-        for layer in &layers {
-            let (a, b) = (dense(layer, &kernels, &x, threshold), skipping(layer, &kernels, &x, threshold));
-            let most = a.iter().fold(1e-9_f32, |most, x| most.max(x.abs()));
-            far = a.iter().zip(&b).fold(far, |far, (a, b)| far.max(f64::from((a - b).abs() / most)));
-            let gates = layer.gate.times(&kernels.linear, &x);
-            reached += gates.iter().filter(|gate| **gate > threshold).count();
-            all += gates.len();
-        }
-        let mut seconds = [Vec::new(), Vec::new()];
-        for sample in 0..=samples {
-            context.check()?;
-            for (way, seconds) in [dense, skipping].into_iter().zip(&mut seconds) {
-                let began = Instant::now();
-                for layer in &layers {
-                    rest(layer);
-                    black_box(way(layer, &kernels, &x, threshold));
-                }
-                // The first round warms up.
-                if sample > 0 {
-                    seconds.push(began.elapsed().as_secs_f64());
-                }
-            }
-        }
-        let [dense, skipping] = seconds;
-        found.push(json!({
-            "active": reached as f64 / all as f64, "far": far, "dense": dense, "skipping": skipping,
-        }));
-    }
-    let weights = size.layers * (3 * size.dim * size.dim + 3 * size.dim * size.ffn);
-    Ok(json!({ "dim": size.dim, "ffn": size.ffn, "layers": size.layers, "weights": weights, "shares": found }))
+/// The places of the `n` largest numbers.
+fn largest(numbers: &[f64], n: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..numbers.len()).collect();
+    order.sort_unstable_by(|a, b| numbers[*b].total_cmp(&numbers[*a]).then(a.cmp(b)));
+    order.truncate(n);
+    order
 }
 
 /// What the trained networks say.
 pub(super) struct Findings {
     pub(super) tables: Vec<Table>,
+    pub(super) picture: Picture,
     pub(super) because: String,
     pub(super) note: String,
     /// The largest share that ReLU² can leave out and be at most the margin worse than the whole SwiGLU network.
     pub(super) share: f64,
     /// The speed of a token's products at a tenth of the neurons.
     pub(super) speed: f64,
+    /// Whether learned phases are at most the margin worse than the whole SwiGLU network.
+    pub(super) phases: bool,
 }
 
-fn cut_column(results: &Results, arm: &str, n: u64, at: usize) -> Result<Vec<f64>, Error> {
-    column(results, arm, n, &format!("/cuts/{at}/nats"))
+/// Share of the numbers of the layers' matrices that a token reads, with shares of the gate matrix and of the other two.
+fn read(model: &ModelConfig, gate: f64, rest: f64) -> f64 {
+    let kv = model.kv_heads.unwrap_or(model.heads) as f64 / model.heads.max(1) as f64;
+    let (dim, ffn) = (model.dim as f64, model.ffn as f64);
+    let attention = dim * dim * (2.0 + 2.0 * kv);
+    (attention + dim * ffn * (gate + 2.0 * rest)) / (attention + 3.0 * dim * ffn)
+}
+
+/// The share of a gate matrix that is read where one of rank `rank` says which of its rows are needed.
+fn of_rank(model: &ModelConfig, rank: usize) -> f64 {
+    let (dim, ffn) = (model.dim as f64, model.ffn as f64);
+    rank as f64 * (dim + ffn) / (dim * ffn) + REACHED
+}
+
+/// Networks in pairs by seed, against whole SwiGLU too.
+struct Against {
+    nats: f64,
+    itself: Vec<f64>,
+    whole: Vec<f64>,
+}
+
+impl Against {
+    fn of(results: &Results, arm: &str, n: u64, what: &str) -> Result<Self, Error> {
+        let nats = column(results, arm, n, what)?;
+        let less = |base: Vec<f64>| nats.iter().zip(base).map(|(a, b)| a - b).collect();
+        let [itself, whole] = [arm, DENSE].map(|arm| column(results, arm, n, "/nats").map(less));
+        Ok(Self { nats: mean(&nats).unwrap_or(f64::NAN), itself: itself?, whole: whole? })
+    }
+
+    /// Its columns of a table.
+    fn cells(&self) -> [String; 5] {
+        let more = |d: &[f64]| [format!("{:+.4}", mean(d).unwrap_or(f64::NAN)), digits(not_worse(d))];
+        let ([a, b], [c, d]) = (more(&self.itself), more(&self.whole));
+        [format!("{:.4}", self.nats), a, b, c, d]
+    }
+}
+
+const AGAINST: [&str; 5] = ["nats", "more than itself", "p", "more than whole SwiGLU", "p"];
+
+fn against_table(caption: String, first: [&str; 3]) -> Table {
+    let [a, b, c] = first;
+    let [d, e, f, g, h] = AGAINST;
+    Table::new(caption, &[a, b, c, d, e, f, g, h])
+}
+
+fn against_row(table: &mut Table, first: [String; 3], against: &Against) {
+    let [a, b, c] = first;
+    let [d, e, f, g, h] = against.cells();
+    table.row([a, b, c, d, e, f, g, h]);
 }
 
 pub(super) fn judge(results: &Results) -> Result<Findings, Error> {
     let scale = results.header.scale;
-    let n = seeds(scale);
-    let mut networks = Table::new(
-        format!(
-            "Networks trained for it, means over {n} seeds, {} characters of the validation split:",
-            results.number(&seed_case(DENSE, 0), "/chars")?
-        ),
-        &["feed-forward part", "parameters", "rate", "gates at 0", "nats"],
-    );
-    for arm in arms(scale) {
-        let zero = mean(&column(results, arm.name, n, "/zero")?);
-        networks.row([
-            arm.name.to_owned(),
-            digits(results.number(&seed_case(arm.name, 0), "/parameters")?),
-            digits(results.number(&rates_case(arm.name), "/best")?),
-            zero.map_or_else(|| "-".to_owned(), percent),
-            format!("{:.4}", mean(&column(results, arm.name, n, "/nats")?).unwrap_or(f64::NAN)),
-        ]);
-    }
-    let all = compare(results, &[[RELU, DENSE]], |name| column(results, name, n, "/nats"), MARGIN)?;
-    let (cuts, share) = cuts(results, n)?;
-    let (time, speed) = time_table(results)?;
-    let told = all.first().map_or_else(String::new, Comparison::told);
-    let relu = if share > 0.0 {
+    let (n, few) = (seeds(DENSE, scale), seeds(PHASE, scale));
+    let mut lines = Vec::new();
+    let networks = networks_table(results, &mut lines)?;
+    let relu = compare(results, &[[RELU, DENSE]], |name| column(results, name, n, "/nats"), MARGIN)?;
+    let routed = [[PHASE, DENSE], [PHASE, HASH], [PHASE, NARROW], [HASH, DENSE], [NARROW, DENSE]];
+    let routed = compare(results, &routed, |name| column(results, name, few, "/nats"), MARGIN)?;
+    let (cuts, share) = cuts(results, n, &mut lines)?;
+    let before = before(results, n, &mut lines)?;
+    let (time, speed) = gating_time::table(results)?;
+    let told = relu.first().map_or_else(String::new, Comparison::told);
+    let cost = mean(&Against::of(results, RELU, n, &cut_nats(VERDICT_CUT))?.itself).unwrap_or(f64::NAN);
+    let reaches = if share > 0.0 {
         format!("can leave out {} of the neurons and be at most {MARGIN} nats worse than whole SwiGLU", percent(share))
     } else {
         format!("over {n} seeds is not shown to be at most {MARGIN} nats worse than whole SwiGLU")
     };
-    let (whole, cut) = (column(results, RELU, n, "/nats")?, cut_column(results, RELU, n, 0)?);
-    let cost = mean(&cut.iter().zip(&whole).map(|(a, b)| a - b).collect::<Vec<_>>()).unwrap_or(f64::NAN);
+    let of = |names: [&str; 2]| routed.iter().find(|c| c.names == names);
+    let said = |names| of(names).map_or_else(String::new, Comparison::told);
+    let phases = of([PHASE, DENSE]).is_some_and(|c| not_worse(&c.differences) < 0.05);
     let because = format!(
         "Trained with ReLU² a network is {told} from SwiGLU as a whole. With {} of its neurons left out it is {cost:+.4} nats \
-         from itself, and {relu}. Products that read a tenth of the neurons are {} times as fast.",
-        percent(CUTS[0]),
+         from itself, and {reaches}. Products that read a tenth of the neurons are {} times as fast. Learned phases that \
+         leave out {} are {} from SwiGLU, {} from random routes and {} from a tenth of the width; random routes are {} from \
+         SwiGLU.",
+        percent(CUTS[VERDICT_CUT]),
         digits(speed),
+        percent(1.0 - REACHED),
+        said([PHASE, DENSE]),
+        said([PHASE, HASH]),
+        said([PHASE, NARROW]),
+        said([HASH, DENSE]),
     );
     let note = format!(
-        "The products that are timed are those of layers whose weights are random, with the shares of active neurons that the table says, in F32 on one thread: all but attention itself, norms and \
-         the output matrix. The gate matrix is read whole, so {} of the layers' bytes are read whatever is left out. The engine has no ReLU² in its decoder and no product that skips \
-         columns; what is timed are rows and columns of plain arrays and the engine's `AddScaled`. Learned phases and their controls were to be trained, too; for want of machine time these arms were left \
-         out before any result was seen. The rates that were tried are {}.",
+        "The products that are timed are those of layers whose weights are random, with the shares of active neurons that \
+         the table says, in F32 on one thread: all but attention itself, norms and the output matrix. The gate matrix is \
+         read whole, so {} of the layers' bytes are read whatever is left out. The engine has no ReLU² in its decoder and \
+         no product that skips columns; what is timed are rows and columns of plain arrays and the engine's `AddScaled`. \
+         The rates that were tried are {} (SwiGLU and the narrow network), {} (ReLU² and random routes) and {} (phases); at an end of them, so that a better one may lie beyond: {}.",
         percent(11.0 / 27.0),
-        RATES.map(digits).join(", "),
+        RATES[0].map(digits).join(", "),
+        RATES[1].map(digits).join(", "),
+        RATES[2].map(digits).join(", "),
+        at_an_end(results)?,
     );
-    Ok(Findings { tables: vec![networks, comparisons_table(&all, MARGIN), cuts, time], because, note, share, speed })
+    let picture = Picture {
+        title: "Networks trained for it: loss by what a token reads of the layers' matrices".to_owned(),
+        x: ("read, %".to_owned(), Axis::Linear),
+        y: ("nats per character".to_owned(), Axis::Linear),
+        series: lines,
+    };
+    let tables =
+        vec![networks, comparisons_table(&relu, MARGIN), cuts, before, comparisons_table(&routed, MARGIN), time];
+    Ok(Findings { tables, picture, because, note, share, speed, phases })
+}
+
+/// The table of whole networks.
+fn networks_table(results: &Results, lines: &mut Vec<Series>) -> Result<Table, Error> {
+    let scale = results.header.scale;
+    let mut table = Table::new(
+        format!(
+            "Networks trained for it, means over seeds, {} characters of the validation split:",
+            results.number(&seed_case(DENSE, 0), "/chars")?
+        ),
+        &["feed-forward part", "seeds", "parameters", "rate", "gates at 0", "layers' numbers read", "nats"],
+    );
+    for arm in arms(scale) {
+        let n = seeds(arm.name, scale);
+        let (zero, read) = match cuttable(arm.name) {
+            Some(_) => (mean(&column(results, arm.name, n, "/zero")?), 1.0),
+            None => {
+                ((arm.name != NARROW).then_some(1.0 - REACHED), read(&self::arm(scale, DENSE).model, REACHED, REACHED))
+            }
+        };
+        let nats = mean(&column(results, arm.name, n, "/nats")?).unwrap_or(f64::NAN);
+        lines.push(Series::dots(arm.name, vec![(100.0 * read, nats)]));
+        table.row([
+            arm.name.to_owned(),
+            n.to_string(),
+            digits(results.number(&seed_case(arm.name, 0), "/parameters")?),
+            digits(results.number(&rates_case(arm.name), "/best")?),
+            zero.map_or_else(|| "-".to_owned(), percent),
+            percent(read),
+            format!("{nats:.4}"),
+        ]);
+    }
+    Ok(table)
+}
+
+/// The arms whose best rate is the least or the largest that was tried.
+fn at_an_end(results: &Results) -> Result<String, Error> {
+    let mut found = Vec::new();
+    for arm in arms(results.header.scale) {
+        let best = results.number(&rates_case(arm.name), "/best")?;
+        let [least, .., most] = rates(arm.name);
+        if best <= least || best >= most {
+            found.push(arm.name);
+        }
+    }
+    Ok(if found.is_empty() { "none".to_owned() } else { found.join(", ") })
+}
+
+fn cut_nats(at: usize) -> String {
+    format!("/cuts/{at}/nats")
 }
 
 /// The table of cuts after training, and the largest share at which ReLU² is not worse than whole SwiGLU by the margin.
-fn cuts(results: &Results, n: u64) -> Result<(Table, f64), Error> {
-    let mut table = Table::new(
+fn cuts(results: &Results, n: u64, lines: &mut Vec<Series>) -> Result<(Table, f64), Error> {
+    let model = arm(results.header.scale, DENSE).model;
+    let mut table = against_table(
         format!(
             "Neurons whose gate is below a threshold left out after training, paired by seed; p of \"at most {MARGIN} nats worse\":"
         ),
-        &["feed-forward part", "left out", "nats", "more than itself", "p", "more than whole SwiGLU", "p"],
+        ["feed-forward part", "left out", "layers' numbers read"],
     );
-    let whole = column(results, DENSE, n, "/nats")?;
     let mut best = 0.0_f64;
     for arm in [DENSE, RELU] {
-        let itself = column(results, arm, n, "/nats")?;
+        let mut points = Vec::new();
         // In a fixed order, so that no test after one that fails counts.
         let mut holds = true;
         for at in 0..CUTS.len() {
-            let nats = cut_column(results, arm, n, at)?;
+            let against = Against::of(results, arm, n, &cut_nats(at))?;
             let left_out = mean(&column(results, arm, n, &format!("/cuts/{at}/left_out"))?).unwrap_or(f64::NAN);
-            let against = |base: &[f64]| {
-                let d: Vec<f64> = nats.iter().zip(base).map(|(a, b)| a - b).collect();
-                (mean(&d).unwrap_or(f64::NAN), not_worse(&d))
-            };
-            let ((of_itself, p_itself), (of_whole, p_whole)) = (against(&itself), against(&whole));
-            holds = holds && p_whole < 0.05;
+            holds = holds && not_worse(&against.whole) < 0.05;
             if arm == RELU && holds {
                 best = best.max(left_out);
             }
-            table.row([
-                arm.to_owned(),
-                percent(left_out),
-                format!("{:.4}", mean(&nats).unwrap_or(f64::NAN)),
-                format!("{of_itself:+.4}"),
-                digits(p_itself),
-                format!("{of_whole:+.4}"),
-                digits(p_whole),
-            ]);
+            let read = read(&model, 1.0, 1.0 - left_out);
+            points.push((100.0 * read, against.nats));
+            against_row(&mut table, [arm.to_owned(), percent(left_out), percent(read)], &against);
         }
+        lines.push(Series::line(format!("{arm}, thresholds"), points));
     }
     Ok((table, best))
+}
+
+/// The table of neurons that are chosen before their gates are known.
+fn before(results: &Results, n: u64, lines: &mut Vec<Series>) -> Result<Table, Error> {
+    let model = arm(results.header.scale, DENSE).model;
+    let mut table = against_table(
+        format!(
+            "The {} of the neurons that are chosen before gates are known, paired by seed; p of \"at most {MARGIN} nats worse\":",
+            percent(REACHED)
+        ),
+        ["feed-forward part", "chosen", "layers' numbers read"],
+    );
+    for arm in [DENSE, RELU] {
+        let pruned = Against::of(results, arm, n, "/pruned/nats")?;
+        let share = read(&model, REACHED, REACHED);
+        lines.push(Series::dots(format!("{arm}, pruned"), vec![(100.0 * share, pruned.nats)]));
+        against_row(&mut table, [arm.to_owned(), "once for all tokens".to_owned(), percent(share)], &pruned);
+        let mut points = Vec::new();
+        for (at, rank) in RANKS.into_iter().enumerate() {
+            let against = Against::of(results, arm, n, &format!("/predicted/{at}/nats"))?;
+            let read = read(&model, of_rank(&model, rank), REACHED);
+            points.push((100.0 * read, against.nats));
+            against_row(&mut table, [arm.to_owned(), format!("by gates of rank {rank}"), percent(read)], &against);
+        }
+        lines.push(Series::line(format!("{arm}, predicted"), points));
+    }
+    Ok(table)
 }
 
 /// The one-sided probability of a mean as low where the truth is the margin.
@@ -333,59 +428,37 @@ fn not_worse(differences: &[f64]) -> f64 {
     if test.mean < 0.0 { test.p / 2.0 } else { 1.0 - test.p / 2.0 }
 }
 
-fn time_table(results: &Results) -> Result<(Table, f64), Error> {
-    let of = |what: &str| results.number(TIME, &format!("/{what}"));
-    let mut table = Table::new(
-        format!(
-            "A token's products with {} layers of width {} and {} neurons, F32, one thread:",
-            of("layers")?,
-            of("dim")?,
-            of("ffn")?
-        ),
-        &["neurons that count", "dense, ms", "skipping, ms", "times as fast", "95 % interval", "largest difference"],
-    );
-    let mut speed = f64::NAN;
-    for at in 0..ACTIVE.len() {
-        let times = |what: &str| results.numbers(TIME, &format!("/shares/{at}/{what}"));
-        let (dense, skipping) = (times("dense")?, times("skipping")?);
-        let ratios: Vec<f64> = dense.iter().zip(&skipping).map(|(a, b)| a / b).collect();
-        let times_as_fast = median(&ratios).unwrap_or(f64::NAN);
-        if at == VERDICT_ACTIVE {
-            speed = times_as_fast;
-        }
-        table.row([
-            percent(of(&format!("shares/{at}/active"))?),
-            digits(1e3 * median(&dense).unwrap_or(f64::NAN)),
-            digits(1e3 * median(&skipping).unwrap_or(f64::NAN)),
-            digits(times_as_fast),
-            bootstrap::median_interval(&ratios).map_or_else(|| "-".to_owned(), interval),
-            digits(of(&format!("shares/{at}/far"))?),
-        ]);
-    }
-    Ok((table, speed))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::dct_uses::dot;
     use super::*;
 
     #[test]
-    fn skipping_gives_what_the_masked_product_gives() {
-        let found = time(
-            Size { dim: 64, ffn: 256, layers: 2 },
-            1,
-            &Context {
-                data: std::path::Path::new(""),
-                python: None,
-                cancel: &std::sync::atomic::AtomicBool::new(false),
-            },
-        )
-        .unwrap();
-        for (at, active) in ACTIVE.iter().enumerate() {
-            let of = |what: &str| found["shares"][at][what].as_f64().unwrap();
-            assert!(of("far") < 1e-5, "{active}: {}", of("far"));
-            assert!((of("active") - active).abs() < 0.06, "{active}: {}", of("active"));
-        }
+    fn directions_importance_and_shares_are_what_they_say() {
         assert!(not_worse(&[0.001, -0.001, 0.002]) < 0.01 && not_worse(&[0.02, 0.021, 0.019]) > 0.4);
+        // Gates that lie in a plane are told whole by two directions.
+        let rows: Vec<[f64; 2]> = (0..9).map(|i| [libm::cos(f64::from(i)), 2.0 * libm::sin(f64::from(i))]).collect();
+        let gates: Vec<f32> =
+            rows.iter().flat_map(|[a, b]| [*a as f32, *b as f32, (*a + *b) as f32, (*a - *b) as f32]).collect();
+        let all = directions(&gates, 4);
+        for row in gates.chunks_exact(4) {
+            let row: Vec<f64> = row.iter().map(|x| f64::from(*x)).collect();
+            let told = |i: usize| all[..2].iter().map(|u| dot(&row, u) * u[i]).sum::<f64>();
+            assert!((0..4).all(|i| (told(i) - row[i]).abs() < 1e-6), "{row:?}");
+        }
+        // Of neurons of the same size, the one with the longer column; signs do not count.
+        let found = importance(&[1.0, -1.0, 3.0, -1.0, 1.0, 3.0], &[0.5, -2.0, 0.0, 0.5, 0.0, 0.1], 3);
+        assert_eq!(largest(&found, 2), [1, 0]);
+        assert!((quantile(vec![3.0, 1.0, 2.0, 4.0], 0.5) - 3.0).abs() < 1e-6);
+        let model = arm(Scale::Full, DENSE).model;
+        // Width 128, 800 neurons, one head of two for keys and values.
+        let numbers = 3.0 * 128.0 * 128.0 + 3.0 * 128.0 * 800.0;
+        assert!((read(&model, 1.0, 0.0) - (3.0 * 128.0 * 128.0 + 128.0 * 800.0) / numbers).abs() < 1e-12);
+        assert!(
+            (read(&model, of_rank(&model, 32), 0.1)
+                - (3.0 * 128.0 * 128.0 + 32.0 * 928.0 + 0.3 * 128.0 * 800.0) / numbers)
+                .abs()
+                < 1e-12
+        );
     }
 }

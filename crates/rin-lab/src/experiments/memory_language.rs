@@ -1,7 +1,9 @@
 //! The memories as language models of equal size, trained until they use more context than counting does.
 
+use rin_kernels::Format;
 use rin_train::arms::arm;
-use rin_train::config::{MemoryConfig, ModelConfig, Quant, TokenizerKind};
+use rin_train::config::{MemoryConfig, ModelConfig, TokenizerKind};
+use rin_train::weights::Arithmetic;
 use serde_json::{Value, json};
 
 use super::networks::{self, Arm, Course, plain, rates_case, seed_case};
@@ -55,7 +57,7 @@ fn arms() -> impl Iterator<Item = Arm> {
             memory: memory(name),
             ..ModelConfig::plain(TokenizerKind::Char)
         };
-        Arm { name, model, quant: Quant::None, make: plain }
+        Arm { name, model, arithmetic: Arithmetic::Float, make: plain }
     })
 }
 
@@ -70,7 +72,8 @@ pub(super) fn cases(scale: Scale) -> Vec<Case> {
 /// Trains and evaluates an arm, and evaluates it with weights and activations of 8 bits.
 fn run(course: Course, arm: &Arm, seed: u64, context: &Context<'_>) -> Result<Value, Error> {
     let trained = course.network(arm, seed, context)?;
-    let [whole, rounded] = [Quant::None, Quant::Q8_0].map(|quant| course.evaluated(&trained, quant, context));
+    let [whole, rounded] =
+        [Arithmetic::Float, Arithmetic::Quant(Format::Q8_0)].map(|how| course.evaluated(&trained, how, context));
     let (whole, rounded) = (whole?, rounded?);
     let mut value = networks::told(arm, &trained, &whole);
     let same = whole.argmax.iter().zip(&rounded.argmax).filter(|(a, b)| a == b).count();

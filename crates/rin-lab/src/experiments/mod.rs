@@ -4,7 +4,9 @@ mod betti;
 mod dct;
 mod dct_uses;
 mod distill;
+mod fusion;
 mod gating;
+mod gating_time;
 mod gating_trained;
 mod hrr;
 mod lif;
@@ -42,6 +44,7 @@ pub const EXPERIMENTS: &[Experiment] = &[
     memory::EXPERIMENT,
     dct::EXPERIMENT,
     sparse::EXPERIMENT,
+    fusion::EXPERIMENT,
     ternary::EXPERIMENT,
     qat::EXPERIMENT,
     sync::EXPERIMENT,

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use rin_train::config::{LoopConfig, ModelConfig, Quant, TokenizerKind};
+use rin_train::config::{LoopConfig, ModelConfig, TokenizerKind};
 use rin_train::evaluate::Evaluation;
 use rin_train::network::{Network, build};
 use rin_train::train::{Corpus, Trained};
@@ -62,7 +62,8 @@ pub(super) type Make = fn(&ModelConfig, usize) -> Result<Box<dyn Network>, rin_t
 pub(super) struct Arm {
     pub(super) name: &'static str,
     pub(super) model: ModelConfig,
-    pub(super) quant: Quant,
+    /// Of its matrices' products, in training and after.
+    pub(super) arithmetic: Arithmetic,
     pub(super) make: Make,
 }
 
@@ -102,12 +103,11 @@ pub(super) struct Course {
 }
 
 impl Course {
-    fn settings(self, arm: &Arm, steps: usize, lr: f64, seed: u64) -> LoopConfig {
+    fn settings(self, steps: usize, lr: f64, seed: u64) -> LoopConfig {
         LoopConfig {
             seed,
             batch: self.batch,
             warmup: Some(steps.div_ceil(20)),
-            quant: arm.quant,
             quant_from_step: self.float_steps * steps / self.steps.max(1),
             ..LoopConfig::plain(steps, lr, lr / 10.0)
         }
@@ -117,7 +117,7 @@ impl Course {
         let corpus = corpus(context)?;
         let network = (arm.make)(&arm.model, corpus.vocab())?;
         let stop = || context.check().is_err();
-        corpus.train(network, &self.settings(arm, steps, lr, seed), &stop)?.ok_or(Error::Cancelled)
+        corpus.train(network, &self.settings(steps, lr, seed), arm.arithmetic, &stop)?.ok_or(Error::Cancelled)
     }
 
     /// Tries the rates of an arm: the loss of each on the last tenth of a short training, and the rate of the least. A
@@ -170,22 +170,23 @@ impl Course {
         Ok(network)
     }
 
-    /// How well a network predicts with its matrices as `quant` has them.
-    pub(super) fn evaluated(self, trained: &Trained, quant: Quant, context: &Context<'_>) -> Result<Evaluation, Error> {
+    /// How well a network predicts with products of `arithmetic`.
+    pub(super) fn evaluated(
+        self,
+        trained: &Trained,
+        arithmetic: Arithmetic,
+        context: &Context<'_>,
+    ) -> Result<Evaluation, Error> {
         let stop = || context.check().is_err();
-        corpus(context)?.evaluate(trained, arithmetic(quant), self.chars, &stop)?.ok_or(Error::Cancelled)
+        corpus(context)?.evaluate(trained, arithmetic, self.chars, &stop)?.ok_or(Error::Cancelled)
     }
 
     /// Trains and evaluates an arm.
     pub(super) fn run(self, arm: &Arm, seed: u64, context: &Context<'_>) -> Result<Value, Error> {
         let trained = self.network(arm, seed, context)?;
-        let found = self.evaluated(&trained, arm.quant, context)?;
+        let found = self.evaluated(&trained, arm.arithmetic, context)?;
         Ok(told(arm, &trained, &found))
     }
-}
-
-fn arithmetic(quant: Quant) -> Arithmetic {
-    quant.format().map_or(Arithmetic::Float, Arithmetic::Quant)
 }
 
 /// What is stored of a network of an arm.
@@ -196,7 +197,7 @@ pub(super) fn told(arm: &Arm, trained: &Trained, found: &Evaluation) -> Value {
         "chars": found.chars,
         "loss": trained.loss,
         "parameters": trained.parameters(),
-        "bytes": trained.bytes(arithmetic(arm.quant)),
+        "bytes": trained.bytes(arm.arithmetic),
     })
 }
 

@@ -249,7 +249,7 @@ fn judge(results: &Results) -> Result<Findings, Error> {
              constant leaves 1 − E[r]² / E[r²] = 1 − 2 / (3 ln 2) of the squares, so 19.5 %.",
         )
         .note(
-            "The verdict is about the integer RMSNorm. The limit is that one trained model was changed after training. The claim of BSPN is \
+            "BSPN here is the rule's factor in floating point, row by row: neither Sorbet's running statistic, its scaling by groups of heads and its powers of two as gains nor shift-adds in integers. LayerNorm and DyT were not arms. The verdict is about the integer RMSNorm. The limit is that one trained model was changed after training. The claim of BSPN is \
              refuted by the theorem and the table; how well a network trained with it does is not measured.",
         ))
 }

@@ -1,11 +1,12 @@
 //! How well networks predict that are trained with ternary weights: at equal parameters, and at equal bytes.
 
 use rin_bench::stats::{mean, stddev};
-use rin_train::config::Quant;
+use rin_kernels::Format;
+use rin_train::weights::Arithmetic;
 
 use super::networks::{self, Arm, Course, RATES, column, plain, rates_case, seed_case};
-use super::pairs::{compare, comparisons_table};
-use crate::report::{Table, digits, percent};
+use super::pairs::{Comparison, compare, comparisons_table};
+use crate::report::{Axis, Picture, Series, Table, digits, percent};
 use crate::results::Results;
 use crate::{Case, Error, Scale};
 
@@ -20,19 +21,19 @@ const EQUAL_BYTES: &str = "ternary, equal bytes";
 
 fn arms(scale: Scale) -> [Arm; 5] {
     let layers = scale.pick(1, 2);
-    let arm = |name, factor: usize, quant| Arm {
+    let arm = |name, factor: usize, arithmetic| Arm {
         name,
         model: networks::model(256 * factor, layers, 256 * factor),
-        quant,
+        arithmetic,
         make: plain,
     };
     [
-        arm(FLOAT, 1, Quant::None),
-        arm(BYTES, 1, Quant::Q8_0),
-        arm(NIBBLES, 1, Quant::Q4_0),
-        arm(EQUAL_PARAMETERS, 1, Quant::Tq2_0),
+        arm(FLOAT, 1, Arithmetic::Float),
+        arm(BYTES, 1, Arithmetic::Quant(Format::Q8_0)),
+        arm(NIBBLES, 1, Arithmetic::Quant(Format::Q4_0)),
+        arm(EQUAL_PARAMETERS, 1, Arithmetic::Quant(Format::TQ2_0)),
         // 8.5 bits over 2.0625 are 4.1.
-        arm(EQUAL_BYTES, 2, Quant::Tq2_0),
+        arm(EQUAL_BYTES, 2, Arithmetic::Quant(Format::TQ2_0)),
     ]
 }
 
@@ -56,6 +57,7 @@ pub(super) fn cases(scale: Scale) -> Vec<Case> {
 /// What the networks say.
 pub(super) struct Quality {
     pub(super) tables: Vec<Table>,
+    pub(super) picture: Picture,
     pub(super) because: String,
     pub(super) note: String,
     pub(super) better_at_equal_bytes: bool,
@@ -71,7 +73,7 @@ pub(super) fn judge(results: &Results) -> Result<Quality, Error> {
         ),
         &["weights", "parameters", "MB", "rate", "nats", "standard deviation of seeds"],
     );
-    let (mut least, mut edges) = (f64::INFINITY, Vec::new());
+    let (mut least, mut edges, mut series) = (f64::INFINITY, Vec::new(), Vec::new());
     let [lowest, highest] = [RATES.into_iter().fold(f64::INFINITY, f64::min), RATES.into_iter().fold(0.0, f64::max)];
     for arm in arms(scale) {
         let nats = column(results, arm.name, n, "/nats")?;
@@ -82,6 +84,10 @@ pub(super) fn judge(results: &Results) -> Result<Quality, Error> {
         if rate <= lowest || rate >= highest {
             edges.push(arm.name);
         }
+        series.push(Series::dots(
+            arm.name,
+            nats.iter().map(|nats| Ok((of("/bytes")? / 1e6, *nats))).collect::<Result<_, Error>>()?,
+        ));
         table.row([
             arm.name.to_owned(),
             digits(of("/parameters")?),
@@ -95,13 +101,19 @@ pub(super) fn judge(results: &Results) -> Result<Quality, Error> {
     let all = compare(results, &pairs, |name| column(results, name, n, "/nats"), MARGIN)?;
     let told = |names: [&str; 2]| {
         let found = all.iter().find(|c| c.names == names);
-        found.map_or_else(String::new, super::pairs::Comparison::told)
+        found.map_or_else(String::new, Comparison::told)
     };
-    let better = all.iter().any(|c| c.names == [EQUAL_BYTES, BYTES] && c.wins());
+    let bytes_against = all.iter().find(|c| c.names == [EQUAL_BYTES, BYTES]);
+    let better = bytes_against.is_some_and(Comparison::wins);
     let because = format!(
-        "Trained with ternary weights a network of the same parameters is {} from F32, and one of the bytes of Q8_0 is {} from Q8_0.",
+        "Trained with ternary weights a network of the same parameters is {} from F32, and one of the bytes of Q8_0 is {} from Q8_0{}.",
         told([EQUAL_PARAMETERS, FLOAT]),
         told([EQUAL_BYTES, BYTES]),
+        match bytes_against {
+            Some(c) if c.p < 0.05 => "",
+            Some(c) if c.equivalence.holds() => ", the same within the margin",
+            _ => ": neither better nor the same is shown",
+        },
     );
     let bytes = |arm| results.number(&seed_case(arm, 0), "/bytes");
     let note = format!(
@@ -119,5 +131,11 @@ pub(super) fn judge(results: &Results) -> Result<Quality, Error> {
         if edges.is_empty() { "none".to_owned() } else { edges.join("; ") },
     );
     let tables = vec![table, comparisons_table(&all, MARGIN)];
-    Ok(Quality { tables, because, note, better_at_equal_bytes: better })
+    let picture = Picture {
+        title: "Loss by the bytes of the weights, each seed".to_owned(),
+        x: ("MB".to_owned(), Axis::Log),
+        y: ("nats per character".to_owned(), Axis::Linear),
+        series,
+    };
+    Ok(Quality { tables, picture, because, note, better_at_equal_bytes: better })
 }

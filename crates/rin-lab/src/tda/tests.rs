@@ -191,3 +191,41 @@ fn bad_input_is_an_error() {
     );
     assert!(read::lower_distances("1, 2").is_err());
 }
+
+/// The bars that GUDHI publishes of a torus of 1,307 points, with 6 digits. The scale up to which they were computed is not
+/// told; the last value is 0.138335, the void's birth.
+#[test]
+fn bars_of_a_published_torus_are_those_of_gudhi() {
+    let (Some(points), Some(published)) = (shared("tda/tore3D_1307.off"), shared("tda/rips_on_tore3D_1307.pers"))
+    else {
+        return;
+    };
+    let (points, width) = read::off(&std::fs::read_to_string(points).unwrap()).unwrap();
+    let found = persistence(&Distances::euclidean(&points, width).unwrap(), 2, Some(0.138_336)).unwrap();
+    let mut expected = vec![Vec::new(); 3];
+    for line in std::fs::read_to_string(published).unwrap().lines() {
+        let mut words = line.split_whitespace();
+        let dimension: usize = words.next().unwrap().parse().unwrap();
+        let [birth, death] = [words.next(), words.next()].map(|word| word.unwrap().parse().unwrap());
+        expected[dimension].push(Bar { birth, death });
+    }
+    assert_eq!(found.iter().map(Vec::len).collect::<Vec<_>>(), [1307, 736, 1]);
+    // Rounded births may change the order of bars, so ends and lengths are compared by themselves.
+    let parts: [fn(&Bar) -> f64; 3] = [|bar| bar.birth, |bar| bar.death, |bar| bar.death - bar.birth];
+    for (dimension, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        for part in parts {
+            let [found, expected] = [found, expected].map(|bars| {
+                let mut all: Vec<f64> = bars.iter().map(part).collect();
+                all.sort_by(f64::total_cmp);
+                all
+            });
+            assert_eq!(found.len(), expected.len(), "dimension {dimension}");
+            for (a, b) in found.iter().zip(&expected) {
+                assert!(
+                    (a.is_infinite() && b.is_infinite()) || (a - b).abs() < 1.1e-6,
+                    "dimension {dimension}: {a} {b}"
+                );
+            }
+        }
+    }
+}

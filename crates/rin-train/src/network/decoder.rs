@@ -136,6 +136,7 @@ impl Network for Decoder {
             add("ffn_gate", &[c.ffn_dim, c.dim], inner);
             add("ffn_up", &[c.ffn_dim, c.dim], inner);
             add("ffn_down", &[c.dim, c.ffn_dim], outer);
+            all.extend(self.feed_forward.iter().flat_map(|way| way.parameters(layer, c.dim, c.ffn_dim)));
         }
         all.push(Parameter::new("output_norm.weight", &[c.dim], gain));
         if !c.tied_embeddings {
@@ -195,11 +196,12 @@ impl Network for Decoder {
             let gate_up = linear(h, &gate_up.tensor, &gate_up.product, Tail::default(), k)?;
             let tail = Tail { dropout: pass.dropout(site + 2), residual: Some(&x) };
             x = if let Some(way) = &self.feed_forward {
-                let (gates, neurons) = way.neurons(layer, &gate_up)?;
+                let neurons = way.neurons(layer, &gate_up, &x, weights, batch)?;
+                let next = linear(Source::Plain(&neurons.outputs), &down.tensor, &down.product, tail, k)?;
                 if let Some(inside) = &mut inside {
-                    inside.gates.push(gates);
+                    inside.neurons.push(neurons);
                 }
-                linear(Source::Plain(&neurons), &down.tensor, &down.product, tail, k)?
+                next
             } else {
                 linear(Source::Gated(&gate_up), &down.tensor, &down.product, tail, k)?
             };

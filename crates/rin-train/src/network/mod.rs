@@ -4,7 +4,7 @@ mod decoder;
 mod feed_forward;
 
 pub use decoder::Decoder;
-pub use feed_forward::{Activated, FeedForward};
+pub use feed_forward::{Activated, Cut, FeedForward, Neurons, Predictor, Route};
 
 use crate::Error;
 use crate::config::ModelConfig;
@@ -84,9 +84,8 @@ pub struct Inside {
     pub hidden: Vec<Tensor>,
     /// Queries, keys and values `(tokens, (heads + 2 kv_heads) head_dim)` of each layer that attends, before rotation.
     pub qkv: Vec<Tensor>,
-    /// The activated gates `(tokens, ffn)` of each layer whose feed-forward part is a [`FeedForward`], 0 where a neuron is
-    /// left out.
-    pub gates: Vec<Tensor>,
+    /// The neurons of each layer whose feed-forward part is a [`FeedForward`].
+    pub neurons: Vec<Neurons>,
 }
 
 /// The network that a configuration describes, over a vocabulary of `vocab` tokens.

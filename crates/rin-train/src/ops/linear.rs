@@ -3,7 +3,7 @@
 
 use super::rms_norm::{NormGradient, normalize};
 use super::swiglu::{GateGradient, gate};
-use super::{Dropout, host, tensor, values};
+use super::{Dropout, Scope, host, tensor, values};
 use crate::kernels::{Kernels, for_row_groups, sum_row_groups};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
@@ -50,8 +50,25 @@ impl Packed {
 pub enum Product {
     /// In f32 by candle: fast, and near the runtime's bits.
     Float,
+    /// The same with inputs that are rounded to 8 bits.
+    Rounded(Scope),
     /// By the runtime's kernel: its bits.
     Packed(Arc<Packed>),
+}
+
+impl Product {
+    /// Inputs that the runtime quantises together.
+    fn block(&self) -> Option<usize> {
+        match self {
+            Self::Packed(m) if m.format.activation() != Activation::F32 => Some(m.format.activation().block_len()),
+            _ => None,
+        }
+    }
+
+    /// Whether inputs are taken as they are.
+    fn takes_all(&self) -> bool {
+        self.block().is_none() && !matches!(self, Self::Rounded(_))
+    }
 }
 
 /// What the inputs of a product are made of.
@@ -133,8 +150,9 @@ impl LinearOp {
         }
     }
 
-    /// All inputs; with `block`, as a product sees them that quantises so many at a time.
-    fn inputs(&self, x: &[f32], third: &[f32], cols: usize, block: Option<usize>) -> Vec<f32> {
+    /// All inputs as the product sees them.
+    fn inputs(&self, x: &[f32], third: &[f32], cols: usize) -> Vec<f32> {
+        let block = self.product.block();
         let width = self.width(cols);
         let mut h = vec![0.0; x.len() / width * cols];
         for_row_groups(&mut h, cols, |first, h| {
@@ -143,6 +161,9 @@ impl LinearOp {
                 Rows::quantize(h, cols, block, &self.kernels).numbers(h);
             }
         });
+        if let Product::Rounded(scope) = self.product {
+            scope.round(&mut h, cols);
+        }
         h
     }
 
@@ -159,13 +180,13 @@ impl LinearOp {
         }
         let residual = if is_norm { &[] } else { third };
         let y = match &self.product {
-            Product::Float => {
+            Product::Float | Product::Rounded(_) => {
                 let shape = (1, tokens, rows, cols);
                 let transposed = lw.transpose(0, 1)?;
-                let product = if matches!(self.prologue, Prologue::None) {
+                let product = if matches!(self.prologue, Prologue::None) && self.product.takes_all() {
                     x.matmul(w, shape, lx, &transposed)?
                 } else {
-                    let h = CpuStorage::F32(self.inputs(values(x, lx)?, third, cols, None));
+                    let h = CpuStorage::F32(self.inputs(values(x, lx)?, third, cols));
                     h.matmul(w, shape, &Layout::contiguous((tokens, cols)), &transposed)?
                 };
                 let CpuStorage::F32(mut y) = product else { return Err(Error::Msg("f32 only".to_owned())) };
@@ -227,13 +248,9 @@ impl LinearOp {
             grad = tensor(masked, &grad)?;
         }
         let dh = grad.matmul(w)?;
-        let block = match &self.product {
-            Product::Packed(m) if m.format.activation() != Activation::F32 => Some(m.format.activation().block_len()),
-            _ => None,
-        };
         let seen = match self.prologue {
-            Prologue::None if block.is_none() => x.clone(),
-            _ => tensor(self.inputs(&host(x)?, third, cols, block), &dh)?,
+            Prologue::None if self.product.takes_all() => x.clone(),
+            _ => tensor(self.inputs(&host(x)?, third, cols), &dh)?,
         };
         let dw = grad.t()?.matmul(&seen)?;
         drop(seen);

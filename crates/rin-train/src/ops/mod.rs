@@ -20,6 +20,7 @@ mod memory_published;
 mod memory_shape;
 mod memory_slots;
 mod rms_norm;
+mod scaled;
 mod small_gemm;
 mod swiglu;
 
@@ -35,6 +36,7 @@ pub use fake_quant::{Quantized, fake_quant, fake_quant_learned};
 pub use linear::{Packed, Product, Source, Tail, linear};
 pub use memory::memory;
 pub use memory_shape::{MemoryShape, Straight};
+pub use scaled::{Scope, scaled_quant};
 
 use candle_core::{CpuStorage, Error, Layout, Result, Storage, StorageRef, Tensor};
 use std::ops::{Deref, Range};

@@ -108,7 +108,7 @@ impl Course {
             let parts = |all: &[Tensor]| all.iter().map(part).collect::<Result<Vec<_>, _>>();
             let inside = match &answers.inside {
                 Some(inside) => {
-                    Some(Inside { hidden: parts(&inside.hidden)?, qkv: parts(&inside.qkv)?, gates: Vec::new() })
+                    Some(Inside { hidden: parts(&inside.hidden)?, qkv: parts(&inside.qkv)?, neurons: Vec::new() })
                 }
                 None => None,
             };
@@ -184,7 +184,7 @@ impl Course {
         let inside = if self.kept.depths.is_empty() {
             None
         } else {
-            Some(Inside { hidden: inside(|i| &i.hidden)?, qkv: inside(|i| &i.qkv)?, gates: Vec::new() })
+            Some(Inside { hidden: inside(|i| &i.hidden)?, qkv: inside(|i| &i.qkv)?, neurons: Vec::new() })
         };
         Ok(Answers { logits, inside })
     }

@@ -327,7 +327,7 @@ mod tests {
             Tensor::from_vec(all, (SEQ, width), &candle_core::Device::Cpu).unwrap()
         };
         let term = Term { kind: Kind::Values(Box::new(shapes)), layers: vec![(0, 0)] };
-        let inside = |qkv: Tensor| Inside { hidden: Vec::new(), qkv: vec![qkv], gates: Vec::new() };
+        let inside = |qkv: Tensor| Inside { hidden: Vec::new(), qkv: vec![qkv], neurons: Vec::new() };
         let weights = Weights::constant(&Parameters(Vec::new()), Arithmetic::Float, kernels).unwrap();
         let found = term.distance(&inside(of(&x, 24)), &inside(of(&y, 48)), &weights, kernels).unwrap();
         let found = f64::from(found.to_scalar::<f32>().unwrap());

@@ -7,7 +7,7 @@ use crate::data::{Batches, Text};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::heap::KeepHeap;
 use crate::kernels::Kernels;
-use crate::network::{Batch, Inside, Network, Pass};
+use crate::network::{Batch, Inside, Network, Neurons, Pass};
 use crate::ops::host;
 use crate::optimizer::learning_rate;
 use crate::parameters::Parameters;
@@ -40,6 +40,17 @@ pub enum Part {
     Validation,
 }
 
+/// The numbers of [`Neurons`], row-major `(tokens, ffn)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Numbers {
+    /// Gates before their activation.
+    pub inputs: Vec<f32>,
+    /// Activated gates, 0 where a neuron is left out.
+    pub gates: Vec<f32>,
+    /// What the down matrix multiplies.
+    pub outputs: Vec<f32>,
+}
+
 /// A network after its training.
 #[derive(Debug)]
 pub struct Trained {
@@ -67,8 +78,9 @@ impl Corpus {
         self.vocabulary.size()
     }
 
-    /// Trains a network on windows of its context; of `train` the sizes, rates, the seed and `quant` count. None where
-    /// `stop` said so before a step.
+    /// Trains a network on windows of its context; products are those of `arithmetic` after
+    /// `train.quant_from_step`, in f32 before; of `train` the sizes, rates and the seed count, too. None where `stop` said
+    /// so before a step.
     ///
     /// # Errors
     /// [`Error::Diverged`] when losses are no numbers any more; when the network does not fit `quant`.
@@ -76,11 +88,11 @@ impl Corpus {
         &self,
         network: Box<dyn Network>,
         train: &LoopConfig,
+        arithmetic: Arithmetic,
         stop: &dyn Fn() -> bool,
     ) -> Result<Option<Trained>, Error> {
         let seq = network.config().ctx;
         let batches = Batches::new(self.train.clone(), seq, train.batch, train.seed)?;
-        let arithmetic = train.quant.format().map_or(Arithmetic::Float, Arithmetic::Quant);
         let all = network.parameters();
         let mut learner = Learner::new(network, all, train.seed, self.kernels);
         let (mut loss, last) = (0.0, train.steps.div_ceil(10));
@@ -99,12 +111,12 @@ impl Corpus {
         Ok(Some(Trained { network: learner.network, parameters: learner.parameters, loss }))
     }
 
-    /// The sizes of the activated gates of each layer over the first `windows` windows of a part of the text, for networks
-    /// with a [`FeedForward`](crate::network::FeedForward).
+    /// The neurons of each layer over the first `windows` windows of a part of the text, for networks with a
+    /// [`FeedForward`](crate::network::FeedForward).
     ///
     /// # Errors
     /// When the text is shorter, or the tensor library refuses.
-    pub fn gates(&self, trained: &Trained, windows: usize, part: Part) -> Result<Vec<Vec<f32>>, Error> {
+    pub fn neurons(&self, trained: &Trained, windows: usize, part: Part) -> Result<Vec<Numbers>, Error> {
         let seq = trained.network.config().ctx;
         let (ids, split) = match part {
             Part::Training => (&self.train, "training"),
@@ -115,8 +127,11 @@ impl Corpus {
         let weights = Weights::constant(&trained.parameters, Arithmetic::Float, self.kernels)?;
         let mut inside = Inside::default();
         trained.network.forward_seen(&weights, Batch { ids, seq }, Pass::Evaluate, Some(&mut inside))?;
-        let sizes = inside.gates.iter().map(|t| Ok(host(t)?.iter().map(|x| x.abs()).collect()));
-        sizes.collect()
+        let numbers = |n: &Neurons| {
+            let [inputs, gates, outputs] = [&n.inputs, &n.gates, &n.outputs].map(|t| Ok::<_, Error>(host(t)?.to_vec()));
+            Ok(Numbers { inputs: inputs?, gates: gates?, outputs: outputs? })
+        };
+        inside.neurons.iter().map(numbers).collect()
     }
 
     /// How well a network predicts the validation split, or the first `most` tokens of it, with its matrices as
@@ -145,13 +160,18 @@ impl Trained {
         Self { network, parameters: self.parameters.clone(), loss: self.loss }
     }
 
+    /// The numbers of the parameter `name`.
+    pub fn values(&self, name: &str) -> Option<&[f32]> {
+        self.parameters.get(name).map(|p| &p.values[..])
+    }
+
     /// Numbers of the network.
     pub fn parameters(&self) -> usize {
         self.parameters.count()
     }
 
-    /// Bytes of its weights in a file with the matrices as `arithmetic` has them and vectors of f32; none where they do
-    /// not fit.
+    /// Bytes of its weights in a file with the matrices as `arithmetic` has them and vectors of f32 (in f32 where no format
+    /// has them); none where they do not fit.
     pub fn bytes(&self, arithmetic: Arithmetic) -> Option<usize> {
         let of = |p: &crate::parameters::Parameter| match (p.role, &p.shape[..]) {
             (crate::parameters::Role::Matrix { .. }, [rows, cols]) => {
@@ -166,7 +186,7 @@ impl Trained {
 #[cfg(test)]
 mod tests {
     use super::Corpus;
-    use crate::config::{LoopConfig, ModelConfig, Quant, TokenizerKind};
+    use crate::config::{LoopConfig, ModelConfig, TokenizerKind};
     use crate::network::build;
     use crate::weights::Arithmetic;
     use rin_kernels::Format;
@@ -180,9 +200,9 @@ mod tests {
         let model =
             ModelConfig { dim: 256, layers: 1, heads: 4, ffn: 256, ctx: 32, ..ModelConfig::plain(TokenizerKind::Char) };
         let network = || build(&model, corpus.vocab(), "arm").unwrap();
-        let train = LoopConfig { batch: 4, quant: Quant::Tq2_0, ..LoopConfig::plain(20, 4e-3, 4e-4) };
-        let trained = corpus.train(network(), &train, &|| false).unwrap().unwrap();
+        let train = LoopConfig { batch: 4, ..LoopConfig::plain(20, 4e-3, 4e-4) };
         let format = Arithmetic::Quant(Format::TQ2_0);
+        let trained = corpus.train(network(), &train, format, &|| false).unwrap().unwrap();
         let of = |arithmetic| corpus.evaluate(&trained, arithmetic, 200, &|| false).unwrap().unwrap();
         let found = of(format);
         assert_eq!(found.tokens, 199);
@@ -193,6 +213,6 @@ mod tests {
         assert_eq!(trained.parameters(), weights + vocab * 256 + 3 * 256);
         assert_eq!(trained.bytes(format).unwrap(), weights / 256 * 66 + vocab * 256 / 32 * 34 + 3 * 256 * 4);
         assert_eq!(trained.bytes(Arithmetic::Float).unwrap(), 4 * trained.parameters());
-        assert!(corpus.train(network(), &train, &|| true).unwrap().is_none());
+        assert!(corpus.train(network(), &train, format, &|| true).unwrap().is_none());
     }
 }
