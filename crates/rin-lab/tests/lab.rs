@@ -192,7 +192,7 @@ fn a_quick_run_gives_figures_and_no_verdict() {
 /// All cases of an experiment's quick version, judged: what was found is no verdict, and no case is left out. Those that
 /// evaluate the model inside the binary many times take too long for this.
 fn quick(name: &str) {
-    let Some(text) = rin_testkit::data::shared("tinyshakespeare/input.txt") else { return };
+    let Some(text) = rin_testkit::data::shared("text/tinyshakespeare.txt") else { return };
     let data = text.parent().and_then(Path::parent).unwrap();
     let (folder, go) = (Folder::new(&format!("quick-{name}")), AtomicBool::new(false));
     let context = Context { data, python: None, cancel: &go };

@@ -30,7 +30,8 @@ const SHARES: [f64; 20] = [
     0.05, 0.10, 0.15, 0.20, 0.25, 0.30, 0.35, 0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90, 0.95,
     0.975,
 ];
-const QUICK_SHARES: [f64; 4] = [0.25, 0.5, 0.75, 0.9];
+/// The last a little above the threshold, since what is left out is a little less than what is asked for, or more.
+const QUICK_SHARES: [f64; 4] = [0.25, 0.5, 0.75, 0.91];
 
 /// Steps that are timed, and counted.
 fn steps(scale: Scale) -> usize {
