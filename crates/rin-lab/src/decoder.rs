@@ -90,6 +90,18 @@ impl Arithmetic {
     pub const FLOAT: Self = Self { softmax: Softmax::Float, norm: Norm::Float, gate: Gate::All, cache: None };
 }
 
+/// The magnitudes of values, ascending.
+pub fn magnitudes(values: &[f32]) -> Vec<f32> {
+    let mut sizes: Vec<f32> = values.iter().map(|x| x.abs()).collect();
+    sizes.sort_unstable_by(f32::total_cmp);
+    sizes
+}
+
+/// The number below which a share of ascending numbers lies; infinity for all of them.
+pub fn cut_off(ascending: &[f32], share: f64) -> f32 {
+    ascending.get((ascending.len() as f64 * share) as usize).copied().unwrap_or(f32::INFINITY)
+}
+
 /// A matrix of `rows` outputs.
 #[derive(Clone, Debug)]
 pub struct Matrix {

@@ -1,7 +1,7 @@
 //! Which neurons of a trained network can be left out.
 
 use super::{gating_trained, loss};
-use crate::decoder::{Arithmetic, Decoder, Gate, Seen};
+use crate::decoder::{Arithmetic, Decoder, Gate, Seen, cut_off, magnitudes};
 use crate::report::{Axis, Picture, Series, Table, digits, interval, percent};
 use crate::results::Results;
 use crate::{Case, Context, Error, Experiment, Findings, Scale, Verdict};
@@ -90,22 +90,17 @@ fn gate(decoder: &Decoder, kind: Kind, share: f64, train: &[u32], context: &Cont
     if kind == Kind::Random {
         return Ok(Gate::Random { share, seed: 1 });
     }
-    let mut sizes: Vec<Vec<f32>> = vec![Vec::new(); decoder.config().n_layers];
+    let mut all: Vec<Vec<f32>> = vec![Vec::new(); decoder.config().n_layers];
     for window in train.chunks(decoder.config().ctx).take(CALIBRATION) {
         context.check()?;
         let mut seen = Seen::default();
         decoder.logits(window, &Arithmetic::FLOAT, Some(&mut seen))?;
         let values = if kind == Kind::Hidden { &seen.hidden } else { &seen.activation };
-        for (sizes, values) in sizes.iter_mut().zip(values) {
-            sizes.extend(values.iter().map(|x| x.abs()));
+        for (all, values) in all.iter_mut().zip(values) {
+            all.extend(values);
         }
     }
-    let thresholds = sizes.iter_mut().map(|sizes| {
-        let at = ((sizes.len() as f64 * share) as usize).min(sizes.len().saturating_sub(1));
-        sizes.sort_unstable_by(f32::total_cmp);
-        sizes.get(at).copied().unwrap_or(0.0)
-    });
-    let thresholds = thresholds.collect();
+    let thresholds = all.iter().map(|values| cut_off(&magnitudes(values), share)).collect();
     Ok(if kind == Kind::Hidden { Gate::Hidden(thresholds) } else { Gate::Activation(thresholds) })
 }
 

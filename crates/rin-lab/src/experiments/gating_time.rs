@@ -9,8 +9,7 @@ use rin_kernels::ops::memory::AddScaled;
 use rin_kernels::{Cpu, Format};
 use serde_json::{Value, json};
 
-use super::gating_trained::quantile;
-use crate::decoder::Matrix;
+use crate::decoder::{Matrix, cut_off};
 use crate::random::Random;
 use crate::report::{Table, digits, interval, percent};
 use crate::results::Results;
@@ -112,8 +111,9 @@ fn time(size: Size, samples: usize, context: &Context<'_>) -> Result<Value, Erro
     let kernels = Kernels { linear: Linear::select(Format::F32, &cpu), add: AddScaled::select(&cpu) };
     let x: Vec<f32> = (0..size.dim).map(|_| random.normal() as f32).collect();
     // The gate of the first layer stands for all: the rows are drawn from one distribution.
-    let gates: Vec<f32> = layers[0].gate.times(&kernels.linear, &x);
-    let threshold = |active: f64| if active < 1.0 { quantile(gates.clone(), 1.0 - active) } else { f32::NEG_INFINITY };
+    let mut gates: Vec<f32> = layers[0].gate.times(&kernels.linear, &x);
+    gates.sort_unstable_by(f32::total_cmp);
+    let threshold = |active: f64| if active < 1.0 { cut_off(&gates, 1.0 - active) } else { f32::NEG_INFINITY };
     let rest = |layer: &Layer| {
         black_box((layer.qkv.times(&kernels.linear, &x), layer.o.times(&kernels.linear, &x)));
     };

@@ -5,7 +5,7 @@ use std::f64::consts::PI;
 use rin_bench::stats::mean;
 use rin_train::config::ModelConfig;
 use rin_train::network::{Activated, Cut, Decoder, FeedForward, Network, Predictor, Route};
-use rin_train::train::{Numbers, Part, Trained};
+use rin_train::train::{Part, Trained};
 use rin_train::weights::Arithmetic;
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ use super::dct_uses::singular_vectors;
 use super::gating_time;
 use super::networks::{self, Arm, Course, column, corpus, plain, rates_case, seed_case};
 use super::pairs::{Comparison, compare, comparisons_table};
+use crate::decoder::{cut_off, magnitudes};
 use crate::report::{Axis, Picture, Series, Table, digits, percent};
 use crate::results::Results;
 use crate::{Case, Context, Error, Scale};
@@ -131,10 +132,10 @@ fn trained(course: Course, arm: &Arm, seed: u64, context: &Context<'_>) -> Resul
     let whole = cut(Cut::Nothing)?;
     value["zero"] = json!(left_out(&whole)?);
     let seen = corpus.neurons(&whole, CALIBRATION, Part::Training)?;
+    let sizes: Vec<Vec<f32>> = seen.iter().map(|layer| magnitudes(&layer.gates)).collect();
     let mut cuts = Vec::new();
     for share in CUTS {
-        let sizes = |layer: &Numbers| layer.gates.iter().map(|x| x.abs()).collect::<Vec<f32>>();
-        let network = cut(Cut::Below(seen.iter().map(|layer| quantile(sizes(layer), share)).collect()))?;
+        let network = cut(Cut::Below(sizes.iter().map(|sizes| cut_off(sizes, share)).collect()))?;
         cuts.push(json!({ "asked": share, "left_out": left_out(&network)?, "nats": nats(&network)? }));
     }
     value["cuts"] = json!(cuts);
@@ -157,11 +158,6 @@ fn trained(course: Course, arm: &Arm, seed: u64, context: &Context<'_>) -> Resul
     });
     value["pruned"] = json!({ "nats": nats(&cut(Cut::Pruned(pruned.collect()))?)? });
     Ok(value)
-}
-
-pub(super) fn quantile(mut sizes: Vec<f32>, share: f64) -> f32 {
-    sizes.sort_unstable_by(f32::total_cmp);
-    sizes.get((sizes.len() as f64 * share) as usize).copied().unwrap_or(f32::INFINITY)
 }
 
 /// The directions in which gates `(tokens, ffn)` are largest: the space of the first `n` of them is that of the gate matrix
@@ -243,18 +239,9 @@ impl Against {
     }
 }
 
-const AGAINST: [&str; 5] = ["nats", "more than itself", "p", "more than whole SwiGLU", "p"];
-
 fn against_table(caption: String, first: [&str; 3]) -> Table {
-    let [a, b, c] = first;
-    let [d, e, f, g, h] = AGAINST;
-    Table::new(caption, &[a, b, c, d, e, f, g, h])
-}
-
-fn against_row(table: &mut Table, first: [String; 3], against: &Against) {
-    let [a, b, c] = first;
-    let [d, e, f, g, h] = against.cells();
-    table.row([a, b, c, d, e, f, g, h]);
+    let rest = ["nats", "more than itself", "p", "more than whole SwiGLU", "p"];
+    Table::new(caption, &[&first[..], &rest[..]].concat())
 }
 
 pub(super) fn judge(results: &Results) -> Result<Findings, Error> {
@@ -387,7 +374,7 @@ fn cuts(results: &Results, n: u64, lines: &mut Vec<Series>) -> Result<(Table, f6
             }
             let read = read(&model, 1.0, 1.0 - left_out);
             points.push((100.0 * read, against.nats));
-            against_row(&mut table, [arm.to_owned(), percent(left_out), percent(read)], &against);
+            table.row([arm.to_owned(), percent(left_out), percent(read)].into_iter().chain(against.cells()));
         }
         lines.push(Series::line(format!("{arm}, thresholds"), points));
     }
@@ -408,13 +395,14 @@ fn before(results: &Results, n: u64, lines: &mut Vec<Series>) -> Result<Table, E
         let pruned = Against::of(results, arm, n, "/pruned/nats")?;
         let share = read(&model, REACHED, REACHED);
         lines.push(Series::dots(format!("{arm}, pruned"), vec![(100.0 * share, pruned.nats)]));
-        against_row(&mut table, [arm.to_owned(), "once for all tokens".to_owned(), percent(share)], &pruned);
+        table.row([arm.to_owned(), "once for all tokens".to_owned(), percent(share)].into_iter().chain(pruned.cells()));
         let mut points = Vec::new();
         for (at, rank) in RANKS.into_iter().enumerate() {
             let against = Against::of(results, arm, n, &format!("/predicted/{at}/nats"))?;
             let read = read(&model, of_rank(&model, rank), REACHED);
             points.push((100.0 * read, against.nats));
-            against_row(&mut table, [arm.to_owned(), format!("by gates of rank {rank}"), percent(read)], &against);
+            let first = [arm.to_owned(), format!("by gates of rank {rank}"), percent(read)];
+            table.row(first.into_iter().chain(against.cells()));
         }
         lines.push(Series::line(format!("{arm}, predicted"), points));
     }
@@ -449,7 +437,8 @@ mod tests {
         // Of neurons of the same size, the one with the longer column; signs do not count.
         let found = importance(&[1.0, -1.0, 3.0, -1.0, 1.0, 3.0], &[0.5, -2.0, 0.0, 0.5, 0.0, 0.1], 3);
         assert_eq!(largest(&found, 2), [1, 0]);
-        assert!((quantile(vec![3.0, 1.0, 2.0, 4.0], 0.5) - 3.0).abs() < 1e-6);
+        let sizes = magnitudes(&[3.0, -1.0, 2.0, -4.0]);
+        assert!((cut_off(&sizes, 0.5) - 3.0).abs() < 1e-6 && cut_off(&sizes, 1.0).is_infinite());
         let model = arm(Scale::Full, DENSE).model;
         // Width 128, 800 neurons, one head of two for keys and values.
         let numbers = 3.0 * 128.0 * 128.0 + 3.0 * 128.0 * 800.0;

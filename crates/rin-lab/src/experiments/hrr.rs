@@ -1,5 +1,7 @@
 //! Holographic reduced representations: accuracy of the fixed-point library, and capacity against theory.
 
+use std::collections::HashMap;
+
 use rin_bench::stats::multiple::holm;
 use rin_bench::stats::proportion::chi_square_tail;
 use rin_bench::stats::{mean, stddev};
@@ -169,6 +171,8 @@ fn curve(results: &Results) -> Result<Curve, Error> {
     );
     let (mut series, mut chi_squares) = (Vec::new(), Vec::new());
     let (mut same, mut widest, mut bits) = (true, 0.0_f64, 0.0_f64);
+    // Points of a binding by width.
+    let mut all = HashMap::new();
     for (name, binding) in BINDINGS {
         for n in widths(binding, results.header.scale) {
             let found = points(results, (name, binding), n)?;
@@ -180,11 +184,12 @@ fn curve(results: &Results) -> Result<Curve, Error> {
                 let line = found.iter().map(|p| (p.pairs as f64, p.theory)).collect();
                 series.push(Series::line(format!("theory, {n}"), line));
             }
+            all.insert((name, n), found);
         }
     }
     for n in widths(Binding::Signs, results.header.scale) {
-        let (convolution, signs) = (points(results, BINDINGS[0], n)?, points(results, BINDINGS[2], n)?);
-        for (a, b) in convolution.iter().zip(&signs) {
+        let (convolution, signs) = (&all[&(BINDINGS[0].0, n)], &all[&(BINDINGS[2].0, n)]);
+        for (a, b) in convolution.iter().zip(signs) {
             let reach = 1.645 * (a.error * a.error + b.error * b.error).sqrt();
             let (low, high) = (a.mean - b.mean - reach, a.mean - b.mean + reach);
             same &= low > -MARGIN && high < MARGIN;

@@ -10,6 +10,7 @@ use rin_kernels::ops::lif::{
 use rin_kernels::{Cpu, MatMut, Tier};
 use serde_json::{Value, json};
 
+use super::crossover::{Crossover, crossover};
 use crate::random::Random;
 use crate::report::{Axis, Picture, Series, Table, digits, percent};
 use crate::results::Results;
@@ -165,12 +166,14 @@ fn time(inputs: usize, outputs: usize, samples: usize, context: &Context<'_>) ->
     Ok(json!({ "tier": add.tier().name(), "rows": found }))
 }
 
-/// The rate at which events reach the time of a product, between measured rates; none where they stay below.
-fn crossover(rates: &[f64], events: &[f64], dense: f64) -> Option<f64> {
-    let at = events.iter().position(|x| *x >= dense)?;
-    let Some(before) = at.checked_sub(1) else { return rates.first().copied() };
-    let share = (dense - events[before]) / (events[at] - events[before]);
-    Some(rates[before] + share * (rates[at] - rates[before]))
+/// The rate at which events reach the time of a product; none where they stay below.
+fn reached(rates: &[f64], events: &[f64], dense: f64) -> Option<f64> {
+    let points: Vec<_> = rates.iter().copied().zip(events.iter().copied()).collect();
+    match crossover(&points, dense) {
+        Crossover::Never => rates.first().copied(),
+        Crossover::At(rate) => Some(rate),
+        Crossover::Always => None,
+    }
 }
 
 /// Least squares of `y = a + b x`: a, b and R².
@@ -217,7 +220,7 @@ fn judge(results: &Results) -> Result<Findings, Error> {
         least_fit = least_fit.min(fit);
         let [products, layers] = ["products", "layers"].map(|key| median(&of(key)).unwrap_or(f64::NAN));
         let dense = products.min(layers);
-        let crossover = crossover(&rates, &events, dense);
+        let crossover = reached(&rates, &events, dense);
         crossovers.push(crossover.unwrap_or(1.0));
         let mut cells = vec![format!("{inputs} × {outputs}")];
         cells.extend([0, 2, 4, 6, 9, 12].map(|i| events.get(i).map_or_else(|| "-".to_owned(), |x| digits(*x))));
@@ -265,13 +268,13 @@ fn judge(results: &Results) -> Result<Findings, Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::crossover;
+    use super::reached;
 
     #[test]
     fn a_crossover_lies_between_measured_rates() {
         let (rates, events) = ([0.1, 0.2, 0.4], [1.0, 2.0, 6.0]);
-        assert_eq!(crossover(&rates, &events, 7.0), None);
-        let of = |dense| crossover(&rates, &events, dense).unwrap();
+        assert_eq!(reached(&rates, &events, 7.0), None);
+        let of = |dense| reached(&rates, &events, dense).unwrap();
         assert!((of(4.0) - 0.3).abs() < 1e-12 && (of(1.5) - 0.15).abs() < 1e-12 && (of(0.5) - 0.1).abs() < 1e-12);
     }
 }

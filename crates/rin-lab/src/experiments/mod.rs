@@ -1,6 +1,7 @@
 //! The list of experiments, one file each.
 
 mod betti;
+mod crossover;
 mod dct;
 mod dct_uses;
 mod distill;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use super::crossover::{Crossover, crossover};
 use crate::Error;
 use crate::report::{Axis, Picture, Series, Table, digits, interval};
 
@@ -73,28 +74,6 @@ impl Shape {
             }
             Crossover::At(share) => format!("{share:.0} %"),
             Crossover::Always => "always".to_owned(),
-        }
-    }
-}
-
-/// Where a rising time passes that of the dense product.
-#[derive(Debug, PartialEq)]
-enum Crossover {
-    /// It is longer at the least share already.
-    Never,
-    /// At this share, linearly between measured ones.
-    At(f64),
-    /// It is shorter at the largest share, too.
-    Always,
-}
-
-fn crossover(points: &[(f64, f64)], dense: f64) -> Crossover {
-    match points.iter().position(|(_, us)| *us >= dense) {
-        Some(0) => Crossover::Never,
-        None => Crossover::Always,
-        Some(after) => {
-            let ((a, before), (b, later)) = (points[after - 1], points[after]);
-            Crossover::At(a + (b - a) * (dense - before) / (later - before))
         }
     }
 }
@@ -203,15 +182,6 @@ fn words(shapes: &[Shape]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_crossover_lies_between_the_shares_around_it() {
-        let points = [(5.0, 1.0), (10.0, 2.0), (20.0, 6.0)];
-        assert_eq!(crossover(&points, 0.5), Crossover::Never);
-        assert_eq!(crossover(&points, 4.0), Crossover::At(15.0));
-        assert_eq!(crossover(&points, 2.0), Crossover::At(10.0));
-        assert_eq!(crossover(&points, 7.0), Crossover::Always);
-    }
 
     /// The shares that were read off the same lines by hand.
     #[test]

@@ -14,7 +14,7 @@ use rin_model::ModelFile;
 use super::checks::{Way, first};
 use super::thermal::{Thermometers, thermal as watched};
 use super::{Measured, Options, checks};
-use crate::decoder::{Arithmetic, Decoder, Gate, Seen, losses};
+use crate::decoder::{Arithmetic, Decoder, Gate, Seen, cut_off, losses, magnitudes};
 use crate::random::Random;
 use crate::{Context, Error, Scale};
 
@@ -292,23 +292,12 @@ pub(super) fn sparsity(
     let mut seen = Seen::default();
     let (first, text) = subject.windows(options.scale).split_at(subject.decoder.config().ctx);
     subject.decoder.logits(first, &Arithmetic::FLOAT, Some(&mut seen))?;
-    let sizes: Vec<Vec<f32>> = seen
-        .hidden
-        .iter()
-        .map(|values| {
-            let mut sizes: Vec<f32> = values.iter().map(|x| x.abs()).collect();
-            sizes.sort_unstable_by(f32::total_cmp);
-            sizes
-        })
-        .collect();
+    let sizes: Vec<Vec<f32>> = seen.hidden.iter().map(|values| magnitudes(values)).collect();
     let decoder = &subject.decoder;
     let shares: &[f64] = options.scale.pick(&QUICK_SHARES, &SHARES);
     let found = checks::sparsity(MARGIN, threshold, shares, |share| {
-        let at = |sizes: &Vec<f32>| match share {
-            share if share >= 1.0 => f32::INFINITY,
-            share => sizes[((sizes.len() as f64 * share) as usize).min(sizes.len() - 1)],
-        };
-        let gate = if share > 0.0 { Gate::Hidden(sizes.iter().map(at).collect()) } else { Gate::All };
+        let thresholds = || sizes.iter().map(|sizes| cut_off(sizes, share)).collect();
+        let gate = if share > 0.0 { Gate::Hidden(thresholds()) } else { Gate::All };
         let (found, left_out) = losses(decoder, text, &Arithmetic { gate, ..Arithmetic::FLOAT }, context)?;
         Ok((found.iter().sum::<f64>() / found.len().max(1) as f64, left_out))
     })?;

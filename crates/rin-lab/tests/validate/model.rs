@@ -39,6 +39,18 @@ fn changed(tensor: &str, change: impl FnOnce(&mut [u8])) -> ModelFile {
     file_of_them
 }
 
+/// A check that passes, and fails where a tensor of the engine is zeros.
+fn with_and_without(name: &str, tensor: &str) -> (Measured, Measured) {
+    let root = Folder::new(&format!("model-{name}"));
+    let mut subject = subject(&root.0);
+    let whole = found(name, &mut subject, &root.0);
+    assert!(passes(&whole), "{whole:?}");
+    subject.engine = engine(changed(tensor, |bytes| bytes.fill(0))).unwrap();
+    let broken = found(name, &mut subject, &root.0);
+    assert!(fails(&broken), "{broken:?}");
+    (whole, broken)
+}
+
 #[test]
 fn joule_sees_what_a_token_takes() {
     let per_token = |name: &str, watts: f64, microjoules: u64| {
@@ -60,13 +72,8 @@ fn joule_sees_what_a_token_takes() {
 
 #[test]
 fn fidelity_sees_a_changed_tensor() {
-    let root = Folder::new("model-fidelity");
-    let mut subject = subject(&root.0);
-    let whole = found("fidelity", &mut subject, &root.0);
-    assert!(passes(&whole) && whole.beside.len() == 2, "{whole:?}");
-    subject.engine = engine(changed("blk.3.ffn_down.weight", |bytes| bytes.fill(0))).unwrap();
-    let broken = found("fidelity", &mut subject, &root.0);
-    assert!(fails(&broken), "{broken:?}");
+    let (whole, broken) = with_and_without("fidelity", "blk.3.ffn_down.weight");
+    assert!(whole.beside.len() == 2, "{whole:?}");
     for (whole, broken) in whole.beside.iter().zip(&broken.beside) {
         assert!(whole.value < broken.value && broken.value.unwrap() > broken.threshold, "{broken:?}");
     }
@@ -171,11 +178,5 @@ fn sparsity_sees_sizes_that_tell_nothing_and_neurons_that_do_nothing() {
 
 #[test]
 fn topology_sees_a_changed_layer() {
-    let root = Folder::new("model-topology");
-    let mut subject = subject(&root.0);
-    let whole = found("topology", &mut subject, &root.0);
-    assert!(passes(&whole), "{whole:?}");
-    subject.engine = engine(changed("blk.0.ffn_down.weight", |bytes| bytes.fill(0))).unwrap();
-    let broken = found("topology", &mut subject, &root.0);
-    assert!(fails(&broken), "{broken:?}");
+    with_and_without("topology", "blk.0.ffn_down.weight");
 }
